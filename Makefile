@@ -1,0 +1,28 @@
+# make demo | test | check | bench | fmt
+PY := .venv/bin/python
+.PHONY: demo test check bench fmt
+
+.venv/ready: pyproject.toml
+	python3 -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: .venv/ready
+	.venv/bin/tracewire demo $(ARGS)
+
+test: .venv/ready
+	$(PY) -m pytest $(ARGS)
+
+check: .venv/ready
+	.venv/bin/ruff format --check --quiet .
+	.venv/bin/ruff check --quiet .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache --quiet 2>/dev/null || .venv/bin/lint-imports --no-cache
+	$(PY) tests/test_tidy.py
+
+bench: .venv/ready
+	$(PY) tests/bench/bench.py $(ARGS)
+
+fmt: .venv/ready
+	.venv/bin/ruff check --fix --quiet .
+	.venv/bin/ruff format --quiet .

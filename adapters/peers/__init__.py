@@ -1,0 +1,1 @@
+"""Going out to peers: the HTTP client side of the exchange."""

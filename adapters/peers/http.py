@@ -1,0 +1,129 @@
+"""Signed requests to peers over HTTP: TLS 1.3 with the peer's key pinned by the directory; every read bounded."""
+
+import ssl
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+import aiohttp
+
+from protocols.directory import Record
+from protocols.exchange.httpsig import Request, content_digest, signature_header, signature_input
+from protocols.exchange.lines import MEDIA_TYPE
+from protocols.limits import DIRECTORY_BYTES_MAX, NOTE_BYTES_MAX, POST_BYTES_MAX, REQUEST_BYTES_MAX
+from protocols.ports.crypto import Signer
+from protocols.ports.world import Clock
+from protocols.problems import CODES, ProblemError
+from protocols.strict import b64u, parse_object
+
+_TIMEOUT = aiohttp.ClientTimeout(total=300, connect=10, sock_read=60)
+_CONNECTIONS_A_PEER = 4
+
+
+class PinnedConnector(aiohttp.TCPConnector):
+    """Compares the key that a peer shows after the handshake with the directory's pins, before a byte is sent."""
+
+    def __init__(self, pins: frozenset[str], spki_sha256: Callable[[bytes], bytes], context: ssl.SSLContext) -> None:
+        super().__init__(limit=_CONNECTIONS_A_PEER, ssl=context)
+        self._pins, self._spki_sha256 = pins, spki_sha256
+
+    async def _wrap_create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        transport, protocol = await super()._wrap_create_connection(*args, **kwargs)
+        tls = transport.get_extra_info("ssl_object")
+        certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+        if tls is not None and (not certificate or b64u(self._spki_sha256(certificate)) not in self._pins):
+            transport.abort()
+            raise ProblemError("peer.identity", "the TLS key is not one that the directory lists")
+        return transport, protocol
+
+
+class PeerClient:
+    """The Transport port; a session of its own for every peer, so that one never uses up another's connections."""
+
+    def __init__(
+        self, *, signer: Signer, clock: Clock, spki_sha256: Callable[[bytes], bytes], plain_allowed: bool
+    ) -> None:
+        self._signer, self._clock, self._spki_sha256 = signer, clock, spki_sha256
+        self._plain_allowed = plain_allowed
+        self._sessions: dict[tuple[str, frozenset[str]], aiohttp.ClientSession] = {}
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        for session in self._sessions.values():
+            await session.close()
+
+    async def post(self, peer: Record, body: bytes) -> bytes:
+        """The answer's body to POST /messages."""
+        answer = await self._send(peer, "POST", "/exchange/v1/messages", body, POST_BYTES_MAX)
+        if answer is None:
+            raise ProblemError("peer.answer", "the peer has no exchange endpoint there")
+        return answer
+
+    async def checkpoint(self, peer: Record, origin: str) -> bytes | None:
+        """The newest note of `origin` that the peer holds, or None."""
+        log = sha256(origin.encode()).hexdigest()
+        return await self._send(peer, "GET", f"/exchange/v1/checkpoints/{log}", None, NOTE_BYTES_MAX)
+
+    async def directory_file(self, peer: Record, name: str) -> bytes | None:
+        """A TUF file that the peer holds, or None."""
+        return await self._send(peer, "GET", f"/exchange/v1/directory/{name}", None, DIRECTORY_BYTES_MAX)
+
+    def _session(self, peer: Record) -> aiohttp.ClientSession:
+        pins = frozenset(peer.endpoint.spki) if peer.endpoint else frozenset()
+        key = peer.member, pins
+        if key not in self._sessions:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # the pin is the identity
+            connector = PinnedConnector(pins, self._spki_sha256, context)
+            self._sessions[key] = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, auto_decompress=False)
+        return self._sessions[key]
+
+    def _headers(self, method: str, uri: str, body: bytes | None) -> dict[str, str]:
+        if body is None:
+            request, headers = Request(method=method, uri=uri), {}
+        else:
+            digest = content_digest(sha256(body).digest())
+            request = Request(method=method, uri=uri, content_type=MEDIA_TYPE, digest=digest)
+            headers = {"Content-Type": MEDIA_TYPE, "Content-Digest": digest}
+        given, base = signature_input(request, kid=self._signer.kid, created=self._clock.now())
+        return headers | {"Signature-Input": given, "Signature": signature_header(self._signer.sign(base))}
+
+    async def _send(self, peer: Record, method: str, path: str, body: bytes | None, bytes_max: int) -> bytes | None:
+        if peer.endpoint is None:
+            raise ProblemError("peer.unreachable", "the directory lists no endpoint of this member")
+        uri = peer.endpoint.url.rstrip("/") + path
+        if not (uri.startswith("https://") or self._plain_allowed):
+            raise ProblemError("peer.identity", "plain HTTP is only for loopback in a test network")
+        headers = self._headers(method, uri, body)
+        try:
+            async with self._session(peer).request(
+                method, uri, data=body, headers=headers, allow_redirects=False
+            ) as response:
+                data = await _read(response, bytes_max)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ProblemError("peer.unreachable", type(error).__name__) from error
+        if response.status == 200:
+            return data
+        if response.status == 404 and method == "GET":
+            return None
+        raise ProblemError(_code_of(data), "the peer answered with a problem")
+
+
+async def _read(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
+    chunks, size = [], 0
+    async for chunk in response.content.iter_chunked(65_536):
+        size += len(chunk)
+        if size > bytes_max:
+            raise ProblemError("peer.answer", f"the answer is longer than {bytes_max} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _code_of(data: bytes) -> str:
+    """The peer's problem code, if it is one of ours: an unproven problem ends no retry."""
+    try:
+        code = parse_object(data, bytes_max=REQUEST_BYTES_MAX).get("code")
+    except ProblemError:
+        code = None
+    return code if isinstance(code, str) and code in CODES else "peer.answer"

@@ -1,0 +1,87 @@
+"""Connections of a node: a pool for short statements and one connection that belongs to the committer."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import asyncpg
+
+from protocols.ports.store import Unavailable
+
+CONNECTIONS_MAX = 10
+ACQUIRE_S = 5.0
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+SETTINGS = {
+    "lock_timeout": "5s",
+    "statement_timeout": "30s",
+    "idle_in_transaction_session_timeout": "60s",
+    "jit": "off",
+    "application_name": "tracewire",
+}
+GONE = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+)
+
+
+async def connect(dsn: str) -> Connection:
+    """One connection with our bounds; Unavailable where the database cannot be reached."""
+    try:
+        return await asyncpg.connect(dsn, server_settings=SETTINGS, timeout=ACQUIRE_S)
+    except (*GONE, asyncpg.PostgresError) as error:
+        raise Unavailable(type(error).__name__) from error
+
+
+async def _keep(_: object) -> None:
+    """Asyncpg's own reset costs a round trip a release; our statements leave nothing behind on a connection."""
+
+
+class Pool:
+    """A pool opened once; every statement of it is its own transaction unless said otherwise."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        self._pool = pool
+
+    @classmethod
+    async def open(cls, dsn: str) -> "Pool":
+        """Unavailable where the database cannot be reached."""
+        try:
+            pool = await asyncpg.create_pool(
+                dsn, min_size=1, max_size=CONNECTIONS_MAX, server_settings=SETTINGS, timeout=ACQUIRE_S, reset=_keep
+            )
+        except (*GONE, asyncpg.PostgresError) as error:
+            raise Unavailable(type(error).__name__) from error
+        return cls(pool)
+
+    async def close(self) -> None:
+        """Gives every connection back."""
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for a moment; Unavailable where none is free in time or it is lost."""
+        try:
+            async with self._pool.acquire(timeout=ACQUIRE_S) as found:
+                yield found  # type: ignore[misc]
+        except (*GONE, asyncpg.TooManyConnectionsError, asyncpg.TransactionRollbackError) as error:
+            raise Unavailable(type(error).__name__) from error
+        except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError) as error:
+            raise Unavailable(type(error).__name__) from error
+
+    async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+        """All rows."""
+        async with self.connection() as connection:
+            return await connection.fetch(sql, *args)
+
+    async def row(self, sql: str, *args: Any) -> asyncpg.Record | None:
+        """The first row."""
+        async with self.connection() as connection:
+            return await connection.fetchrow(sql, *args)
+
+    async def execute(self, sql: str, *args: Any) -> str:
+        """The command tag."""
+        async with self.connection() as connection:
+            return await connection.execute(sql, *args)

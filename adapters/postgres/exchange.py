@@ -1,0 +1,153 @@
+"""Outbox, inbox and what we hold of peers, in PostgreSQL: short statements of their own, no ledger entry."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime
+from uuid import UUID
+
+from adapters.postgres.connect import Pool
+from adapters.postgres.ledger import read_arrivals
+from protocols.ledger.checkpoint import Checkpoint
+from protocols.ledger.merkle import EMPTY_ROOT
+from protocols.limits import UNLINKED_MAX
+from protocols.ports.store import Arrived, Claimed, Held, InboxRow, RefusalRow, ReviewRow
+
+_CLAIMED = [field.name for field in fields(Claimed)]
+_CLAIM = """
+WITH due AS (
+    SELECT id, sum(length(envelope)) OVER (ORDER BY urgent DESC, due, id) AS total
+    FROM (SELECT id, urgent, due, envelope FROM outbox
+          WHERE state = 'queued' AND recipient = $1 AND due <= $2 AND (leased IS NULL OR leased < $2)
+          ORDER BY urgent DESC, due, id LIMIT $4 FOR UPDATE SKIP LOCKED) AS locked
+), claimed AS (
+    UPDATE outbox o SET leased = $3 FROM due WHERE o.id = due.id AND due.total <= $5 RETURNING o.*
+)
+SELECT c.*, e.data AS entry FROM claimed c JOIN entry e ON e.origin = c.origin AND e.index = c.index
+ORDER BY c.urgent DESC, c.due, c.id
+"""
+
+
+class PostgresExchange:
+    """ExchangeStore over the pool."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def due_peers(self, now: datetime) -> list[str]:
+        """Recipients with a queued message that is due and not leased."""
+        sql = (
+            "SELECT DISTINCT recipient FROM outbox WHERE state = 'queued' AND due <= $1 "
+            "AND (leased IS NULL OR leased < $1)"
+        )
+        return [row["recipient"] for row in await self._pool.fetch(sql, now)]
+
+    async def next_due(self) -> datetime | None:
+        """When the next queued message is due, or its lease ends."""
+        row = await self._pool.row("SELECT min(greatest(due, leased)) AS at FROM outbox WHERE state = 'queued'")
+        return row["at"] if row else None
+
+    async def claim(self, recipient: str, now: datetime, lease: datetime, count: int, bytes_max: int) -> list[Claimed]:
+        """Claims due messages, urgent and oldest first, until `lease`."""
+        rows = await self._pool.fetch(_CLAIM, recipient, now, lease, count, bytes_max)
+        return [Claimed(**{name: row[name] for name in _CLAIMED}) for row in rows]
+
+    async def postpone(self, due: Mapping[UUID, datetime]) -> None:
+        """Gives claimed messages back, one attempt more."""
+        await self._pool.execute(
+            "UPDATE outbox SET leased = NULL, due = w.at, attempts = attempts + 1 "
+            "FROM unnest($1::uuid[], $2::timestamptz[]) AS w(i, at) WHERE id = i AND state = 'queued'",
+            *(list(due), list(due.values())),
+        )
+
+    async def arrivals(
+        self, keys: Sequence[tuple[str, UUID]]
+    ) -> tuple[dict[tuple[str, UUID], InboxRow], dict[tuple[str, UUID], list[RefusalRow]]]:
+        """What arrived before under (sender, id)."""
+        async with self._pool.connection() as connection:
+            return await read_arrivals(connection, keys)
+
+    async def refusals_since(self, sender: str, since: datetime) -> int:
+        """How many refused and id_conflict entries a sender caused."""
+        row = await self._pool.row("SELECT count(*) AS n FROM refusal WHERE sender = $1 AND at >= $2", sender, since)
+        return int(row["n"]) if row else 0
+
+    async def undispatched(self, count: int, types: Sequence[str]) -> list[Arrived]:
+        """Arrived messages neither dispatched nor put before a person, oldest first."""
+        rows = await self._pool.fetch(
+            "SELECT sender, id, thread, type, content_c FROM inbox i WHERE NOT dispatched AND type = ANY($2) "
+            "AND NOT EXISTS (SELECT FROM review r WHERE r.sender = i.sender AND r.id = i.id) "
+            "ORDER BY received LIMIT $1",
+            *(count, list(types)),
+        )
+        return [Arrived(**row) for row in rows]
+
+    async def review(self, row: ReviewRow) -> None:
+        """Puts a request before a person; the same one again changes nothing."""
+        await self._pool.execute(
+            "INSERT INTO review (sender, id, thread, reason, candidates, at) VALUES ($1, $2, $3, $4, $5, $6) "
+            "ON CONFLICT DO NOTHING",
+            *(row.sender, row.id, row.thread, row.reason, row.candidates, row.at),
+        )
+
+    async def held(self, origin: str) -> Held:
+        """The newest linked size, the unlinked ones, and the root of each (0 included)."""
+        rows = await self._pool.fetch(
+            "(SELECT size, root, linked FROM peer_checkpoint WHERE origin = $1 AND linked ORDER BY size DESC LIMIT 1) "
+            "UNION ALL (SELECT size, root, linked FROM peer_checkpoint WHERE origin = $1 AND NOT linked LIMIT $2)",
+            *(origin, UNLINKED_MAX + 1),
+        )
+        linked = max((row["size"] for row in rows if row["linked"]), default=0)
+        return Held(
+            linked=linked,
+            roots={0: EMPTY_ROOT} | {row["size"]: row["root"] for row in rows},
+            unlinked=tuple(sorted(row["size"] for row in rows if not row["linked"])),
+        )
+
+    async def keep(self, checkpoint: Checkpoint, *, at: datetime) -> None:
+        """Keeps a verified checkpoint, unlinked; the same size again changes nothing."""
+        await self._pool.execute(
+            "INSERT INTO peer_checkpoint (origin, size, root, note, seen) VALUES ($1, $2, $3, $4, $5) "
+            "ON CONFLICT DO NOTHING",
+            *(checkpoint.origin, checkpoint.size, checkpoint.root, checkpoint.note, at),
+        )
+
+    async def keep_conflict(self, first: bytes, second: bytes, *, origin: str, at: datetime) -> None:
+        """Keeps the two notes of a split view."""
+        sql = "INSERT INTO split_view (origin, first, second, seen) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"
+        await self._pool.execute(sql, origin, first, second, at)
+
+    async def split(self) -> set[str]:
+        """Origins whose two histories we hold."""
+        return {row["origin"] for row in await self._pool.fetch("SELECT origin FROM split_view")}
+
+    async def link(self, origin: str, sizes: Sequence[int]) -> None:
+        """Marks sizes as linked; never back."""
+        sql = "UPDATE peer_checkpoint SET linked = true WHERE origin = $1 AND size = ANY($2)"
+        await self._pool.execute(sql, origin, list(sizes))
+
+    async def foreign_note(self, origin: str, size: int | None = None) -> bytes | None:
+        """The newest (linked first) note of a foreign ledger, or that of a size."""
+        row = await self._pool.row(
+            "SELECT note FROM peer_checkpoint WHERE origin = $1 AND ($2::bigint IS NULL OR size = $2) "
+            "ORDER BY linked DESC, size DESC LIMIT 1",
+            *(origin, size),
+        )
+        return row["note"] if row else None
+
+    async def name(self, member: str, origin: str, sizes: Sequence[int]) -> None:
+        """Remembers the sizes of our ledger that a member named last."""
+        await self._pool.execute(
+            "INSERT INTO peer_named (member, origin, sizes) VALUES ($1, $2, $3) "
+            "ON CONFLICT (member, origin) DO UPDATE SET sizes = excluded.sizes",
+            *(member, origin, list(sizes)),
+        )
+
+    async def named(self, member: str, origin: str) -> tuple[int, ...]:
+        """The sizes of our ledger that a member named last."""
+        row = await self._pool.row("SELECT sizes FROM peer_named WHERE member = $1 AND origin = $2", member, origin)
+        return tuple(row["sizes"]) if row else ()
+
+    async def unlinked_members(self, origin: str) -> list[str]:
+        """Members that named sizes of this ledger of ours which they could not link."""
+        sql = "SELECT member FROM peer_named WHERE origin = $1 AND cardinality(sizes) > 1"
+        return [row["member"] for row in await self._pool.fetch(sql, origin)]

@@ -1,0 +1,309 @@
+"""The ledgers in PostgreSQL: the batch under the head lock, and reading (PROTOCOL.md section 6)."""
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import astuple, fields
+from typing import Any, TypeVar
+from uuid import UUID
+
+import asyncpg
+
+from adapters.postgres.connect import GONE, Connection, Pool, connect
+from protocols.ledger.checkpoint import Checkpoint
+from protocols.ledger.tiles import TileId
+from protocols.ports.store import (
+    ContentRow,
+    DataError,
+    EventRow,
+    Head,
+    IdempotencyRow,
+    InboxRow,
+    Leg,
+    OutboxRow,
+    OutcomeUnknown,
+    ProofRow,
+    RefusalRow,
+    ReviewRow,
+    Row,
+    Standing,
+    Unavailable,
+    Wanted,
+    Writes,
+)
+from protocols.problems import ProblemError
+
+_T = TypeVar("_T", IdempotencyRow, InboxRow, RefusalRow, Leg)
+_TABLES: dict[type[Any], str] = {
+    Leg: "leg",
+    OutboxRow: "outbox",
+    InboxRow: "inbox",
+    RefusalRow: "refusal",
+    ContentRow: "content",
+    ProofRow: "peer_proof",
+    EventRow: "event",
+    IdempotencyRow: "idempotency",
+    ReviewRow: "review",
+}
+_COLUMNS = {row: [field.name for field in fields(row)] for row in _TABLES}
+_COLUMN_LIST = {row: ", ".join(f'"{name}"' for name in names) for row, names in _COLUMNS.items()}
+_IDENTITY = "SELECT s.system_identifier::text, c.timeline_id FROM pg_control_system() s, pg_control_checkpoint() c"
+_TILES = (
+    "SELECT level, index, data FROM tile JOIN unnest($2::smallint[], $3::bigint[]) AS w(l, i) "
+    "ON level = l AND index = i WHERE origin = $1"
+)
+_LEG_UPSERT = (
+    f"INSERT INTO leg ({_COLUMN_LIST[Leg]}) SELECT * FROM "
+    "unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::uuid[], $7::timestamptz[], $8::timestamptz[]) "
+    "ON CONFLICT (thread, counterpart) DO UPDATE SET state = excluded.state, version = excluded.version, "
+    "updated = excluded.updated"
+)
+_TRY_AGAIN = (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
+_DATA = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+
+
+async def read_tiles(connection: Connection, origin: str, wanted: Sequence[TileId]) -> dict[TileId, bytes]:
+    """Tiles as they stand."""
+    levels, indexes = [level for level, _ in wanted], [index for _, index in wanted]
+    rows = await connection.fetch(_TILES, origin, levels, indexes)
+    return {(level, index): data for level, index, data in rows}
+
+
+class PostgresBatch:
+    """One transaction that holds the head lock; made by `PostgresLedger.batch`."""
+
+    def __init__(self, connection: Connection, head: Head) -> None:
+        self._db = connection
+        self.head = head
+
+    async def note(self) -> bytes | None:
+        """The signed checkpoint of the head."""
+        sql = "SELECT note FROM checkpoint WHERE origin = $1 AND size = $2"
+        found: bytes | None = await self._db.fetchval(sql, self.head.origin, self.head.size)
+        return found
+
+    async def tiles(self, wanted: Sequence[TileId]) -> dict[TileId, bytes]:
+        """Tiles as they stand."""
+        return await read_tiles(self._db, self.head.origin, wanted)
+
+    async def standing(self, wanted: Wanted) -> Standing:
+        """Rows under these keys; a query only for the kinds of key that are asked for."""
+        found = Standing(idempotency={}, outbox={}, inbox={}, refusals={}, legs={}, pairs={})
+        if wanted.idempotency:
+            found.idempotency = {
+                (row.client, row.key): row
+                for row in await select_keys(
+                    self._db, IdempotencyRow, "client, key", "text[], text[]", wanted.idempotency
+                )
+            }
+        if wanted.outbox:
+            sql = "SELECT id, state FROM outbox WHERE id = ANY($1)"
+            found.outbox = {row["id"]: row["state"] for row in await self._db.fetch(sql, list(wanted.outbox))}
+        if wanted.arrivals:
+            found.inbox, found.refusals = await read_arrivals(self._db, list(wanted.arrivals))
+        if wanted.legs:
+            legs = await select_keys(self._db, Leg, "thread, counterpart", "uuid[], text[]", wanted.legs)
+            found.legs = {(leg.thread, leg.counterpart): leg for leg in legs}
+        if wanted.pairs:
+            sql = "SELECT recipient, next FROM pair WHERE origin = $1 AND recipient = ANY($2)"
+            rows = await self._db.fetch(sql, self.head.origin, list(wanted.pairs))
+            found.pairs = {row["recipient"]: row["next"] for row in rows}
+        return found
+
+    async def write(self, writes: Writes) -> None:
+        """Everything of the batch; DataError where the database refuses a row."""
+        try:
+            await self._write_ledger(writes)
+            await self._write_rows(writes)
+        except _DATA as error:
+            raise DataError(type(error).__name__) from error
+
+    async def _write_ledger(self, writes: Writes) -> None:
+        origin = self.head.origin
+        if writes.entries:
+            assert writes.checkpoint is not None  # entries always end in a checkpoint
+            entries = [(origin, writes.old_size + i, data) for i, data in enumerate(writes.entries)]
+            await self._db.copy_records_to_table("entry", records=entries, columns=["origin", "index", "data"])
+            await self._db.execute(
+                "INSERT INTO tile (origin, level, index, data) "
+                "SELECT $1, * FROM unnest($2::smallint[], $3::bigint[], $4::bytea[]) "
+                "ON CONFLICT (origin, level, index) DO UPDATE SET data = excluded.data",
+                origin,
+                [level for level, _ in writes.tiles],
+                [index for _, index in writes.tiles],
+                list(writes.tiles.values()),
+            )
+            new = writes.checkpoint
+            await self._db.execute(
+                "INSERT INTO checkpoint (origin, size, root, note, batch, at) VALUES ($1, $2, $3, $4, $5, $6)",
+                *(origin, new.size, new.root, new.note, writes.batch, writes.at),
+            )
+            await self._db.execute(
+                "UPDATE ledger_head SET size = $2, root = $3 WHERE origin = $1", origin, new.size, new.root
+            )
+        if writes.pairs:
+            await self._db.execute(
+                "INSERT INTO pair (origin, recipient, next) SELECT $1, * FROM unnest($2::text[], $3::bigint[]) "
+                "ON CONFLICT (origin, recipient) DO UPDATE SET next = excluded.next",
+                *(origin, list(writes.pairs), list(writes.pairs.values())),
+            )
+
+    async def _write_rows(self, writes: Writes) -> None:
+        by_type: dict[type[Row], list[Row]] = {}
+        for row in writes.rows:
+            by_type.setdefault(type(row), []).append(row)
+        for kind, rows in by_type.items():
+            records = [tuple(getattr(row, name) for name in _COLUMNS[kind]) for row in rows]
+            await self._db.copy_records_to_table(_TABLES[kind], records=records, columns=_COLUMNS[kind])
+        if writes.settled:
+            await self._db.execute(
+                "UPDATE outbox SET state = s, envelope = NULL, leased = NULL "
+                "FROM unnest($1::uuid[], $2::text[]) AS w(i, s) WHERE id = i",
+                *([id_ for id_, _ in writes.settled], [state for _, state in writes.settled]),
+            )
+        if writes.dispatched:
+            keys = [sender for sender, _ in writes.dispatched], [id_ for _, id_ in writes.dispatched]
+            for change in ("inbox SET dispatched", "review SET closed"):
+                await self._db.execute(
+                    f"UPDATE {change} = true FROM unnest($1::text[], $2::uuid[]) AS w(s, i) WHERE sender = s AND id = i",
+                    *keys,
+                )
+        if writes.legs:
+            await self._db.execute(_LEG_UPSERT, *map(list, zip(*map(astuple, writes.legs.values()), strict=True)))
+
+
+async def select_keys(
+    connection: Connection, row: type[_T], key: str, types: str, keys: Collection[tuple[Any, Any]]
+) -> list[_T]:
+    """Rows of a table by their two-column keys, as their dataclass."""
+    first, second = types.split(", ")
+    sql = f"SELECT {_COLUMN_LIST[row]} FROM {_TABLES[row]} WHERE ({key}) IN (SELECT * FROM unnest($1::{first}, $2::{second}))"
+    found = await connection.fetch(sql, [a for a, _ in keys], [b for _, b in keys])
+    return [row(**record) for record in found]
+
+
+async def read_arrivals(
+    connection: Connection, keys: Sequence[tuple[str, UUID]]
+) -> tuple[dict[tuple[str, UUID], InboxRow], dict[tuple[str, UUID], list[RefusalRow]]]:
+    """What arrived before under (sender, id)."""
+    inbox = await select_keys(connection, InboxRow, "sender, id", "text[], uuid[]", keys)
+    refusals: dict[tuple[str, UUID], list[RefusalRow]] = {}
+    for row in await select_keys(connection, RefusalRow, "sender, id", "text[], uuid[]", keys):
+        refusals.setdefault((row.sender, row.id), []).append(row)
+    return {(row.sender, row.id): row for row in inbox}, refusals
+
+
+class PostgresLedger:
+    """LedgerStore on a connection of its own for batches and a pool for reading."""
+
+    def __init__(self, dsn: str, pool: Pool) -> None:
+        self._dsn = dsn
+        self._pool = pool
+        self._connection: Connection | None = None
+        self._identity = ("", 0)
+
+    async def close(self) -> None:
+        """Closes the committer's connection."""
+        if self._connection is not None and not self._connection.is_closed():
+            await self._connection.close()
+
+    async def _own(self) -> Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await connect(self._dsn)
+            self._identity = tuple(await self._connection.fetchrow(_IDENTITY))  # type: ignore[arg-type]
+        return self._connection
+
+    @asynccontextmanager
+    async def batch(self, origin: str) -> AsyncIterator[PostgresBatch]:
+        """A transaction under the head lock; committed when the block ends without error.
+
+        Unavailable before COMMIT, OutcomeUnknown where the connection was lost around it, DataError for refused rows.
+        """
+        connection = await self._own()
+        begun = False
+        try:
+            await connection.execute("BEGIN")
+            begun = True
+            head = await self._lock(connection, origin)
+            yield PostgresBatch(connection, head)
+        except (*GONE, *_TRY_AGAIN) as error:
+            connection.terminate()
+            raise Unavailable(type(error).__name__) from error
+        except BaseException:
+            if begun and not connection.is_closed():
+                await connection.execute("ROLLBACK")
+            raise
+        try:
+            await connection.execute("COMMIT")
+        except (*GONE, asyncpg.PostgresError) as error:
+            connection.terminate()
+            raise OutcomeUnknown(type(error).__name__) from error
+
+    async def _lock(self, connection: Connection, origin: str) -> Head:
+        row = await connection.fetchrow(
+            "SELECT size, root, generation FROM ledger_head, epoch WHERE origin = $1 FOR UPDATE OF ledger_head", origin
+        )
+        if row is None:
+            raise ProblemError("ledger.not_ready", "this ledger has no head in the database")
+        identifier, timeline = self._identity
+        return Head(
+            origin=origin,
+            size=row["size"],
+            root=row["root"],
+            generation=row["generation"],
+            system_identifier=identifier,
+            timeline=timeline,
+        )
+
+    async def find_batch(self, origin: str, batch: UUID) -> bool:
+        """Under the head lock: whether that batch was committed."""
+        connection = await self._own()
+        try:
+            async with connection.transaction():
+                await self._lock(connection, origin)
+                sql = "SELECT true FROM checkpoint WHERE batch = $1"
+                return bool(await connection.fetchval(sql, batch))
+        except (*GONE, *_TRY_AGAIN) as error:
+            connection.terminate()
+            raise Unavailable(type(error).__name__) from error
+
+    async def make_head(self, origin: str, root: bytes) -> None:
+        """A head of size 0; ProblemError `config.invalid` where there is one."""
+        sql = "INSERT INTO ledger_head (origin, size, root) VALUES ($1, 0, $2) ON CONFLICT DO NOTHING"
+        if await self._pool.execute(sql, origin, root) != "INSERT 0 1":
+            raise ProblemError("config.invalid", "the database has a head of this ledger already")
+
+    async def heads(self) -> dict[str, tuple[int, bytes]]:
+        """Origin -> (size, root)."""
+        rows = await self._pool.fetch("SELECT origin, size, root FROM ledger_head ORDER BY origin")
+        return {row["origin"]: (row["size"], row["root"]) for row in rows}
+
+    async def entries(self, origin: str, start: int, end: int) -> list[bytes]:
+        """Entries [start, end) as far as they exist."""
+        sql = "SELECT data FROM entry WHERE origin = $1 AND index >= $2 AND index < $3 ORDER BY index"
+        return [row["data"] for row in await self._pool.fetch(sql, origin, start, end)]
+
+    async def tiles(self, origin: str, wanted: Sequence[TileId]) -> dict[TileId, bytes]:
+        """Tiles as they stand."""
+        async with self._pool.connection() as connection:
+            return await read_tiles(connection, origin, wanted)
+
+    async def checkpoint(self, origin: str, size: int | None = None) -> Checkpoint | None:
+        """The newest checkpoint, or that of a size."""
+        sql = (
+            "SELECT size, root, note FROM checkpoint WHERE origin = $1 AND ($2::bigint IS NULL OR size = $2) "
+            "ORDER BY size DESC LIMIT 1"
+        )
+        row = await self._pool.row(sql, origin, size)
+        return Checkpoint(origin=origin, size=row["size"], root=row["root"], note=row["note"]) if row else None
+
+    async def checkpoints(self, origin: str, size: int) -> list[Checkpoint]:
+        """Every checkpoint up to a size, smallest first."""
+        sql = "SELECT size, root, note FROM checkpoint WHERE origin = $1 AND size <= $2 ORDER BY size"
+        rows = await self._pool.fetch(sql, origin, size)
+        return [Checkpoint(origin=origin, size=row["size"], root=row["root"], note=row["note"]) for row in rows]
+
+    async def identity(self) -> tuple[str, int]:
+        """PostgreSQL system identifier and timeline."""
+        row = await self._pool.row(_IDENTITY)
+        assert row is not None
+        return row[0], row[1]

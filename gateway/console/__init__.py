@@ -1,0 +1,1 @@
+"""Pages over the same services as the listeners; none yet."""

@@ -1,0 +1,121 @@
+"""The exchange listener: signed requests of peers, and the ledger for whoever may read it (PROTOCOL.md section 4)."""
+
+from hashlib import sha256
+from typing import Any
+
+from aiohttp import web
+
+from gateway.http.serve import application, read_body
+from gateway.services.committed import LedgerView
+from gateway.services.receive import Receive
+from gateway.services.submit import current
+from protocols.exchange.httpsig import Request, digest_of, parse_signature
+from protocols.exchange.lines import MEDIA_TYPE, encode_post, parse_post
+from protocols.limits import POST_BYTES_MAX
+from protocols.ports.crypto import Verifier
+from protocols.ports.directory import DirectorySource
+from protocols.ports.world import Clock
+from protocols.problems import ProblemError
+
+_PREFIX = "/exchange/v1"
+_IMMUTABLE = {"Cache-Control": "public, max-age=31536000, immutable"}
+_FRESH = {"Cache-Control": "no-cache"}
+
+
+class Exchange:
+    """Endpoints for peers. `url` is our endpoint as the directory lists it: what @target-uri must begin with."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        receive: Receive,
+        directory: DirectorySource,
+        ledger: LedgerView,
+        verifier: Verifier,
+        clock: Clock,
+    ) -> None:
+        self._url, self._receive, self._directory = url.rstrip("/"), receive, directory
+        self._ledger, self._verifier, self._clock = ledger, verifier, clock
+
+    def app(self, *middlewares: Any) -> web.Application:
+        """The listener's application."""
+        routes = [
+            web.post(f"{_PREFIX}/messages", self.post_messages),
+            web.get(f"{_PREFIX}/checkpoints/{{log}}", self.get_checkpoint),
+            web.get(f"{_PREFIX}/directory/{{name:.+}}", self.get_directory),
+            web.get("/ledger/{log}/checkpoint", self.get_own_checkpoint),
+            web.get("/ledger/{log}/{tile:tile/.+}", self.get_tile),
+        ]
+        return application(routes, *middlewares)
+
+    def _caller(self, request: web.Request, *, body: bool) -> tuple[str, bytes]:
+        """The member whose request key signed this request, and the body's digest; verified on headers alone."""
+        host = self._url.partition("://")[2]
+        if request.host != host:
+            raise ProblemError("http.misdirected", "the Host is not our endpoint")
+        if request.query_string:
+            raise ProblemError("http.query", "no query is accepted here")
+        if "Signature" not in request.headers or "Signature-Input" not in request.headers:
+            raise ProblemError("httpsig.missing", "Signature-Input and Signature are required")
+        header = request.headers.get("Content-Digest", "")
+        digest = digest_of(header) if body else b""
+        signed = parse_signature(
+            Request(
+                method=request.method,
+                uri=self._url + request.raw_path,
+                content_type=request.headers.get("Content-Type", "") if body else None,
+                digest=header if body else None,
+            ),
+            request.headers["Signature-Input"],
+            request.headers["Signature"],
+            self._clock.now(),
+        )
+        directory = current(self._directory)
+        key = directory.request_keys.get(signed.kid)
+        if key is None or not key.valid(self._clock.now()):
+            raise ProblemError("httpsig.key", "no such request key in our directory")
+        if not self._verifier.verify("Ed25519", key.key.public, signed.base, signed.signature):
+            raise ProblemError("httpsig.signature", "the request signature does not hold")
+        return key.member, digest
+
+    async def post_messages(self, request: web.Request) -> web.Response:
+        """Parcels in, receipts out."""
+        if request.content_type != MEDIA_TYPE:
+            raise ProblemError("http.media_type", f"send {MEDIA_TYPE}")
+        caller, digest = self._caller(request, body=True)
+        body = await read_body(request, bytes_max=POST_BYTES_MAX, media_type=MEDIA_TYPE)
+        if sha256(body).digest() != digest:
+            raise ProblemError("httpsig.digest", "the body differs from its digest")
+        answer = await self._receive.receive(caller, parse_post(body, answer=False))
+        return web.Response(body=encode_post(answer), content_type=MEDIA_TYPE)
+
+    async def get_checkpoint(self, request: web.Request) -> web.Response:
+        """The newest signed bytes we hold of an origin, named by hex SHA-256."""
+        self._caller(request, body=False)
+        note = await self._ledger.note_of(request.match_info["log"], current(self._directory))
+        if note is None:
+            raise ProblemError("http.not_found", "no checkpoint of that origin is held")
+        return web.Response(body=note, content_type="text/plain", charset="utf-8", headers=_FRESH)
+
+    async def get_directory(self, request: web.Request) -> web.Response:
+        """A TUF file that we hold."""
+        data = self._directory.file(request.match_info["name"])
+        if data is None:
+            raise ProblemError("http.not_found", "no such directory file is held")
+        return web.Response(body=data, content_type="application/json", headers=_FRESH)
+
+    async def get_own_checkpoint(self, request: web.Request) -> web.Response:
+        """Our newest checkpoint: for members and witnesses."""
+        self._caller(request, body=False)
+        note = await self._ledger.own_note(request.match_info["log"])
+        return web.Response(body=note, content_type="text/plain", charset="utf-8", headers=_FRESH)
+
+    async def get_tile(self, request: web.Request) -> web.Response:
+        """A hash tile, for members. Entry bundles are the owner's and granted auditors' (by token, agency listener)."""
+        self._caller(request, body=False)
+        path = request.match_info["tile"]
+        if path.startswith("tile/entries"):
+            raise ProblemError("auth.scope", "entry bundles need an auditor's token")
+        data = await self._ledger.tile(request.match_info["log"], path)
+        return web.Response(body=data, content_type="application/octet-stream", headers=_IMMUTABLE)

@@ -1,0 +1,180 @@
+"""What every listener shares: deadlines, framing checks, bounded reads, and problems as the one form of error."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import structlog
+from aiohttp import http_exceptions, web, web_server
+from aiohttp.web_protocol import RequestHandler
+
+from protocols.limits import BODY_DEADLINE_S, BODY_GRACE_S, BODY_RATE_MIN, HEADER_DEADLINE_S, HEADERS_MAX
+from protocols.problems import ProblemError
+
+_log = structlog.get_logger()
+Middleware = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
+Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
+RETRY_AFTER_S = 5
+_STATUS = {404: "http.not_found", 405: "http.method", 413: "http.too_large", 415: "http.media_type"}
+
+
+def problem_response(problem: ProblemError) -> web.Response:
+    """The problem document as a response; Retry-After where a retry helps later."""
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if problem.kind.retry == "later" else {}
+    response = web.json_response(
+        problem.document(),
+        status=problem.kind.status,
+        headers=headers,
+        content_type="application/problem+json",
+        dumps=lambda value: json.dumps(value, ensure_ascii=False),
+    )
+    if problem.kind.status in (408, 413):
+        response.force_close()
+    return response
+
+
+class DeadlineHandler(RequestHandler):
+    """aiohttp's connection with a deadline for headers, and parse errors as problems."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Headers of the first request must come within the deadline."""
+        super().connection_made(transport)
+        self._arm()
+
+    def data_received(self, data: bytes) -> None:
+        """Arms the deadline with a request's first bytes, disarms it when its headers are whole."""
+        super().data_received(data)
+        if self._messages or self._current_request is not None:
+            self._disarm()
+        elif self._deadline is None:
+            self._arm()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Nothing is waited for any more."""
+        self._disarm()
+        super().connection_lost(exc)
+
+    def _arm(self) -> None:
+        self._deadline = self._loop.call_later(HEADER_DEADLINE_S, self._late)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _late(self) -> None:
+        self._deadline = None
+        if self.transport is not None:
+            body = json.dumps(ProblemError("http.header_timeout").document()).encode()
+            head = "HTTP/1.1 408 Request Timeout\r\nContent-Type: application/problem+json\r\nConnection: close\r\n"
+            self.transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            self.transport.close()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """What the parser refuses, before any middleware, as a problem; the connection closes."""
+        del request, message
+        code = "internal"
+        if status == 400:
+            code = "http.header" if isinstance(exc, http_exceptions.InvalidHeader) else "http.framing"
+            if isinstance(exc, http_exceptions.LineTooLong):
+                code = "http.header_too_large"
+            elif isinstance(exc, http_exceptions.BadStatusLine):
+                code = "http.version"
+        else:
+            _log.error("request_failed", error=type(exc).__name__)
+        response = problem_response(ProblemError(code))
+        response.force_close()
+        return response
+
+
+web_server.RequestHandler = DeadlineHandler  # type: ignore[attr-defined]  # aiohttp offers no other way in
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Endpoint) -> web.StreamResponse:
+    """Every error of an endpoint becomes a problem document."""
+    try:
+        check_framing(request)
+        return await handler(request)
+    except ProblemError as problem:
+        return problem_response(problem)
+    except web.HTTPException as error:
+        response = problem_response(ProblemError(_STATUS.get(error.status, "internal")))
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+    except Exception:  # the last line of defence: a problem outside, the trace in our own log
+        _log.exception("request_failed", route=str(request.match_info.route.resource))
+        return problem_response(ProblemError("internal"))
+
+
+def unless_halted(halted: Callable[[], ProblemError | None], *, but: str) -> Middleware:
+    """Answers everything with the problem that halted the ledger, but for paths that begin with `but`."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Endpoint) -> web.StreamResponse:
+        problem = halted()
+        if problem is not None and not request.path.startswith(but):
+            raise ProblemError(problem.code, problem.detail)
+        return await handler(request)
+
+    return middleware
+
+
+def check_framing(request: web.Request) -> None:
+    """`http.*` for what no client of ours sends: encodings, upgrades, too many headers."""
+    if "Content-Encoding" in request.headers:
+        raise ProblemError("http.content_encoding", "send the body as it is")
+    if "Upgrade" in request.headers:
+        raise ProblemError("http.upgrade", "no upgrade is offered")
+    if len(request.headers) > HEADERS_MAX:
+        raise ProblemError("http.header_count", f"more than {HEADERS_MAX} headers")
+
+
+async def refuse_expect(request: web.Request) -> None:
+    """`Expect: 100-continue` is answered only after the checks on the headers; aiohttp would answer it first."""
+    check_framing(request)
+
+
+async def read_body(request: web.Request, *, bytes_max: int, media_type: str) -> bytes:
+    """The body, bounded in size and time; `http.media_type`, `http.too_large`, `http.body_timeout` else."""
+    if request.content_type != media_type:
+        raise ProblemError("http.media_type", f"send {media_type}")
+    if (request.content_length or 0) > bytes_max:
+        raise ProblemError("http.too_large", f"more than {bytes_max} bytes")
+    loop = asyncio.get_running_loop()
+    started, chunks, size = loop.time(), [], 0
+    try:
+        while not request.content.at_eof():
+            deadline = started + min(BODY_DEADLINE_S, BODY_GRACE_S + size / BODY_RATE_MIN)
+            async with asyncio.timeout_at(deadline):
+                chunk = await request.content.readany()
+            size += len(chunk)
+            if size > bytes_max:
+                raise ProblemError("http.too_large", f"more than {bytes_max} bytes")
+            chunks.append(chunk)
+    except TimeoutError:
+        raise ProblemError("http.body_timeout", "the body came too slowly") from None
+    return b"".join(chunks)
+
+
+def wait_seconds(request: web.Request, longest: int = 30) -> int:
+    """Seconds of `Prefer: wait=` (RFC 7240), at most `longest`; 0 without."""
+    for preference in request.headers.get("Prefer", "").split(","):
+        name, _, value = preference.strip().partition("=")
+        if name == "wait" and value.isascii() and value.isdigit():
+            return min(int(value), longest)
+    return 0
+
+
+def application(routes: Sequence[web.RouteDef], *middlewares: Any) -> web.Application:
+    """An application over routes, with `problems` outermost."""
+    app = web.Application(middlewares=[problems, *middlewares])
+    for route in routes:
+        app.router.add_route(route.method, route.path, route.handler, expect_handler=refuse_expect)
+    return app

@@ -1,0 +1,1 @@
+"""The process: settings, composition, the node's life, the command line."""

@@ -1,0 +1,1 @@
+"""The command `tracewire`: operator commands open the store, user commands are HTTP clients of `/v1`."""

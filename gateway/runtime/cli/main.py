@@ -1,0 +1,37 @@
+"""`tracewire`: the command's entry point; commands are registered by string, so that `--help` starts fast."""
+
+import sys
+
+import cyclopts
+
+_HELP = """Trace illicit firearms together: signed, sealed and provable messages between agencies.
+
+A new node: `tracewire init`, `tracewire member request` (send the file to the directory's authority), `tracewire run`.
+A first look without any of that: `tracewire demo`.
+
+Exit codes: 0 done; 1 a problem, named on stderr with its fix; 2 wrong usage; 3 a check found something wrong.
+"""
+
+app = cyclopts.App(name="tracewire", help=_HELP, version="0.1.0", result_action="return_value")
+_CLI = "gateway.runtime.cli"
+for _name, _target in {
+    "init": "node:init",
+    "migrate": "node:migrate",
+    "run": "node:run",
+    "submit": "trace:submit",
+    "show": "trace:show",
+    "token": "trace:token",
+    "ledger": "ledger:app",
+    "verify": "ledger:verify_proof",
+    "directory": "directory:app",
+    "member": "member:app",
+    "registry": "registry:app",
+    "client": "client:app",
+    "demo": "demo:demo",
+}.items():
+    app.command(f"{_CLI}.{_target}", name=_name)
+
+
+def main() -> None:
+    """Runs one command; its return value is the exit code."""
+    sys.exit(app())

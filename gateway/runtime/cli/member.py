@@ -1,0 +1,130 @@
+"""`tracewire member`: what a member does to be listed in the directory."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import cyclopts
+from cyclopts import Parameter
+
+from adapters.directory.repository import write
+from adapters.directory.request import answer_request, build_request, parse_request, possession_message
+from gateway.runtime.cli.say import SecretFrom, clock, problems, read_file, say
+from gateway.runtime.settings import load_settings
+from keys.keystore import KeyStore
+from keys.tls import pin_of_pem
+from keys.tufsign import tuf_signer
+from protocols.directory import KeyRecord, Record, parse_record
+from protocols.jwk import PublicKey
+from protocols.problems import ProblemError
+from protocols.strict import b64u, dump_json, format_time
+
+app = cyclopts.App(name="member", help="Be listed in a network's directory, and keep the record up to date.")
+
+_FILE = "member-request.json"
+_NO_SECRET = SecretFrom()
+
+
+@app.command
+def request(
+    node: Path,
+    *,
+    answer: Path | None = None,
+    secret: SecretFrom = _NO_SECRET,
+    json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Write NODE/member-request.json for the directory's authority: this node's record, signed by all its keys.
+
+    Run it after `tracewire init`, and again whenever a key or the address has changed. Needs the record key, which
+    is better kept off this machine otherwise.
+
+    Parameters
+    ----------
+    node
+        The node's folder.
+    answer
+        The challenge that the authority sent back: it proves that the seal key is ours. Nothing else is changed.
+    json
+        Print one JSON object.
+    """
+    with problems(as_json=json):
+        store, path = KeyStore.open(node / "keys", secret.secret()), node / _FILE
+        if answer is not None:
+            data = answer_request(read_file(path), read_file(answer), store.opener())
+        else:
+            data = _request_of_node(node, store, path, clock())
+        write(path, data)
+        found = parse_request(data)
+        text = f"{path} (version {found.version}) is ready: send it to the directory's authority."
+        say(text, {"request": str(path), "member": found.record.member, "version": found.version}, as_json=json)
+
+
+def member_request(
+    keystore: KeyStore,
+    *,
+    member: str,
+    name: str,
+    url: str | None,
+    spki: Sequence[str],
+    origin: str,
+    version: int,
+    now: datetime,
+    previous: Record | None = None,
+) -> bytes:
+    """The request of a member's node; `url` None for one without an inbound port, `spki` base64url SHA-256.
+
+    Keys of the `previous` record keep their validity; those the store no longer uses end now and stay listed, so
+    that what was signed with them can be verified. Its ledgers stay as they are.
+    """
+    listed = previous.keys if previous else None
+    keys = {
+        use: _key_records(keystore.public(use), getattr(listed, use) if listed else [], now)
+        for use in ("message", "seal", "request")
+    }
+    ledgers = [ledger.model_dump(mode="json", exclude_none=True) for ledger in previous.ledgers] if previous else []
+    if origin not in {ledger["origin"] for ledger in ledgers}:
+        ledgers.append({"origin": origin, "vkeys": list(keystore.note_signer(origin).vkeys), "state": "open"})
+    shown: dict[str, Any] = {"v": 1, "member": member, "name": name, "suite": "tw1"}
+    if url is not None:
+        shown["endpoint"] = {"url": url, "spki": list(spki)}
+    record = dump_json(shown | {"keys": keys, "ledgers": ledgers, "modes": ["push" if url else "pull"]})
+    parse_record(record)
+    return build_request(
+        record=record,
+        version=version,
+        record_key=keystore.public("record")[0],
+        record_signer=tuf_signer(keystore.record_private()),
+        possession=keystore.possession(possession_message(record)),
+        now=now,
+    )
+
+
+def _key_records(current: Sequence[PublicKey], listed: Sequence[KeyRecord], now: datetime) -> list[dict[str, Any]]:
+    at = format_time(now)
+    old = {PublicKey.parse(each.jwk): each.model_dump(mode="json", exclude_none=True) for each in listed}
+    new = [old.pop(key, {"jwk": key.jwk, "not_before": at}) for key in current]
+    return new + [{"not_after": at} | each for each in old.values()]
+
+
+def _request_of_node(node: Path, store: KeyStore, path: Path, now: datetime) -> bytes:
+    """From the settings and keys of a node folder, and the last request written there."""
+    settings = load_settings(node)
+    spki = []
+    if settings.tls_certificate is not None:
+        spki.append(b64u(pin_of_pem(read_file(node / settings.tls_certificate))))
+    origins = [key.origin for key in store.inventory() if key.origin]
+    if not origins:
+        raise ProblemError("key.store", "the node has no ledger key")
+    last = parse_request(read_file(path)) if path.exists() else None
+    return member_request(
+        store,
+        member=settings.member,
+        name=settings.name,
+        url=settings.exchange_url,
+        spki=spki,
+        origin=max(origins),
+        version=last.version + 1 if last else 1,
+        now=now,
+        previous=last.record if last else None,
+    )

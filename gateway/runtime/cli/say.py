@@ -1,0 +1,79 @@
+"""What the commands share: output for people or as JSON, problems on stderr (exit code 1), the key store's secret."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from getpass import getpass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from gateway.runtime.world import SystemClock
+from keys.secret import Secret
+from protocols.problems import Fault, ProblemError
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretFrom:
+    """Where the secret that opens a key store comes from; neither option: it is asked for.
+
+    Parameters
+    ----------
+    key_file
+        A file of 32 random bytes that only this account can read, in place of a passphrase.
+    passphrase_file
+        A file whose first line is the passphrase.
+    """
+
+    key_file: Annotated[Path | None, Parameter(env_var="TRACEWIRE_KEY_FILE")] = None
+    passphrase_file: Annotated[Path | None, Parameter(env_var="TRACEWIRE_PASSPHRASE_FILE")] = None
+
+    def secret(self, *, make: bool = False) -> Secret:
+        """The secret; `make` writes a key file that is not there yet."""
+        if self.key_file is not None:
+            if make and not self.key_file.exists():
+                Secret.make_key_file(self.key_file)
+            return Secret.key_file(self.key_file)
+        if self.passphrase_file is not None:
+            return Secret.passphrase(read_file(self.passphrase_file).decode().partition("\n")[0])
+        if not sys.stdin.isatty():
+            raise ProblemError("key.store", "no passphrase: give --key-file or --passphrase-file")
+        return Secret.passphrase(getpass("Passphrase of the key store: "))
+
+
+clock: Callable[[], datetime] = SystemClock().now
+"""This machine's time."""
+
+
+def read_file(path: Path) -> bytes:
+    """A file that the user named; `config.invalid` where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        detail = f"{path} cannot be read: {error.strerror}"
+        fault = Fault("", "config.invalid", detail, "Name a file that is there and readable.")
+        raise ProblemError("config.invalid", detail, errors=[fault]) from None
+
+
+def say(text: str, found: Mapping[str, Any], *, as_json: bool) -> None:
+    """One text for a person, or one JSON line for a program, at once (also into a pipe)."""
+    sys.stdout.write((json.dumps(found) if as_json else text) + "\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def problems(*, as_json: bool) -> Iterator[None]:
+    """Ends the process with exit code 1 and the problem on stderr: code, what is wrong, the way out."""
+    try:
+        yield
+    except ProblemError as error:
+        document = error.document()
+        fixes = [each.fix for each in error.errors] or [error.kind.fix]
+        text = f"{error.code}: {document['detail']}\n" + "".join(f"  fix: {fix}\n" for fix in dict.fromkeys(fixes))
+        sys.stderr.write(json.dumps(document) + "\n" if as_json else text)
+        raise SystemExit(1) from None

@@ -1,0 +1,202 @@
+"""A node's life: open the store, wait for the directory, open the ledger, serve, drain on SIGTERM."""
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from adapters.postgres.connect import Pool
+from gateway.runtime.compose import Parts, Ports, assemble, connect_ports, tls_context
+from gateway.runtime.database import app_dsn, server_of
+from gateway.runtime.settings import Settings, load_settings
+from gateway.services.changes import Noted
+from keys.keystore import KeyStore
+from keys.secret import Secret
+from protocols.directory import Directory
+from protocols.ledger.entry import NONCE_BYTES, Entry
+from protocols.ports.store import Unavailable
+from protocols.problems import ProblemError
+
+_log = structlog.get_logger()
+_WAIT_S = 1.0
+_REFRESH_S = 60.0
+_DRAIN_S = 20.0
+_KEEPALIVE_S = 75.0
+
+
+async def run_node(node: Path, secret: Secret) -> None:
+    """Runs until SIGTERM or SIGINT; returns when everything queued is committed and every connection closed."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    settings = load_settings(node)
+    keys = KeyStore.open(node / "keys", secret)
+    async with AsyncExitStack() as stack:
+        server = server_of(node, settings)
+        if server is not None:
+            await server.start()
+            stack.push_async_callback(server.stop)
+            supervising = asyncio.ensure_future(server.supervise())
+            stack.callback(supervising.cancel)
+        dsn = app_dsn(settings, server)
+        pool = await _open_pool(dsn, stop)
+        if pool is None:
+            return
+        stack.push_async_callback(pool.close)
+        ports = connect_ports(node, settings, keys, pool, dsn)
+        stack.push_async_callback(ports.ledger.close)  # type: ignore[attr-defined]
+        stack.push_async_callback(ports.transport.close)  # type: ignore[attr-defined]
+        await serve(node, settings, keys, secret, ports, stop)
+
+
+async def serve(
+    node: Path, settings: Settings, keys: KeyStore, secret: Secret, ports: Ports, stop: asyncio.Event
+) -> None:
+    """Serves over given ports until `stop`; a test hands in wrapped ones."""
+    origin = newest_origin(keys)
+    parts = assemble(node, settings, keys, secret, origin, ports)
+    runners = [await _listen("operations", parts, settings, node)]
+    try:
+        directory = await _listed(settings, keys, origin, ports, parts, stop)
+        if directory is None:
+            return
+        await _open_ledger(settings, parts, directory, keys, ports)
+        runners += [await _listen(name, parts, settings, node) for name in ("exchange", "agency")]
+        _log.info("node_started", origin=origin, version=directory.ref.version)
+        await _work(parts, ports, keys, stop, runners)
+    finally:
+        for runner in runners:
+            await runner.cleanup()
+
+
+async def _work(parts: Parts, ports: Ports, keys: KeyStore, stop: asyncio.Event, runners: list[web.AppRunner]) -> None:
+    """The loops under one TaskGroup; on the way down requests end first, then the loops, then the committer."""
+    async with asyncio.TaskGroup() as group:
+        committing = group.create_task(parts.committer.run())
+        working = [group.create_task(parts.deliver.run()), group.create_task(_follow(parts, ports, keys))]
+        if parts.answer is not None:
+            working.append(group.create_task(parts.answer.run()))
+        await stop.wait()
+        _log.info("node_stopping")
+        for runner in runners:
+            await runner.cleanup()
+        for task in working:
+            task.cancel()
+        await asyncio.wait(working, timeout=_DRAIN_S)
+        committing.cancel()
+        await asyncio.wait([committing])
+        await parts.committer.drain()
+
+
+async def _open_pool(dsn: str, stop: asyncio.Event) -> Pool | None:
+    while not stop.is_set():
+        try:
+            return await Pool.open(dsn)
+        except Unavailable as error:
+            _log.warning("database_unavailable", error=str(error))
+            await _sleep(stop, _WAIT_S)
+    return None
+
+
+async def _listed(
+    settings: Settings, keys: KeyStore, origin: str, ports: Ports, parts: Parts, stop: asyncio.Event
+) -> Directory | None:
+    """Waits, loudly, until our record and our ledger stand in the directory (PROTOCOL.md section 5, Bootstrap)."""
+    while not stop.is_set():
+        why = "the directory cannot be reached"
+        try:
+            directory = await ports.directory.refresh(ports.clock.now())
+        except ProblemError as problem:
+            found = ports.directory.current
+            if found is None:
+                why = problem.code
+                directory = None
+            else:
+                directory = found  # an accepted version serves while the source is away
+        if directory is not None:
+            ledger = directory.ledgers.get(origin)
+            if ledger is not None and directory.active(settings.member):
+                if (str(ledger.keys.ed25519), str(ledger.keys.mldsa44)) != keys.note_signer(origin).vkeys:
+                    raise ProblemError("config.invalid", "the directory lists other keys for our ledger than we hold")
+                parts.health.pop("directory", None)
+                return directory
+            why = (
+                "our record or our ledger is not in the directory yet: send the authority a `tracewire member request`"
+            )
+        parts.health["directory"] = "ledger.not_ready"
+        _log.warning("waiting_for_directory", why=why)
+        await _sleep(stop, _WAIT_S)
+    return None
+
+
+async def _open_ledger(settings: Settings, parts: Parts, directory: Directory, keys: KeyStore, ports: Ports) -> None:
+    """Checks guard and signatures; writes `ledger-opened` into an empty ledger. A rollback leaves the node read-only."""
+    try:
+        head = await parts.committer.check()
+    except ProblemError as problem:
+        if problem.code != "ledger.rollback":
+            raise
+        _log.error("ledger_halted", code=problem.code, why=problem.detail)
+        return
+    if head.size == 0:
+        entry = Entry(
+            kind="ledger-opened",
+            at=ports.clock.now(),
+            n=keys.sealer().random(NONCE_BYTES),
+            sender=settings.member,
+            dir=directory.ref,
+        )
+        committing = asyncio.ensure_future(parts.committer.run())
+        await parts.committer.commit(Noted(entry=entry))
+        committing.cancel()
+
+
+async def _follow(parts: Parts, ports: Ports, keys: KeyStore) -> None:
+    """Follows the directory; every version that is accepted stands in the ledger."""
+    noted = ports.directory.current.ref if ports.directory.current else None
+    while True:
+        await asyncio.sleep(_REFRESH_S)
+        try:
+            directory = await ports.directory.refresh(ports.clock.now())
+            if directory.ref != noted:
+                random = keys.sealer().random(NONCE_BYTES)
+                entry = Entry(kind="directory", at=ports.clock.now(), n=random, dir=directory.ref)
+                await parts.committer.commit(Noted(entry=entry))
+                noted = directory.ref
+        except ProblemError as problem:
+            _log.warning("directory_refresh_failed", code=problem.code)
+
+
+async def _listen(name: str, parts: Parts, settings: Settings, node: Path) -> web.AppRunner:
+    bind = getattr(settings, f"{name}_bind")
+    host, _, port = bind.rpartition(":")
+    context = tls_context(node, settings) if name != "operations" else None
+    runner = web.AppRunner(
+        parts.listeners[name], access_log=None, keepalive_timeout=_KEEPALIVE_S, shutdown_timeout=_DRAIN_S
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=context).start()
+    except OSError as error:
+        await runner.cleanup()
+        raise ProblemError("config.invalid", f"{name}_bind {bind} cannot be used: {error.strerror}") from error
+    _log.info("listening", listener=name, address=bind)
+    return runner
+
+
+async def _sleep(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+def newest_origin(keys: KeyStore) -> str:
+    """The newest ledger that we hold keys of."""
+    origins = sorted(key.origin for key in keys.inventory() if key.origin)
+    if not origins:
+        raise ProblemError("key.store", "the key store holds no ledger key: run `tracewire init`")
+    return origins[-1]

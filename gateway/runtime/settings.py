@@ -1,0 +1,92 @@
+"""The node's settings: `tracewire.toml` in its folder; an unknown key is an error that names the nearest one."""
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from protocols.directory import MemberName, Text
+from protocols.problems import Fault, ProblemError
+
+FILE = "tracewire.toml"
+Address = Annotated[str, StringConstraints(pattern=r"^[^:\s]+:\d{1,5}$")]
+_LOOPBACK = re.compile(r"127\.\d+\.\d+\.\d+|localhost|\[::1\]")
+
+
+class Settings(BaseModel):
+    """Everything an administrator may set; relative paths start at the node's folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    member: MemberName
+    name: Text
+    country: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
+    directory: Annotated[str, Field(description="URL or folder of the directory")]
+    exchange_url: Annotated[str, Field(description="where peers reach us, as the directory lists it")]
+    agency_bind: Address = "127.0.0.1:8440"
+    exchange_bind: Address = "127.0.0.1:8441"
+    operations_bind: Address = "127.0.0.1:8442"
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    database: Annotated[str, Field(description="DSN of the application's role; empty: the embedded server")] = ""
+    postgres_folder: Path = Path("postgres")
+    postgres_database: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,50}$")] = "tracewire"
+    registry: Annotated[bool, Field(description="answer from the own register")] = False
+    retry_first_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+
+    @property
+    def exchange_tls(self) -> bool:
+        """Whether the exchange listener speaks TLS."""
+        return self.exchange_url.startswith("https://")
+
+
+def _check(settings: Settings) -> None:
+    if not settings.exchange_tls:
+        for address in (urlsplit(settings.exchange_url).hostname or "", settings.exchange_bind.rpartition(":")[0]):
+            if not _LOOPBACK.fullmatch(address):
+                raise ProblemError("config.invalid", "plain HTTP is only for loopback: give an https exchange_url")
+    elif settings.tls_certificate is None or settings.tls_key is None:
+        raise ProblemError("config.invalid", "an https exchange_url needs tls_certificate and tls_key")
+    if settings.agency_bind.rpartition(":")[0] not in ("127.0.0.1", "localhost", "[::1]") and not settings.tls_key:
+        raise ProblemError("config.invalid", "agency_bind outside loopback needs tls_certificate and tls_key")
+
+
+def load_settings(node: Path) -> Settings:
+    """The settings of a node's folder; `config.invalid` names every fault and, for an unknown key, the nearest one."""
+    path = node / FILE
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ProblemError("config.invalid", f"{path} is not there: run `tracewire init` first") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ProblemError("config.invalid", f"{path} cannot be read: {error}") from None
+    try:
+        settings = Settings.model_validate(found)
+    except ValidationError as error:
+        faults = [_fault(each["type"], [str(step) for step in each["loc"]], each["msg"]) for each in error.errors()]
+        detail = f"{path}: " + "; ".join(f"{fault.pointer[1:]}: {fault.message}" for fault in faults)
+        raise ProblemError("config.invalid", detail, errors=faults) from None
+    _check(settings)
+    return settings
+
+
+def _fault(kind: str, place: list[str], message: str) -> Fault:
+    pointer = "/" + "/".join(place)
+    if kind != "extra_forbidden":
+        return Fault(pointer, "config.invalid", message, f"Correct {place[-1]} in {FILE}.")
+    near = difflib.get_close_matches(place[-1], Settings.model_fields, 1, 0.5)
+    hint = f"the nearest is {near[0]}" if near else f"known are {', '.join(Settings.model_fields)}"
+    return Fault(pointer, "config.invalid", f"an unknown key; {hint}", f"Rename or remove {place[-1]}.")
+
+
+def dump_settings(settings: Settings) -> str:
+    """The file's text: what differs from the defaults, and nothing else."""
+    lines = ["# Settings of this node. `tracewire init --help` explains each."]
+    for name, value in settings.model_dump(mode="json", exclude_defaults=True).items():
+        shown = str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else value
+        lines.append(f"{name} = {shown}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,165 @@
+"""The built-in registry: answers trace requests from the member's own register where the rule allows it by itself.
+
+DOMAIN.md section 3: it answers only when exactly one record fits; everything else waits for a person, with candidates.
+"""
+
+import asyncio
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any
+
+import structlog
+
+from gateway.services.changes import Answered
+from gateway.services.commit import Committer
+from gateway.services.read import Read
+from gateway.services.submit import Draft, Request, Submit
+from protocols.firearms.scoring import CANDIDATES_MAX, Decision, decide
+from protocols.messages import asked_gun, validate_body
+from protocols.messages.trace import TraceRequest
+from protocols.ports.access import Caller
+from protocols.ports.registry import Record, Registry
+from protocols.ports.store import Arrived, ExchangeStore, ReviewRow
+from protocols.ports.world import Clock
+from protocols.problems import ProblemError
+from protocols.strict import dump_json, format_time
+
+_log = structlog.get_logger()
+_AT_ONCE = 64
+_LOOK_S = 5.0
+_SEARCH_MAX = 200
+ACTOR = "registry"
+_CALLER = Caller(client="tracewire:registry", actor=ACTOR, scopes=frozenset())
+_HANDLING = {"codes": ["PURPOSE_TRACING_ONLY", "NO_ONWARD_WITHOUT_CONSENT"], "purpose": "TRACING"}
+_ACKNOWLEDGED = timedelta(days=2)  # default of DOMAIN.md section 2, where the directory says nothing else
+
+
+class Answer:
+    """Takes arrived trace requests and answers them, or puts them before a person."""
+
+    def __init__(
+        self,
+        *,
+        office: dict[str, Any],
+        store: ExchangeStore,
+        registry: Registry,
+        read: Read,
+        submit: Submit,
+        committer: Committer,
+        clock: Clock,
+    ) -> None:
+        self._office, self._store, self._registry = office, store, registry
+        self._read, self._submit, self._committer, self._clock = read, submit, committer, clock
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Looks at the inbox now."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Answers until cancelled; whatever a crash leaves undone is taken up again."""
+        while True:
+            self._wake.clear()
+            try:
+                arrived = await self._store.undispatched(_AT_ONCE, ["trace.request"])
+                async with asyncio.TaskGroup() as group:
+                    for each in arrived:
+                        group.create_task(self._one(each))
+            except Exception:  # the store may be away for a while; the loop outlives it
+                _log.exception("inbox_unreadable")
+                arrived = []
+            if arrived:
+                continue
+            try:
+                await asyncio.wait_for(self._wake.wait(), _LOOK_S)
+            except TimeoutError:
+                continue
+
+    async def _one(self, arrived: Arrived) -> None:
+        try:
+            await self.answer(arrived)
+        except ProblemError as problem:
+            _log.warning("answer_failed", id=str(arrived.id), code=problem.code)
+            await self._review(arrived, Decision(kind="person", reason="SERIAL_MISSING"), [], problem.code)
+
+    async def answer(self, arrived: Arrived) -> None:
+        """Answers one request: acknowledgement and response in one change, or acknowledgement and a review."""
+        content = await self._read.content(arrived.sender, arrived.id)
+        request = validate_body("trace.request", content.message.body)
+        assert isinstance(request, TraceRequest)  # `undispatched` was asked for this type
+        question = asked_gun(request.weapon)
+        records = await self._registry.search(question, _SEARCH_MAX)
+        decision = decide(question, [record.gun for record in records])
+        if decision.kind == "auto":
+            record = next(record for record in records if record.gun.ref == decision.record)
+            drafts = [self._acknowledgement(arrived, "ACCEPTED"), self._response(arrived, record)]
+            messages = tuple(self._submit.prepare(draft, actor=ACTOR)[1] for draft in drafts)
+            size = sum(len(message.outbox.envelope) for message in messages)
+            await self._committer.commit(Answered(dispatched=self._submit.dispatched(arrived), messages=messages), size)
+            return
+        key = Request(caller=_CALLER, key=f"acknowledge {arrived.id}", digest=sha256(arrived.id.bytes).digest())
+        await self._submit.submit(self._acknowledgement(arrived, "QUEUED"), key)
+        await self._review(arrived, decision, records, decision.reason)
+
+    async def _review(self, arrived: Arrived, decision: Decision, records: list[Record], reason: str) -> None:
+        by_ref = {record.gun.ref: record for record in records}
+        candidates = [
+            {"record_ref": ref, "score": score, "serial": by_ref[ref].serial, "make": by_ref[ref].make}
+            for ref, score in decision.candidates[:CANDIDATES_MAX]
+        ]
+        row = ReviewRow(
+            sender=arrived.sender,
+            id=arrived.id,
+            thread=arrived.thread,
+            reason=reason,
+            candidates=dump_json(candidates).decode(),
+            at=self._clock.now(),
+        )
+        await self._store.review(row)
+
+    def _acknowledgement(self, arrived: Arrived, state: str) -> Draft:
+        by = format_time(self._clock.now() + _ACKNOWLEDGED)[:10]
+        return self._draft(
+            arrived, "trace.acknowledgement", {"state": state, "handler": self._office, "expected_by": by}
+        )
+
+    def _response(self, arrived: Arrived, record: Record) -> Draft:
+        return self._draft(arrived, "trace.response", response_of(record, self._office["country"]["code"]))
+
+    def _draft(self, arrived: Arrived, type_: str, body: dict[str, Any]) -> Draft:
+        return Draft(
+            type=type_,
+            recipient=arrived.sender,
+            thread=arrived.thread,
+            body=body,
+            handling=_HANDLING,
+            in_reply_to=arrived.id,
+        )
+
+
+def response_of(record: Record, country: str) -> dict[str, Any]:
+    """The trace.response that a record of the register supports: the retail sale and the dealer, no person."""
+    details = record.details
+    where = {"code": details.get("country", country), "raw": details.get("country", country)}
+    body: dict[str, Any] = {
+        "result": {"code": "TRACED_TO_MANUFACTURER_ONLY", "raw": ""},
+        "certainty": {"code": "CONFIRMED", "raw": ""},
+        "final": True,
+        "checked_sources": [{"name": "own register", "period": {}, "coverage": {"code": "WHOLE", "raw": ""}}],
+    }
+    if details.get("sold_on"):
+        body["result"] = {"code": "TRACED_TO_DEALER", "raw": ""}
+        body["events"] = [
+            {
+                "kind": {"code": "RETAIL_SALE", "raw": ""},
+                "date": details["sold_on"],
+                "from": {"code": "DEALER", "raw": ""},
+                "to": {"code": "PRIVATE_PERSON", "raw": ""},
+                "country": where,
+                "evidence_grade": {"code": "RECORD_SYSTEM", "raw": ""},
+                "certainty": {"code": "CONFIRMED", "raw": ""},
+            }
+        ]
+    if details.get("dealer"):
+        body["next_hops"] = [{"name": details["dealer"], "country": where, "party": {"code": "DEALER", "raw": ""}}]
+    return body

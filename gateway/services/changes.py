@@ -1,0 +1,360 @@
+"""The closed set of typed changes that make ledger entries, and what each does under the head lock."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from uuid import UUID
+
+from protocols.ledger.entry import Entry
+from protocols.ports.store import (
+    ContentRow,
+    EventRow,
+    IdempotencyRow,
+    InboxRow,
+    Leg,
+    OutboxRow,
+    ProofRow,
+    RefusalRow,
+    Row,
+    Standing,
+    Wanted,
+)
+from protocols.problems import ProblemError
+from protocols.thread import Delivery, advance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """The change was made before: what stands in its place."""
+
+    row: IdempotencyRow | InboxRow | RefusalRow | None
+
+
+@dataclass(slots=True)
+class Stage:
+    """What one change wants to write; merged into the plan only when the whole change succeeded."""
+
+    plan: "Plan"
+    entries: list[bytes] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    settled: list[tuple[UUID, Delivery]] = field(default_factory=list)
+    dispatched: list[tuple[str, UUID]] = field(default_factory=list)
+    legs: dict[tuple[UUID, str], Leg] = field(default_factory=dict)
+    pairs: dict[str, int] = field(default_factory=dict)
+
+    def log(self, entry: Entry) -> int:
+        """Appends an entry; its index."""
+        self.entries.append(entry.encode())
+        return self.plan.size + len(self.entries) - 1
+
+    def next_seq(self, recipient: str) -> int:
+        """The next pair_seq of us -> recipient in this ledger, from 1."""
+        given = self.pairs.get(recipient) or self.plan.standing.pairs.get(recipient, 1)
+        self.pairs[recipient] = given + 1
+        return given
+
+    def leg(self, key: tuple[UUID, str]) -> Leg | None:
+        """The leg as it stands after what came before in the batch."""
+        return self.legs.get(key) or self.plan.standing.legs.get(key)
+
+    def event(self, kind: str, at: datetime, thread: UUID, counterpart: str, message: UUID) -> None:
+        """A line for the event feed."""
+        self.rows.append(EventRow(at=at, kind=kind, thread=thread, counterpart=counterpart, message=message))
+
+    def move(self, key: tuple[UUID, str], event: str, at: datetime, *, quietly: bool = False) -> None:
+        """Moves a leg on; `thread.state` or `thread.not_found` where it cannot, unless `quietly`."""
+        leg = self.leg(key)
+        if leg is None:
+            if quietly:
+                return
+            raise ProblemError("thread.not_found", "no such leg")
+        try:
+            state = advance(leg.state, event)
+        except ProblemError:
+            if quietly:
+                return
+            raise
+        self.legs[key] = replace(leg, state=state, version=leg.version + 1, updated=at)
+
+
+class Plan:
+    """A batch in the making: what stands, overlaid by what the changes so far wrote."""
+
+    def __init__(self, *, origin: str, size: int, generation: int, standing: Standing) -> None:
+        self.origin = origin
+        self.size = size
+        self.generation = generation
+        self.standing = standing
+        self.entries: list[bytes] = []
+        self.rows: list[Row] = []
+        self.settled: list[tuple[UUID, Delivery]] = []
+        self.dispatched: list[tuple[str, UUID]] = []
+        self.legs: dict[tuple[UUID, str], Leg] = {}
+        self.pairs: dict[str, int] = {}
+
+    def merge(self, stage: Stage) -> None:
+        """Takes over a change that succeeded, so that the next one in the batch sees it."""
+        self.entries += stage.entries
+        self.size += len(stage.entries)
+        self.rows += stage.rows
+        self.settled += stage.settled
+        self.dispatched += stage.dispatched
+        self.legs |= stage.legs
+        self.pairs |= stage.pairs
+        standing = self.standing
+        standing.legs |= stage.legs
+        standing.pairs |= stage.pairs
+        standing.outbox |= dict(stage.settled)
+        for key in stage.dispatched:
+            standing.inbox[key] = replace(standing.inbox[key], dispatched=True)
+        for row in stage.rows:
+            match row:
+                case IdempotencyRow():
+                    standing.idempotency[row.client, row.key] = row
+                case InboxRow():
+                    standing.inbox[row.sender, row.id] = row
+                case RefusalRow():
+                    standing.refusals.setdefault((row.sender, row.id), []).append(row)
+                case OutboxRow():
+                    standing.outbox[row.id] = row.state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noted:
+    """An entry that states something about this node; no row beside it."""
+
+    entry: Entry
+
+    def wants(self, wanted: Wanted) -> None:
+        """Nothing."""
+
+    def apply(self, stage: Stage) -> Lost | None:
+        """Logs it."""
+        stage.log(self.entry)
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """A message of ours, sealed: `sent`. `opens` makes the leg, else `event` moves it from version `if_match`."""
+
+    entry: Entry
+    outbox: OutboxRow
+    content: tuple[ContentRow, ...]
+    opens: str | None = None
+    event: str = ""
+    if_match: int | None = None
+    idempotency: IdempotencyRow | None = None
+
+    def wants(self, wanted: Wanted) -> None:
+        """Key, leg, pair."""
+        if self.idempotency:
+            wanted.idempotency.add((self.idempotency.client, self.idempotency.key))
+        wanted.legs.add((self.outbox.thread, self.outbox.recipient))
+        wanted.pairs.add(self.outbox.recipient)
+
+    def apply(self, stage: Stage) -> Lost | None:
+        """Rows and entry, unless the same request was answered before."""
+        if self.idempotency:
+            before = stage.plan.standing.idempotency.get((self.idempotency.client, self.idempotency.key))
+            if before is not None:
+                return standing_answer(before, self.idempotency.digest)
+            stage.rows.append(self.idempotency)
+        _check_generation(self.content, stage)
+        out = self.outbox
+        key = out.thread, out.recipient
+        if self.opens:
+            if stage.leg(key) is not None:
+                raise ProblemError("thread.state", "the thread exists")
+            stage.legs[key] = _new_leg(key, self.opens, out.id, out.created)
+        else:
+            leg = stage.leg(key)
+            if leg is not None and self.if_match is not None and leg.version != self.if_match:
+                raise ProblemError("precondition.failed", "the thread has another version now")
+            stage.move(key, self.event, out.created)
+        seq = stage.next_seq(out.recipient)
+        index = stage.log(self.entry.with_seq(seq))
+        stage.rows.append(replace(out, pair_seq=seq, index=index, origin=stage.plan.origin))
+        stage.rows += self.content
+        stage.event("sent", out.created, out.thread, out.recipient, out.id)
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A parcel that was opened, verified and permitted: `received`."""
+
+    entry: Entry
+    inbox: InboxRow
+    proof: ProofRow
+    content: tuple[ContentRow, ...]
+    opens: str | None = None
+    event: str = ""
+
+    def wants(self, wanted: Wanted) -> None:
+        """Arrival and leg."""
+        wanted.arrivals.add((self.inbox.sender, self.inbox.id))
+        wanted.legs.add((self.inbox.thread, self.inbox.sender))
+
+    def apply(self, stage: Stage) -> Lost | None:
+        """Rows and entry, unless something arrived under this id before."""
+        row = self.inbox
+        before = arrived_before(stage.plan.standing, row.sender, row.id, row.digest, row.content_c)
+        if before is not None:
+            return Lost(row=before)
+        _check_generation(self.content, stage)
+        key = row.thread, row.sender
+        if self.opens:
+            if stage.leg(key) is not None:
+                raise ProblemError("msg.thread", "the thread exists")
+            stage.legs[key] = replace(_new_leg(key, self.opens, row.id, row.received), state="DELIVERED")
+        else:
+            stage.move(key, self.event, row.received)
+        index = stage.log(self.entry)
+        stage.rows += [replace(row, index=index, origin=stage.plan.origin), self.proof, *self.content]
+        stage.event("received", row.received, row.thread, row.sender, row.id)
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """Bytes that can never succeed (`refused`), or second content under one id (`id_conflict`)."""
+
+    entry: Entry
+    refusal: RefusalRow
+    proof: ProofRow
+
+    def wants(self, wanted: Wanted) -> None:
+        """The arrival."""
+        wanted.arrivals.add((self.refusal.sender, self.refusal.id))
+
+    def apply(self, stage: Stage) -> Lost | None:
+        """Row and entry, unless these bytes were answered before."""
+        row, standing = self.refusal, stage.plan.standing
+        for before in standing.refusals.get((row.sender, row.id), []):
+            same_content = row.kind == "id_conflict" and before.kind == row.kind and before.content_c == row.content_c
+            if before.digest == row.digest or (same_content and row.content_c is not None):
+                return Lost(row=before)
+        arrived = standing.inbox.get((row.sender, row.id))
+        if arrived is not None and arrived.digest == row.digest:
+            return Lost(row=arrived)
+        index = stage.log(self.entry)
+        stage.rows += [replace(row, index=index, origin=stage.plan.origin), self.proof]
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What became of a message of ours: a good receipt came (`receipt`), or we stopped (`undelivered`)."""
+
+    entry: Entry
+    id: UUID
+    thread: UUID
+    recipient: str
+    state: Delivery
+    at: datetime
+    proof: ProofRow | None
+
+    def wants(self, wanted: Wanted) -> None:
+        """Message and leg."""
+        wanted.outbox.add(self.id)
+        wanted.legs.add((self.thread, self.recipient))
+
+    def apply(self, stage: Stage) -> Lost | None:
+        """A receipt supersedes `undelivered`; nothing supersedes a receipt."""
+        before = stage.plan.standing.outbox.get(self.id)
+        if before != "queued" and not (before == "undelivered" and self.proof):
+            return Lost(row=None)
+        stage.log(self.entry)
+        stage.settled.append((self.id, self.state))
+        if self.proof:
+            stage.rows.append(self.proof)
+        key = self.thread, self.recipient
+        leg = stage.leg(key)
+        if leg is not None and leg.request == self.id:
+            event = {"delivered": "delivered", "undelivered": "undelivered"}.get(self.state, "refused")
+            stage.move(key, event, self.at, quietly=True)
+        stage.event(self.state, self.at, self.thread, self.recipient, self.id)
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispatched:
+    """The member's own system has the message: `dispatched`."""
+
+    entry: Entry
+    sender: str
+    id: UUID
+
+    def wants(self, wanted: Wanted) -> None:
+        """The arrival."""
+        wanted.arrivals.add((self.sender, self.id))
+
+    def apply(self, stage: Stage) -> Lost | None:
+        """Once."""
+        row = stage.plan.standing.inbox.get((self.sender, self.id))
+        if row is None or row.dispatched:
+            return Lost(row=row)
+        stage.log(self.entry)
+        stage.dispatched.append((self.sender, self.id))
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """Answers to one arrived message and its `dispatched` entry: one change, one transaction."""
+
+    dispatched: Dispatched
+    messages: tuple[Submitted, ...]
+
+    def wants(self, wanted: Wanted) -> None:
+        """What its pieces want."""
+        self.dispatched.wants(wanted)
+        for message in self.messages:
+            message.wants(wanted)
+
+    def apply(self, stage: Stage) -> Lost | None:
+        """All or nothing. A message answered by a person may be dispatched already; the built-in registry goes first."""
+        for message in self.messages:
+            lost = message.apply(stage)
+            if lost is not None:
+                return lost
+        lost = self.dispatched.apply(stage)
+        by_person = any(message.idempotency for message in self.messages)
+        return None if by_person else lost
+
+
+Change = Noted | Submitted | Received | Refused | Settled | Dispatched | Answered
+
+
+def standing_answer(before: IdempotencyRow, digest: bytes) -> Lost:
+    """The answer given before under this key; `idempotency.reused` where the request was another."""
+    if before.digest != digest:
+        raise ProblemError("idempotency.reused", "this key was used for another request")
+    return Lost(row=before)
+
+
+def arrived_before(
+    standing: Standing, sender: str, id_: UUID, digest: bytes, content_c: bytes | None
+) -> InboxRow | RefusalRow | None:
+    """What stands for these bytes, or else for this id with this content or another."""
+    refusals = standing.refusals.get((sender, id_), [])
+    same = [row for row in refusals if row.digest == digest]
+    if same:
+        return same[0]
+    arrived = standing.inbox.get((sender, id_))
+    if arrived is not None:
+        conflicts = [row for row in refusals if row.kind == "id_conflict" and row.content_c == content_c]
+        return conflicts[0] if conflicts and content_c is not None else arrived
+    return None
+
+
+def _check_generation(content: Sequence[ContentRow], stage: Stage) -> None:
+    if any(row.generation != stage.plan.generation for row in content):
+        raise ProblemError("store.busy", "the epoch key was changed meanwhile")
+
+
+def _new_leg(key: tuple[UUID, str], role: str, request: UUID, at: datetime) -> Leg:
+    return Leg(
+        thread=key[0], counterpart=key[1], role=role, state="SENT", version=1, request=request, opened=at, updated=at
+    )

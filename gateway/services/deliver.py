@@ -1,0 +1,269 @@
+"""Deliver: claim what is due per peer, POST it with proofs, verify each receipt, commit what became of it."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+
+from gateway.services.changes import Settled
+from gateway.services.commit import Committer
+from gateway.services.judge import proof_row
+from gateway.services.link import Key, Linking
+from gateway.services.prove import Prove
+from gateway.services.submit import current
+from protocols.directory import Directory
+from protocols.exchange.lines import Answer, Hello, Parcel, Post, Receipt, encode_post, parse_post
+from protocols.ledger.checkpoint import Checkpoint
+from protocols.ledger.entry import NONCE_BYTES, RECEIPT_KINDS, Entry, PeerRef, parse_entry
+from protocols.ledger.merkle import leaf_hash
+from protocols.ledger.proof import Place
+from protocols.limits import DIRECTORY_GRACE_S, PARCELS_MAX, POST_BYTES_MAX
+from protocols.ports.crypto import Sealer
+from protocols.ports.directory import DirectorySource
+from protocols.ports.store import Claimed, ExchangeStore
+from protocols.ports.transport import Transport
+from protocols.ports.world import Clock, Ids
+from protocols.problems import ProblemError
+from protocols.thread import Delivery
+
+_log = structlog.get_logger()
+_LEASE = timedelta(seconds=120)
+_POST_BYTES = POST_BYTES_MAX // 2  # envelopes; proofs, checkpoints and JSON escapes take the rest
+_RETRY_MAX_S, _RETRY_URGENT_MAX_S = 900.0, 60.0
+_GREET_S = 60.0  # a member that named unlinked sizes hears from us this often (ten minutes are allowed)
+_LOOK_S = 5.0  # the store is looked at this often even when nothing woke us
+_STATES: dict[str, Delivery] = {"received": "delivered", "refused": "refused", "id_conflict": "conflict"}
+
+
+class Deliver:
+    """The delivery loop; one task per peer with due messages, so that one bad peer never delays another."""
+
+    def __init__(
+        self,
+        *,
+        member: str,
+        directory: DirectorySource,
+        committer: Committer,
+        store: ExchangeStore,
+        linking: Linking,
+        prove: Prove,
+        transport: Transport,
+        sealer: Sealer,
+        clock: Clock,
+        ids: Ids,
+        retry_first_s: float,
+    ) -> None:
+        self._member, self._directory, self._committer, self._store = member, directory, committer, store
+        self._linking, self._prove, self._transport, self._sealer = linking, prove, transport, sealer
+        self._clock, self._ids, self._retry_first_s = clock, ids, retry_first_s
+        self._wake = asyncio.Event()
+        self._busy: set[str] = set()
+
+    def wake(self) -> None:
+        """Looks at the outbox now."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Delivers until cancelled; what is claimed then comes back when its lease ends."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._greet())
+            while True:
+                self._wake.clear()
+                try:
+                    for peer in await self._store.due_peers(self._clock.now()):
+                        if peer not in self._busy:
+                            self._busy.add(peer)
+                            group.create_task(self._drain(peer))
+                except Exception:  # the store may be away for a while; the loop outlives it
+                    _log.exception("outbox_unreadable")
+                try:
+                    await asyncio.wait_for(self._wake.wait(), min(_LOOK_S, self._retry_first_s))
+                except TimeoutError:
+                    continue
+
+    async def _greet(self) -> None:
+        """Links for members that named unlinked sizes of our ledger: a POST without parcels."""
+        while True:
+            await asyncio.sleep(_GREET_S)
+            for peer in await self._store.unlinked_members(self._committer.origin):
+                try:
+                    await self._exchange(peer, (), current(self._directory))
+                except ProblemError as problem:
+                    _log.warning("post_failed", peer=peer, code=problem.code, messages=0)
+
+    async def _drain(self, peer: str) -> None:
+        """POSTs to one peer until nothing is due for it."""
+        try:
+            while await self.deliver(peer):
+                pass
+        except Exception:  # one peer's failure is its own; its messages come back when their lease ends
+            _log.exception("delivery_failed", peer=peer)
+        finally:
+            self._busy.discard(peer)
+
+    async def deliver(self, peer: str) -> bool:
+        """One POST to a peer; whether there may be more. Claimed messages are settled or postponed when it returns."""
+        now = self._clock.now()
+        directory = current(self._directory)
+        if now > directory.expires + timedelta(seconds=DIRECTORY_GRACE_S) or self._committer.halted:
+            return False  # submissions are held (PROTOCOL.md section 5)
+        claimed = await self._store.claim(peer, now, now + _LEASE, PARCELS_MAX, _POST_BYTES)
+        if not claimed:
+            return False
+        revoked = [each for each in claimed if _revoked(each, directory)]
+        for each in revoked:
+            await self._give_up(each, "key.revoked", directory)
+        sending = [each for each in claimed if not _revoked(each, directory)]
+        if not sending:
+            return True
+        try:
+            settled = await self._exchange(peer, sending, directory)
+        except ProblemError as problem:
+            settled = set()
+            _log.warning("post_failed", peer=peer, code=problem.code, messages=len(sending))
+        await self._rest([each for each in sending if each.id not in settled], directory)
+        return bool(settled)
+
+    async def _exchange(self, peer: str, claimed: Sequence[Claimed], directory: Directory) -> set[UUID]:
+        """POST and answer; the ids that a good receipt settled."""
+        record = directory.records.get(peer)
+        if record is None or not directory.active(peer) or record.endpoint is None:
+            raise ProblemError("peer.unreachable", "the directory has no active endpoint of this member")
+        origin = self._committer.origin
+        checkpoint = await self._prove.newest(origin)
+        post = await self._post(peer, claimed, checkpoint, directory)
+        answer = parse_post(await self._transport.post(record, encode_post(post)), answer=True)
+        checkpoints = await self._linking.take(answer.checkpoints, answer.hello.links, directory, ours=self._member)
+        await self._store.name(peer, origin, answer.hello.held.get(origin, (0,)))
+        if len(answer.items) != len(claimed):
+            raise ProblemError("peer.answer", "not one answer a parcel")
+        changes = []
+        for each, item in zip(claimed, answer.items, strict=True):
+            change = self._settle(each, item, checkpoints, directory)
+            if change is not None:
+                changes.append(change)
+        async with asyncio.TaskGroup() as group:
+            for change in changes:
+                group.create_task(self._committer.commit(change))
+        return {change.id for change in changes}
+
+    async def _post(self, peer: str, claimed: Sequence[Claimed], checkpoint: Checkpoint, directory: Directory) -> Post:
+        """The lines for these messages, each proven under our newest checkpoint (of its own ledger)."""
+        notes: dict[Key, bytes] = {}
+        places: dict[Key, Place] = {}
+        for origin in {each.origin for each in claimed}:
+            newest = checkpoint if origin == checkpoint.origin else await self._prove.newest(origin)
+            notes[origin, newest.size] = newest.note
+            entries = {each.index: each.entry for each in claimed if each.origin == origin}
+            places |= {(origin, index): place for index, place in (await self._prove.places(newest, entries)).items()}
+        theirs = [origin for origin, ledger in directory.ledgers.items() if ledger.member == peer]
+        links = {}
+        for origin, size in notes:
+            newest = await self._prove.at(origin, size)
+            links[origin] = await self._prove.links(newest, await self._store.named(peer, origin) or (0,))
+        held = await self._linking.held(theirs)
+        items = tuple(Parcel(place=places[each.origin, each.index], envelope=each.envelope) for each in claimed)
+        hello = Hello(dir_version=directory.ref.version, held=held, links=links)
+        return Post(hello=hello, checkpoints=notes, items=items)
+
+    def _settle(
+        self, claimed: Claimed, item: Answer, checkpoints: Mapping[Key, Checkpoint], directory: Directory
+    ) -> Settled | None:
+        """The change of a good receipt; None for a problem line or a receipt that proves nothing."""
+        if not isinstance(item, Receipt):
+            _log.info("parcel_problem", id=str(claimed.id), code=item.code)
+            return None
+        try:
+            entry, checkpoint = self._good(claimed, item, checkpoints, directory)
+        except ProblemError as problem:
+            _log.warning("receipt_refused", id=str(claimed.id), code=problem.code, why=problem.detail)
+            return None
+        place = item.place
+        leaf = leaf_hash(place.entry)
+        peer = PeerRef(origin=place.origin, index=place.index, leaf=leaf, size=place.size, root=checkpoint.root)
+        ours = self._entry(claimed, "receipt", directory, peer=peer, code=entry.code)
+        return Settled(
+            entry=ours,
+            id=claimed.id,
+            thread=claimed.thread,
+            recipient=claimed.recipient,
+            state=_STATES[entry.kind],
+            at=ours.at,
+            proof=proof_row(claimed.recipient, place, claimed.id, claimed.digest),
+        )
+
+    def _good(
+        self, claimed: Claimed, item: Receipt, checkpoints: Mapping[Key, Checkpoint], directory: Directory
+    ) -> tuple[Entry, Checkpoint]:
+        """The receipt's entry when it is good by PROTOCOL.md section 4 (Deliver); ProblemError `proof.*` else."""
+        place = item.place
+        ledger = directory.ledgers.get(place.origin)
+        checkpoint = checkpoints.get((place.origin, place.size))
+        if ledger is None or ledger.member != claimed.recipient or checkpoint is None:
+            raise ProblemError("proof.origin", "not proven in the recipient's ledger")
+        place.check(checkpoint)
+        entry = parse_entry(place.entry)
+        if entry.kind not in RECEIPT_KINDS or (entry.sender, entry.recipient, entry.id) != (
+            self._member,
+            claimed.recipient,
+            claimed.id,
+        ):
+            raise ProblemError("proof.entry", "not a receipt for this message")
+        if entry.envelope != claimed.digest or entry.content_c not in (None, claimed.content_c):
+            raise ProblemError("proof.entry", "the receipt names other bytes")
+        if entry.peer is None or (entry.peer.origin, entry.peer.index, entry.peer.leaf) != (
+            claimed.origin,
+            claimed.index,
+            leaf_hash(claimed.entry),
+        ):
+            raise ProblemError("proof.entry", "the receipt names another entry of ours")
+        return entry, checkpoint
+
+    def _entry(
+        self, claimed: Claimed, kind: str, directory: Directory, *, peer: PeerRef | None = None, code: str | None = None
+    ) -> Entry:
+        return Entry(
+            kind=kind, at=self._clock.now(), n=self._sealer.random(NONCE_BYTES), id=claimed.id, sender=self._member,
+            recipient=claimed.recipient, pair_seq=claimed.pair_seq, envelope=claimed.digest,
+            content_c=claimed.content_c, code=code, dir=directory.ref, peer=peer,
+        )  # fmt: skip
+
+    async def _give_up(self, claimed: Claimed, code: str, directory: Directory) -> None:
+        entry = self._entry(claimed, "undelivered", directory, code=code)
+        await self._committer.commit(
+            Settled(
+                entry=entry,
+                id=claimed.id,
+                thread=claimed.thread,
+                recipient=claimed.recipient,
+                state="undelivered",
+                at=entry.at,
+                proof=None,
+            )
+        )
+
+    async def _rest(self, claimed: Sequence[Claimed], directory: Directory) -> None:
+        """Postpones what was not settled; what had expired was just asked for the last time."""
+        now = self._clock.now()
+        due = {}
+        for each in claimed:
+            if each.expires <= now:
+                await self._give_up(each, "expired", directory)
+            else:
+                due[each.id] = self._retry_at(each, now)
+        if due:
+            await self._store.postpone(due)
+
+    def _retry_at(self, claimed: Claimed, now: datetime) -> datetime:
+        """Full jitter between 5 s and 15 min (60 s where urgent), and once more right at the expiry."""
+        longest = _RETRY_URGENT_MAX_S if claimed.urgent else _RETRY_MAX_S
+        ceiling = min(longest, self._retry_first_s * 2 ** min(claimed.attempts, 10))
+        wait = max(self._retry_first_s, ceiling * self._ids.jitter())
+        return min(now + timedelta(seconds=wait), claimed.expires)
+
+
+def _revoked(claimed: Claimed, directory: Directory) -> bool:
+    key = directory.message_keys.get(claimed.kid)
+    return key is not None and key.revoked is not None

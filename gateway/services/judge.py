@@ -1,0 +1,207 @@
+"""Judges one proven parcel: opens it and decides what its ledger entry says (PROTOCOL.md section 4, Receive)."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from gateway.services.changes import Received, Refused
+from gateway.services.content import at_rest
+from gateway.services.policy import permit
+from protocols.directory import SUITE, Directory, Key
+from protocols.exchange.envelope import Envelope, Opened, open_envelope, open_parts, parse_envelope
+from protocols.exchange.message import Message, SignedMessage, parse_jws, parse_message, parse_part
+from protocols.ledger.entry import NONCE_BYTES, Entry, PeerRef, content_commitment, thread_commitment
+from protocols.ledger.merkle import leaf_hash
+from protocols.ledger.proof import Place
+from protocols.limits import CLOCK_AHEAD_MAX_S
+from protocols.messages import validate_body, validate_handling, validate_part
+from protocols.ports.crypto import Opener, Sealer, Vault, Verifier
+from protocols.ports.store import InboxRow, ProofRow, RefusalRow
+from protocols.ports.world import Clock
+from protocols.problems import ProblemError
+from protocols.strict import dump_json
+from protocols.thread import event_of
+
+_HEALS = frozenset(
+    ("dir.key_unknown", "msg.time", "msg.blob_missing", "store.busy", "member.unknown", "peer.suspended")
+)
+_PUBLIC = frozenset(("schema.invalid", "type.unknown", "msg.expired", "msg.not_permitted"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proven:
+    """A parcel whose sender's proof holds: the `sent` entry, its place, the root it was proven under, exact bytes."""
+
+    entry: Entry
+    place: Place
+    root: bytes
+    envelope: bytes
+    digest: bytes
+
+    @property
+    def peer(self) -> PeerRef:
+        """How our entry names theirs."""
+        place = self.place
+        leaf = leaf_hash(place.entry)
+        return PeerRef(origin=place.origin, index=place.index, leaf=leaf, size=place.size, root=self.root)
+
+
+class Judge:
+    """Opens parcels with our seal keys; nothing here waits or writes."""
+
+    def __init__(
+        self, *, member: str, opener: Opener, sealer: Sealer, vault: Vault, verifier: Verifier, clock: Clock
+    ) -> None:
+        self._member, self._opener, self._sealer = member, opener, sealer
+        self._vault, self._verifier, self._clock = vault, verifier, clock
+
+    def judge(self, proven: Proven, directory: Directory) -> Received | Refused:
+        """The change that answers the parcel for good; ProblemError where it may heal."""
+        try:
+            envelope = parse_envelope(proven.envelope)
+            opened = open_envelope(envelope, self._opener)
+        except ProblemError as problem:
+            return self.refused(proven, directory, "env.invalid", problem.code, read=False)
+        try:
+            jws = parse_jws(opened.jws)
+            if not proven.entry.content_c:
+                raise ProblemError("env.content", "the entry commits to nothing")
+            message = self._message(proven, envelope, jws)
+            self._authentic(proven, jws, message, directory)
+            parts = self._parts(message, opened)
+            self._acceptable(message, directory)
+        except ProblemError as problem:
+            if problem.code in _HEALS:
+                raise
+            code = problem.code if problem.code in _PUBLIC else "env.invalid"
+            return self.refused(proven, directory, code, problem.code, read=True)
+        return self._received(proven, opened.jws, message, parts, directory)
+
+    def _message(self, proven: Proven, envelope: Envelope, jws: SignedMessage) -> Message:
+        """Equal must be what entry, header and message say (PROTOCOL.md section 4)."""
+        message, entry, header = parse_message(jws.payload), proven.entry, envelope.header
+        if content_commitment(message.salt, jws.payload) != entry.content_c:
+            raise ProblemError("env.content", "the entry commits to another content")
+        if not message.sender == header.sender == entry.sender:
+            raise ProblemError("env.sender_mismatch", "the sender differs between layers")
+        if not message.recipient == header.recipient == entry.recipient == self._member:
+            raise ProblemError("env.recipient_mismatch", "the recipient differs between layers")
+        if message.sender.partition("/")[0] != self._member.partition("/")[0]:
+            raise ProblemError("env.network", "the message is of another network")
+        if not message.id == header.id == entry.id or message.expires != header.expires:
+            raise ProblemError("env.header", "id or expiry differ between layers")
+        if (jws.kid, header.kid, SUITE) != (entry.kid, entry.seal_kid, entry.suite):
+            raise ProblemError("env.kid", "the entry names other keys")
+        if thread_commitment(message.salt, message.thread) != entry.thread_c:
+            raise ProblemError("env.content", "the entry commits to another thread")
+        return message
+
+    def _authentic(self, proven: Proven, jws: SignedMessage, message: Message, directory: Directory) -> None:
+        key = directory.message_keys.get(jws.kid)
+        if key is None or message.created < key.not_before:
+            raise ProblemError("dir.key_unknown", "the signing key is not in our directory, or not valid yet")
+        if key.member != message.sender:
+            raise ProblemError("env.sender_mismatch", "the signing key is another member's")
+        if not _usable(key, proven.place, message.created):
+            raise ProblemError("env.kid", "the signing key was expired or revoked when the message was logged")
+        if not self._verifier.verify("Ed25519", key.key.public, jws.signed, jws.signature):
+            raise ProblemError("env.signature", "the signature does not hold")
+
+    def _parts(self, message: Message, opened: Opened) -> dict[str, bytes]:
+        found = {}
+        for name, plain in open_parts(message.parts, opened, self._opener).items():
+            value = parse_part(plain)
+            validate_part(name, value)
+            found[name] = dump_json(value)
+        return found
+
+    def _acceptable(self, message: Message, directory: Directory) -> None:
+        now = self._clock.now()
+        if message.expires <= now:
+            raise ProblemError("msg.expired", "the message has expired")
+        if message.created > now + timedelta(seconds=CLOCK_AHEAD_MAX_S):
+            raise ProblemError("msg.time", "the message was made in our future")
+        validate_body(message.type, message.body)
+        validate_handling(message.handling)
+        permit(directory, type_=message.type, sender=message.sender, recipient=message.recipient)
+        if message.attachments:
+            raise ProblemError("msg.blob_missing", "an attachment is not here yet")
+
+    def _received(
+        self,
+        proven: Proven,
+        jws: bytes,
+        message: Message,
+        parts: dict[str, bytes],
+        directory: Directory,
+    ) -> Received:
+        now, sent = self._clock.now(), proven.entry
+        entry = Entry(
+            kind="received", at=now, n=self._sealer.random(NONCE_BYTES), id=sent.id, sender=sent.sender,
+            recipient=sent.recipient, pair_seq=sent.pair_seq, kid=sent.kid, seal_kid=sent.seal_kid, suite=sent.suite,
+            envelope=proven.digest, content_c=sent.content_c, thread_c=sent.thread_c, dir=directory.ref,
+            peer=proven.peer,
+        )  # fmt: skip
+        row = InboxRow(
+            sender=message.sender, id=message.id, thread=message.thread, type=message.type, received=now, origin="",
+            index=0, digest=proven.digest, content_c=sent.content_c or b"",
+        )  # fmt: skip
+        return Received(
+            entry=entry,
+            inbox=row,
+            proof=proof_row(message.sender, proven.place, message.id, proven.digest),
+            content=at_rest(self._vault, message, jws, parts),
+            opens="answerer" if message.type == "trace.request" else None,
+            event=event_of(message.type, message.body),
+        )
+
+    def refused(self, proven: Proven, directory: Directory, code: str, cause: str, *, read: bool) -> Refused:
+        """A `refused` entry for exactly these bytes; `code` is public, `cause` stays local."""
+        return self._refusal(proven, directory, "refused", code, cause, read=read)
+
+    def conflict(self, proven: Proven, directory: Directory, first: InboxRow) -> Refused:
+        """An `id_conflict` entry: evidence against the sender."""
+        peer = PeerRef(origin=first.origin, index=first.index)
+        return self._refusal(proven, directory, "id_conflict", "id.conflict", "id.conflict", read=True, first=peer)
+
+    def _refusal(
+        self,
+        proven: Proven,
+        directory: Directory,
+        kind: str,
+        code: str,
+        cause: str,
+        *,
+        read: bool,
+        first: PeerRef | None = None,
+    ) -> Refused:
+        now, sent = self._clock.now(), proven.entry
+        content_c = sent.content_c if read and cause != "env.content" else None
+        assert sent.id is not None  # `sent` has both
+        assert sent.sender is not None
+        entry = Entry(
+            kind=kind, at=now, n=self._sealer.random(NONCE_BYTES), id=sent.id, sender=sent.sender,
+            recipient=sent.recipient, pair_seq=sent.pair_seq, envelope=proven.digest, dir=directory.ref,
+            peer=proven.peer, content_c=content_c, first=first,
+            code=None if first else code, read=None if first else read,
+        )  # fmt: skip
+        row = RefusalRow(
+            sender=sent.sender, id=sent.id, digest=proven.digest, kind=kind, code=code, cause=cause, at=now, origin="",
+            index=0, content_c=content_c,
+        )  # fmt: skip
+        return Refused(entry=entry, refusal=row, proof=proof_row(sent.sender, proven.place, sent.id, proven.digest))
+
+
+def proof_row(peer: str, place: Place, id_: UUID, digest: bytes) -> ProofRow:
+    """A verified place of a peer's ledger as it is kept."""
+    return ProofRow(
+        peer=peer, id=id_, digest=digest, origin=place.origin, index=place.index, size=place.size,
+        path=b"".join(place.path), entry=place.entry,
+    )  # fmt: skip
+
+
+def _usable(key: Key, place: Place, created: datetime) -> bool:
+    """A revocation names a ledger position: what was logged before it stays good."""
+    if key.not_after is not None and created >= key.not_after:
+        return False
+    return key.revoked is None or (key.revoked.origin == place.origin and place.index < key.revoked.size)

@@ -1,0 +1,96 @@
+"""Links checkpoints of foreign ledgers: one rule for every way they come (PROTOCOL.md section 4)."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+from protocols.directory import Directory
+from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
+from protocols.ledger.linking import Link, follow
+from protocols.limits import UNLINKED_MAX
+from protocols.ports.crypto import Verifier
+from protocols.ports.store import ExchangeStore
+from protocols.ports.world import Clock
+from protocols.problems import ProblemError
+
+Key = tuple[str, int]
+_VERIFIED_MAX = 1_024
+
+
+class Linking:
+    """Verifies, keeps and links what members sign about their ledgers."""
+
+    def __init__(self, store: ExchangeStore, verifier: Verifier, clock: Clock) -> None:
+        self._store, self._verifier, self._clock = store, verifier, clock
+        self._verified: OrderedDict[Key, Checkpoint] = OrderedDict()
+        self.alarms: dict[str, str] = {}
+
+    async def take(
+        self, notes: Mapping[Key, bytes], links: Mapping[str, Sequence[Link]], directory: Directory, *, ours: str
+    ) -> dict[Key, Checkpoint]:
+        """Verifies and keeps the checkpoints of a POST or answer, follows its links; checkpoints by (origin, size).
+
+        A checkpoint that contradicts one held raises `ledger.split_view` after both notes were kept; of a ledger that
+        the directory does not list, `proof.origin`; without both signatures, `proof.policy`.
+        """
+        split = await self._store.split() if notes else set()
+        found: dict[Key, Checkpoint] = {}
+        for (origin, size), note in notes.items():
+            ledger = directory.ledgers.get(origin)
+            if ledger is None:
+                raise ProblemError("proof.origin", "the directory does not list this ledger")
+            if ledger.member == ours:
+                continue
+            if origin in split:
+                raise ProblemError("ledger.split_view", "two histories of this ledger are held")
+            found[origin, size] = await self._keep(origin, size, note, directory)
+        for origin in {origin for origin, _ in found} | (links.keys() & directory.ledgers.keys()):
+            await self._follow(origin, links.get(origin, ()))
+        return found
+
+    async def _keep(self, origin: str, size: int, note: bytes, directory: Directory) -> Checkpoint:
+        before = self._verified.get((origin, size))
+        if before is not None and before.note == note:
+            return before
+        checkpoint = verify_checkpoint(note, directory.ledgers[origin].keys, self._verifier)
+        if checkpoint.size != size:
+            raise ProblemError("note.invalid", "the checkpoint is of another size than its line")
+        if size == 0:
+            raise ProblemError("note.invalid", "an empty tree is never signed")
+        await self._check(checkpoint)
+        self._verified[origin, size] = checkpoint
+        if len(self._verified) > _VERIFIED_MAX:
+            self._verified.popitem(last=False)
+        return checkpoint
+
+    async def _check(self, checkpoint: Checkpoint) -> None:
+        """Keeps it, or proves that it contradicts the one that stands."""
+        origin, at = checkpoint.origin, self._clock.now()
+        if await self._store.foreign_note(origin, checkpoint.size) is None:
+            held = await self._store.held(origin)
+            if len(held.unlinked) >= UNLINKED_MAX:
+                raise ProblemError("checkpoint.unlinked", f"{UNLINKED_MAX} checkpoints of this ledger wait for links")
+            await self._store.keep(checkpoint, at=at)
+        stands = await self._store.foreign_note(origin, checkpoint.size)
+        if stands is not None and parse_checkpoint(stands).root != checkpoint.root:
+            await self._store.keep_conflict(stands, checkpoint.note, origin=origin, at=at)
+            self.alarms[origin] = "ledger.split_view"
+            raise ProblemError("ledger.split_view", "another root was signed for this size before")
+
+    async def _follow(self, origin: str, links: Sequence[Link]) -> None:
+        if not links:
+            return
+        held = await self._store.held(origin)
+        linked, whole = follow(held.linked, held.roots, links)
+        if linked:
+            await self._store.link(origin, linked)
+            self.alarms.pop(origin, None)
+        if not whole:
+            self.alarms[origin] = "checkpoint.links"
+
+    async def held(self, origins: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """For `hello.held`: per origin the newest linked size (at first 0), then the unlinked."""
+        found = {}
+        for origin in origins:
+            held = await self._store.held(origin)
+            found[origin] = (held.linked, *held.unlinked[:UNLINKED_MAX])
+        return found

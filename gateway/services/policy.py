@@ -1,0 +1,27 @@
+"""Who may: the directory's matrix of roles x types between members, scopes of clients; deny by default."""
+
+from protocols.directory import Directory
+from protocols.ports.access import Caller
+from protocols.problems import ProblemError
+
+
+def permit(directory: Directory, *, type_: str, sender: str, recipient: str) -> None:
+    """`member.unknown`, `peer.suspended` or `msg.not_permitted` unless the matrix lets sender send this to recipient."""
+    for member in (sender, recipient):
+        if member not in directory.records:
+            raise ProblemError("member.unknown", "no such member in the directory")
+        if not directory.active(member):
+            raise ProblemError("peer.suspended", "the member is not active in the directory")
+    rule = directory.network.matrix.get(type_)
+    if (
+        rule is None
+        or not set(rule.senders) & set(directory.admitted[sender].roles)
+        or not set(rule.recipients) & set(directory.admitted[recipient].roles)
+    ):
+        raise ProblemError("msg.not_permitted", "no role of the two members permits this type")
+
+
+def permit_client(caller: Caller, scope: str) -> None:
+    """`auth.scope` unless the caller's token has the scope."""
+    if scope not in caller.scopes:
+        raise ProblemError("auth.scope", f"the scope {scope} is required")

@@ -1,0 +1,81 @@
+"""Builds proofs and links of our own ledger from its stored tiles."""
+
+from collections.abc import Iterable, Mapping
+
+from protocols.ledger.checkpoint import Checkpoint
+from protocols.ledger.linking import Link, chain
+from protocols.ledger.merkle import consistency_path, inclusion_path
+from protocols.ledger.proof import Place
+from protocols.ledger.tiles import WIDTH, TileId, TileReader, TilesWanted, tile_width
+from protocols.ports.store import LedgerStore
+from protocols.problems import ProblemError
+
+_TILES_MAX = 4_096  # full tiles kept in memory: 8 KiB each
+
+
+class Prove:
+    """Inclusion and consistency proofs under signed checkpoints; full tiles never change, so they are kept."""
+
+    def __init__(self, store: LedgerStore) -> None:
+        self._store = store
+        self._full: dict[tuple[str, TileId], bytes] = {}
+
+    async def newest(self, origin: str) -> Checkpoint:
+        """Our newest signed checkpoint; `ledger.not_ready` where there is none."""
+        checkpoint = await self._store.checkpoint(origin)
+        if checkpoint is None:
+            raise ProblemError("ledger.not_ready", "the ledger has no entry yet")
+        return checkpoint
+
+    async def at(self, origin: str, size: int) -> Checkpoint:
+        """Our signed checkpoint of exactly this size; `tile.missing` where none was signed."""
+        checkpoint = await self._store.checkpoint(origin, size)
+        if checkpoint is None:
+            raise ProblemError("tile.missing", "no checkpoint of this size")
+        return checkpoint
+
+    async def places(self, checkpoint: Checkpoint, entries: Mapping[int, bytes]) -> dict[int, Place]:
+        """The places of entries by index under a checkpoint of ours that covers them."""
+        wanted = TilesWanted()
+        for index in entries:
+            inclusion_path(index, checkpoint.size, wanted.node)
+        reader = await self._reader(checkpoint, wanted.tiles)
+        return {
+            index: Place(
+                origin=checkpoint.origin,
+                size=checkpoint.size,
+                index=index,
+                path=tuple(inclusion_path(index, checkpoint.size, reader.node)),
+                entry=entry,
+            )
+            for index, entry in entries.items()
+        }
+
+    async def places_at(self, checkpoint: Checkpoint, indexes: Iterable[int]) -> dict[int, Place]:
+        """As `places`, reading the entries too."""
+        entries: dict[int, bytes] = {}
+        for index in set(indexes):
+            entries[index] = (await self._store.entries(checkpoint.origin, index, index + 1))[0]
+        return await self.places(checkpoint, entries)
+
+    async def links(self, checkpoint: Checkpoint, named: Iterable[int]) -> tuple[Link, ...]:
+        """Consistency paths along the sizes that a peer named, up to the checkpoint."""
+        steps = chain(named, checkpoint.size)
+        wanted = TilesWanted()
+        for old, new in steps:
+            consistency_path(old, new, wanted.node)
+        reader = await self._reader(checkpoint, wanted.tiles)
+        return tuple(Link(old=old, new=new, path=tuple(consistency_path(old, new, reader.node))) for old, new in steps)
+
+    async def _reader(self, checkpoint: Checkpoint, wanted: set[TileId]) -> TileReader:
+        origin = checkpoint.origin
+        found = {tile: self._full[origin, tile] for tile in wanted if (origin, tile) in self._full}
+        missing = [tile for tile in wanted if tile not in found]
+        if missing:
+            for tile, data in (await self._store.tiles(origin, missing)).items():
+                found[tile] = data
+                if tile_width(tile, checkpoint.size) == WIDTH:
+                    if len(self._full) >= _TILES_MAX:
+                        self._full.clear()
+                    self._full[origin, tile] = data
+        return TileReader(found)

@@ -1,0 +1,140 @@
+"""Reading threads and the event feed for the member's own systems."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from gateway.services.commit import Committer
+from gateway.services.content import Content, open_content
+from gateway.services.submit import Submit
+from protocols.ports.access import Caller
+from protocols.ports.crypto import Vault
+from protocols.ports.store import Arrived, Event, Leg, ReviewRow, StoredMessage, ThreadStore
+from protocols.problems import ProblemError
+from protocols.strict import format_time, parse_json
+
+PAGE_MAX = 200
+_ERASED = {"erased": True}
+
+
+class Read:
+    """Threads with their messages; the feed, whose passing dispatches what arrived (PROTOCOL.md section 3)."""
+
+    def __init__(self, *, store: ThreadStore, vault: Vault, committer: Committer, submit: Submit) -> None:
+        self._store, self._vault, self._committer, self._submit = store, vault, committer, submit
+        self._changed = asyncio.Event()
+
+    def wake(self) -> None:
+        """The feed has grown."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def threads(self, after: tuple[datetime, UUID] | None, count: int, state: str | None) -> list[Leg]:
+        """Legs, newest first."""
+        return await self._store.legs(after=after, count=min(count, PAGE_MAX), state=state)
+
+    async def leg(self, thread: UUID) -> Leg:
+        """The one leg of a thread; `thread.not_found` else."""
+        legs = await self._store.thread(thread)
+        if not legs:
+            raise ProblemError("thread.not_found", "no such thread on this node")
+        return legs[0]
+
+    async def thread(self, thread: UUID, caller: Caller) -> dict[str, Any]:
+        """The thread with its messages; restricted parts only with the scope `parts:read`."""
+        leg = await self.leg(thread)
+        shown: dict[str, Any] = thread_json(leg)
+        shown["messages"] = [await self._message(each, caller) for each in await self._store.messages(thread)]
+        reviews = await self._store.reviews(thread, 1)
+        if reviews:
+            shown["review"] = review_json(reviews[0])
+        return shown
+
+    async def _message(self, stored: StoredMessage, caller: Caller) -> dict[str, Any]:
+        shown: dict[str, Any] = {
+            "id": str(stored.id),
+            "type": stored.type,
+            "from": stored.sender,
+            "to": stored.recipient,
+            "at": format_time(stored.at),
+            "state": stored.delivery,
+            "ledger": {"origin": stored.origin, "index": stored.index},
+        }
+        try:
+            content = await self.content(stored.sender, stored.id)
+        except ProblemError as problem:
+            if problem.code != "content.erased":
+                raise
+            return shown | _ERASED
+        shown |= {"body": content.message.body, "handling": content.message.handling}
+        if content.parts:
+            shown["parts"] = dict(content.parts) if "parts:read" in caller.scopes else sorted(content.parts)
+        return shown
+
+    async def content(self, sender: str, id_: UUID) -> Content:
+        """The opened content of one message."""
+        return open_content(self._vault, await self._store.content(sender, id_))
+
+    async def reviews(self, count: int) -> list[ReviewRow]:
+        """Requests that wait for a person."""
+        return await self._store.reviews(None, min(count, PAGE_MAX))
+
+    async def events(self, after: int, count: int, wait_s: float) -> list[Event]:
+        """The feed after `after`, waiting for the first line up to `wait_s`. What it has passed is dispatched."""
+        for arrived in await self._store.passed(after, PAGE_MAX):
+            await self.dispatch(arrived)
+        changed = self._changed
+        found = await self._store.events(after, min(count, PAGE_MAX))
+        if not found and wait_s:
+            try:
+                await asyncio.wait_for(changed.wait(), wait_s)
+            except TimeoutError:
+                return []
+            found = await self._store.events(after, min(count, PAGE_MAX))
+        return found
+
+    async def dispatch(self, arrived: Arrived) -> None:
+        """The member's own system has it."""
+        await self._committer.commit(self._submit.dispatched(arrived))
+
+
+def thread_json(leg: Leg) -> dict[str, Any]:
+    """A leg as the interface shows it."""
+    return {
+        "thread": str(leg.thread),
+        "counterpart": leg.counterpart,
+        "role": leg.role,
+        "state": leg.state,
+        "version": leg.version,
+        "opened": format_time(leg.opened),
+        "updated": format_time(leg.updated),
+    }
+
+
+def review_json(row: ReviewRow) -> dict[str, Any]:
+    """A request that waits for a person, with its candidates."""
+    return {
+        "thread": str(row.thread),
+        "id": str(row.id),
+        "from": row.sender,
+        "reason": row.reason,
+        "candidates": parse_json(row.candidates.encode(), bytes_max=65_536),
+        "since": format_time(row.at),
+    }
+
+
+def events_json(events: Sequence[Event]) -> list[dict[str, Any]]:
+    """Feed lines as the interface shows them."""
+    return [
+        {
+            "seq": event.seq,
+            "at": format_time(event.row.at),
+            "kind": event.row.kind,
+            "thread": str(event.row.thread),
+            "counterpart": event.row.counterpart,
+            "message": str(event.row.message),
+        }
+        for event in events
+    ]

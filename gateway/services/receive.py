@@ -1,0 +1,246 @@
+"""Receive: verify parcels, open and judge them, commit their arrival, answer with proofs (PROTOCOL.md section 4)."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import sha256
+from uuid import UUID
+
+import structlog
+
+from gateway.services.changes import Lost, Refused, arrived_before
+from gateway.services.commit import Committer, Done
+from gateway.services.judge import Judge, Proven
+from gateway.services.link import Key, Linking
+from gateway.services.prove import Prove
+from gateway.services.submit import current
+from protocols.directory import Directory
+from protocols.exchange.lines import Answer, Hello, Parcel, Post, ProblemLine, Receipt
+from protocols.ledger.checkpoint import Checkpoint
+from protocols.ledger.entry import Entry, parse_entry
+from protocols.ledger.proof import Place
+from protocols.limits import DIRECTORY_GRACE_S, REFUSALS_A_DAY_MAX
+from protocols.ports.directory import DirectorySource
+from protocols.ports.store import ExchangeStore, InboxRow, RefusalRow, Standing
+from protocols.ports.world import Clock
+from protocols.problems import ProblemError
+
+_log = structlog.get_logger()
+_YIELD_EVERY = 16  # parcels opened before other work of the node gets its turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Repeat:
+    """A receipt that was given before: its entry stands at (origin, index)."""
+
+    origin: str
+    index: int
+
+
+_Result = Place | _Repeat | ProblemError
+
+
+class Receive:
+    """Answers a POST of parcels."""
+
+    def __init__(
+        self,
+        *,
+        member: str,
+        directory: DirectorySource,
+        committer: Committer,
+        store: ExchangeStore,
+        linking: Linking,
+        prove: Prove,
+        judge: Judge,
+        clock: Clock,
+    ) -> None:
+        self._member, self._directory, self._committer, self._store = member, directory, committer, store
+        self._linking, self._prove, self._judge, self._clock = linking, prove, judge, clock
+
+    async def receive(self, caller: str, post: Post) -> Post:
+        """The answer to a verified member's POST: receipts and problems in the parcels' order.
+
+        Raises for the POST as a whole: `peer.identity_mismatch`, `peer.suspended`, `proof.*`, `note.invalid`,
+        `ledger.split_view`, `checkpoint.unlinked`, `dir.stale`, `ledger.rollback`.
+        """
+        directory = await self._fresh(post.hello.dir_version)
+        if not directory.active(caller):
+            raise ProblemError("peer.suspended", "the member is not active in the directory")
+        if self._committer.halted:
+            raise self._committer.halted
+        entries = [_entry_of(parcel, caller, directory) for parcel in post.items]
+        checkpoints = await self._linking.take(post.checkpoints, post.hello.links, directory, ours=self._member)
+        origin = self._committer.origin
+        await self._store.name(caller, origin, post.hello.held.get(origin, (0,)))
+        results = await self._judge_all(post.items, entries, checkpoints, directory)
+        return await self._answer(caller, results, directory, post)
+
+    async def _fresh(self, their_version: int) -> Directory:
+        directory, now = current(self._directory), self._clock.now()
+        if their_version > directory.ref.version or now > directory.expires:
+            try:
+                directory = await self._directory.refresh(now)
+            except ProblemError as problem:
+                _log.warning("directory_refresh_failed", code=problem.code)
+        if now > directory.expires + timedelta(seconds=DIRECTORY_GRACE_S):
+            raise ProblemError("dir.stale", "our directory has expired")
+        return directory
+
+    async def _judge_all(
+        self,
+        parcels: Sequence[Parcel],
+        entries: Sequence[Entry | ProblemError],
+        checkpoints: Mapping[Key, Checkpoint],
+        directory: Directory,
+    ) -> list[_Result]:
+        results: list[_Result | None] = [None] * len(parcels)
+        proven: dict[int, Proven] = {}
+        for i, (parcel, entry) in enumerate(zip(parcels, entries, strict=True)):
+            try:
+                proven[i] = _prove(parcel, entry, checkpoints, self._member)
+            except ProblemError as problem:
+                results[i] = problem
+        keys = [(each.entry.sender or "", _id(each.entry)) for each in proven.values()]
+        inbox, refusals = await self._store.arrivals(keys) if keys else ({}, {})
+        standing = Standing(idempotency={}, outbox={}, inbox=inbox, refusals=refusals, legs={}, pairs={})
+        tasks: dict[int, asyncio.Task[_Result]] = {}
+        async with asyncio.TaskGroup() as group:
+            for n, (i, each) in enumerate(proven.items()):
+                before = arrived_before(standing, each.entry.sender or "", _id(each.entry), each.digest, None)
+                if before is not None and before.digest == each.digest:
+                    results[i] = _Repeat(origin=before.origin, index=before.index)
+                    continue
+                if n % _YIELD_EVERY == _YIELD_EVERY - 1:
+                    await asyncio.sleep(0)
+                tasks[i] = group.create_task(self._take(each, directory))
+        for i, task in tasks.items():
+            results[i] = task.result()
+        return [result for result in results if result is not None]
+
+    async def _take(self, proven: Proven, directory: Directory) -> _Result:
+        """Opens, judges and commits one parcel; never raises, so that one parcel never costs another its answer."""
+        try:
+            return await self._take_new(proven, directory)
+        except ProblemError as problem:
+            return problem
+        except Exception:  # P02: whatever one parcel raises is that parcel's problem line, and ours to look at
+            _log.exception("parcel_failed", id=str(proven.entry.id))
+            return ProblemError("internal", "the parcel could not be judged")
+
+    async def _take_new(self, proven: Proven, directory: Directory) -> _Result:
+        change = self._judge.judge(proven, directory)
+        if isinstance(change, Refused):
+            return await self._refuse(change)
+        try:
+            outcome = await self._committer.commit(change, len(proven.envelope))
+        except ProblemError as problem:
+            if problem.code not in ("thread.state", "thread.not_found", "msg.thread"):
+                raise
+            return await self._refuse(self._judge.refused(proven, directory, "msg.thread", problem.code, read=True))
+        if isinstance(outcome, Lost) and isinstance(outcome.row, InboxRow | RefusalRow):
+            if outcome.row.content_c == proven.entry.content_c or isinstance(outcome.row, RefusalRow):
+                return _Repeat(origin=outcome.row.origin, index=outcome.row.index)
+            return await self._refuse(self._judge.conflict(proven, directory, outcome.row))
+        return _result(outcome)
+
+    async def _refuse(self, change: Refused) -> _Result:
+        now = self._clock.now()
+        count = await self._store.refusals_since(change.refusal.sender, now - timedelta(days=1))
+        if count >= REFUSALS_A_DAY_MAX:
+            raise ProblemError("quota.refusals", f"more than {REFUSALS_A_DAY_MAX} refusals in a day")
+        _log.info("parcel_refused", id=str(change.refusal.id), code=change.refusal.code, cause=change.refusal.cause)
+        return _result(await self._committer.commit(change))
+
+    async def _answer(self, caller: str, results: Sequence[_Result], directory: Directory, post: Post) -> Post:
+        repeats: dict[str, set[int]] = {}
+        notes: dict[Key, bytes] = {}
+        for result in results:
+            if isinstance(result, _Repeat):
+                repeats.setdefault(result.origin, set()).add(result.index)
+        places: dict[tuple[str, int], Place] = {}
+        for origin, indexes in repeats.items():
+            checkpoint = await self._prove.newest(origin)
+            notes[origin, checkpoint.size] = checkpoint.note
+            found = await self._prove.places_at(checkpoint, indexes)
+            places |= {(origin, index): place for index, place in found.items()}
+        items: list[Answer] = []
+        for result in results:
+            match result:
+                case ProblemError():
+                    items.append(ProblemLine(code=outside(result.code), detail=result.kind.title))
+                case _Repeat():
+                    items.append(Receipt(place=places[result.origin, result.index]))
+                case Place():
+                    items.append(Receipt(place=result))
+        for origin, size in {(place.origin, place.size) for place in results if isinstance(place, Place)}:
+            found_note = await self._prove.at(origin, size)
+            notes[origin, size] = found_note.note
+        hello = await self.hello(caller, directory, notes, post.hello.held)
+        return Post(hello=hello, checkpoints=notes, items=tuple(items))
+
+    async def hello(
+        self, member: str, directory: Directory, notes: Mapping[Key, bytes], named: Mapping[str, Sequence[int]]
+    ) -> Hello:
+        """Our first line to a member: what we hold of its ledgers, and links of ours along the sizes it named."""
+        theirs = [origin for origin, ledger in directory.ledgers.items() if ledger.member == member]
+        newest: dict[str, int] = {}
+        for origin, size in notes:
+            newest[origin] = max(size, newest.get(origin, 0))
+        links = {}
+        for origin, size in newest.items():
+            checkpoint = await self._prove.at(origin, size)
+            sizes = {*named.get(origin, (0,)), *(size for held, size in notes if held == origin)}
+            links[origin] = await self._prove.links(checkpoint, sizes)
+        return Hello(dir_version=directory.ref.version, held=await self._linking.held(theirs), links=links)
+
+
+def outside(code: str) -> str:
+    """What a peer is told: one `env.invalid` for everything about envelope, content and parsing."""
+    return "env.invalid" if code.startswith(("env.", "json.", "b64.", "entry.")) else code
+
+
+def _id(entry: Entry) -> UUID:
+    assert entry.id is not None  # `sent` always has one
+    return entry.id
+
+
+def _entry_of(parcel: Parcel, caller: str, directory: Directory) -> Entry | ProblemError:
+    """The `sent` entry of a parcel; raises for the whole POST where the caller may not carry it."""
+    try:
+        entry = parse_entry(parcel.place.entry)
+        if entry.kind != "sent":
+            raise ProblemError("proof.entry", "the proof is not of a sent entry")
+    except ProblemError as problem:
+        return problem
+    sender = entry.sender or ""
+    if sender != caller and caller not in getattr(directory.records.get(sender), "hubs", ()):
+        raise ProblemError("peer.identity_mismatch", "the caller is no hub of the parcel's sender")
+    return entry
+
+
+def _prove(parcel: Parcel, entry: Entry | ProblemError, checkpoints: Mapping[Key, Checkpoint], member: str) -> Proven:
+    """The parcel with its verified proof; ProblemError `proof.*`, and nothing of it is stored."""
+    if isinstance(entry, ProblemError):
+        raise entry
+    place = parcel.place
+    checkpoint = checkpoints.get((place.origin, place.size))
+    if checkpoint is None:
+        raise ProblemError("proof.missing", "no checkpoint line for this proof")
+    place.check(checkpoint)
+    if place.origin.rpartition("/")[0] != entry.sender:
+        raise ProblemError("proof.entry", "the ledger is not the sender's")
+    digest = sha256(parcel.envelope).digest()
+    if entry.envelope != digest:
+        raise ProblemError("proof.entry", "the proof is of another envelope")
+    if entry.recipient != member:
+        raise ProblemError("env.recipient_mismatch", "the parcel is for another member")
+    return Proven(entry=entry, place=place, root=checkpoint.root, envelope=parcel.envelope, digest=digest)
+
+
+def _result(outcome: Done | Lost) -> _Result:
+    if isinstance(outcome, Done):
+        return outcome.proofs.place(outcome.index)
+    assert isinstance(outcome.row, InboxRow | RefusalRow)
+    return _Repeat(origin=outcome.row.origin, index=outcome.row.index)

@@ -1,0 +1,190 @@
+"""Submit: validate, permit, sign, seal and commit a message of ours (`sent`)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from gateway.services.changes import Answered, Dispatched, Lost, Submitted
+from gateway.services.commit import Committer
+from gateway.services.content import at_rest
+from gateway.services.policy import permit
+from protocols.directory import SUITE, Directory
+from protocols.exchange.envelope import seal
+from protocols.exchange.message import SALT_BYTES, Message, Part, seal_part, sign_message
+from protocols.ledger.entry import NONCE_BYTES, Entry, actor_commitment, content_commitment, thread_commitment
+from protocols.messages import validate_body, validate_handling, validate_part
+from protocols.ports.access import Caller
+from protocols.ports.crypto import Sealer, Signer, Vault
+from protocols.ports.directory import DirectorySource
+from protocols.ports.store import Arrived, IdempotencyRow, OutboxRow
+from protocols.ports.world import Clock, Ids
+from protocols.problems import ProblemError
+from protocols.strict import dump_json
+from protocols.thread import event_of
+
+EXPIRES_DEFAULT = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A message before it has an id: what a client or the built-in registry wants to say."""
+
+    type: str
+    recipient: str
+    thread: UUID | None
+    body: dict[str, Any]
+    handling: dict[str, Any]
+    parts: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    in_reply_to: UUID | None = None
+    due: datetime | None = None
+    expires: datetime | None = None
+    if_match: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Who asks, under which Idempotency-Key, and the digest of the exact request."""
+
+    caller: Caller
+    key: str
+    digest: bytes
+
+
+def current(directory: DirectorySource) -> Directory:
+    """The version in force; `dir.stale` before the first."""
+    found = directory.current
+    if found is None:
+        raise ProblemError("dir.stale", "no directory was accepted yet")
+    return found
+
+
+class Submit:
+    """Makes sealed messages of drafts and commits them."""
+
+    def __init__(
+        self,
+        *,
+        member: str,
+        directory: DirectorySource,
+        committer: Committer,
+        signer: Signer,
+        sealer: Sealer,
+        vault: Vault,
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
+        self._member, self._directory, self._committer = member, directory, committer
+        self._signer, self._sealer, self._vault, self._clock, self._ids = signer, sealer, vault, clock, ids
+
+    async def submit(self, draft: Draft, request: Request, answers: Arrived | None = None) -> bytes:
+        """Commits the message (and the `dispatched` entry of what it answers); the JSON answer, the same on repetition.
+
+        ProblemError `schema.invalid`, `type.unknown`, `msg.not_permitted`, `member.unknown`, `thread.*`,
+        `precondition.failed`, `idempotency.reused`, `dir.*`, `store.*`.
+        """
+        message, change = self.prepare(draft, actor=request.caller.actor, request=request)
+        dispatched = self.dispatched(answers) if answers else None
+        whole = Answered(dispatched=dispatched, messages=(change,)) if dispatched else change
+        outcome = await self._committer.commit(whole, len(change.outbox.envelope))
+        if isinstance(outcome, Lost) and isinstance(outcome.row, IdempotencyRow):
+            return outcome.row.answer
+        return answer_of(message)
+
+    def prepare(self, draft: Draft, *, actor: str, request: Request | None = None) -> tuple[Message, Submitted]:
+        """The message of a draft and the change that commits it."""
+        now = self._clock.now()
+        directory = current(self._directory)
+        validate_body(draft.type, draft.body)
+        validate_handling(draft.handling)
+        for name, value in draft.parts.items():
+            validate_part(name, value)
+        permit(directory, type_=draft.type, sender=self._member, recipient=draft.recipient)
+        parts = tuple(seal_part(name, value, self._sealer) for name, value in draft.parts.items())
+        message = self._message(draft, parts, now)
+        payload = message.encode()
+        jws = sign_message(payload, self._signer)
+        key = directory.seal_key(draft.recipient, now)
+        envelope = seal(
+            jws=jws, message=message, parts=parts, kid=key.key.kid, public=key.key.public, sealer=self._sealer
+        )
+        digest, content_c = sha256(envelope).digest(), content_commitment(message.salt, payload)
+        entry = Entry(
+            kind="sent",
+            at=now,
+            n=self._sealer.random(NONCE_BYTES),
+            id=message.id,
+            sender=self._member,
+            recipient=draft.recipient,
+            kid=self._signer.kid,
+            seal_kid=key.key.kid,
+            suite=SUITE,
+            envelope=digest,
+            content_c=content_c,
+            thread_c=thread_commitment(message.salt, message.thread),
+            actor_c=actor_commitment(message.salt, actor),
+            dir=directory.ref,
+        )
+        outbox = OutboxRow(
+            id=message.id, thread=message.thread, recipient=draft.recipient, type=draft.type, created=now,
+            expires=message.expires, urgent=draft.body.get("priority") == "URGENT", pair_seq=0, origin="", index=0, digest=digest, content_c=content_c,
+            kid=self._signer.kid, actor=actor, envelope=envelope, due=now,
+        )  # fmt: skip
+        content = at_rest(self._vault, message, jws, {name: dump_json(value) for name, value in draft.parts.items()})
+        opens = "asker" if draft.type == "trace.request" else None
+        return message, Submitted(
+            entry=entry,
+            outbox=outbox,
+            content=content,
+            opens=opens,
+            event=event_of(draft.type, draft.body),
+            if_match=draft.if_match,
+            idempotency=_idempotency(request, message) if request else None,
+        )
+
+    def _message(self, draft: Draft, parts: tuple[Part, ...], now: datetime) -> Message:
+        return Message(
+            id=self._ids.uuid7(),
+            type=draft.type,
+            sender=self._member,
+            recipient=draft.recipient,
+            thread=draft.thread or self._ids.uuid7(),
+            in_reply_to=draft.in_reply_to,
+            created=now,
+            expires=draft.expires or now + EXPIRES_DEFAULT,
+            due=draft.due,
+            handling=draft.handling,
+            salt=self._sealer.random(SALT_BYTES),
+            parts=tuple(part.ref for part in parts),
+            body=draft.body,
+        )
+
+    def dispatched(self, arrived: Arrived) -> Dispatched:
+        """The change that says the member's own system has an arrived message."""
+        entry = Entry(
+            kind="dispatched",
+            at=self._clock.now(),
+            n=self._sealer.random(NONCE_BYTES),
+            id=arrived.id,
+            sender=arrived.sender,
+            recipient=self._member,
+            content_c=arrived.content_c,
+        )
+        return Dispatched(entry=entry, sender=arrived.sender, id=arrived.id)
+
+
+def answer_of(message: Message) -> bytes:
+    """What a client is told about an accepted message."""
+    return dump_json({"id": str(message.id), "thread": str(message.thread), "type": message.type, "state": "accepted"})
+
+
+def _idempotency(request: Request, message: Message) -> IdempotencyRow:
+    return IdempotencyRow(
+        client=request.caller.client,
+        key=request.key,
+        digest=request.digest,
+        answer=answer_of(message),
+        at=message.created,
+    )

@@ -1,0 +1,266 @@
+"""The member's private keys: one encrypted file for the node, one for each offline key, so that it can be taken away.
+
+node.key holds message, seal, request, token, ledger (a pair an origin), snapshot and timestamp keys, and the public
+half of the others; record.key the record key, likewise root.key and targets.key of a directory authority.
+
+Every key has one use. The first of a use is `current`, a further one `next` until promoted, then the former is `old`.
+"""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from dataclasses import replace as changed
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
+
+from keys.files import check_folder, destroy_file, locked, read_private, replace, store_problem, sync_folder
+from keys.notes import LedgerNoteSigner
+from keys.secret import Secret
+from keys.suite import SEED_BYTES, Ed25519Signer, MlDsaSigner, Tw1Opener, Tw1Sealer, seal_private
+from protocols.jwk import PublicKey
+from protocols.problems import ProblemError
+from protocols.strict import b64u, dump_json, format_time, parse_object, parse_time, unb64u
+
+OfflineUse = Literal["record", "root", "targets"]
+OnlineUse = Literal["message", "request", "token", "snapshot", "timestamp"]
+Use = Literal[OfflineUse, OnlineUse, "seal", "ledger"]
+State = Literal["current", "next", "old"]
+
+_NODE = "node.key"
+_OFFLINE: tuple[OfflineUse, ...] = get_args(OfflineUse)
+_PUBLISHED = ("message", "request", "ledger", *_OFFLINE)  # what signs a request to the directory
+_FILE_BYTES_MAX = 2 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyInfo:
+    """What may be shown of a key; `seed` never leaves this package and is empty for offline keys."""
+
+    use: Use
+    public: PublicKey
+    state: State = "current"
+    origin: str | None = None
+    retired: datetime | None = None
+    seed: bytes = field(default=b"", repr=False, compare=False)
+
+
+class KeyStore:
+    """An opened folder of keys. Changes are made under its lock, over what stands in the file, and are durable."""
+
+    def __init__(self, folder: Path, secret: Secret, keys: list[KeyInfo]) -> None:
+        self._folder = folder
+        self._secret = secret
+        self._keys = keys
+
+    @classmethod
+    def create(cls, folder: Path, secret: Secret) -> "KeyStore":
+        """An empty store in a new or empty folder; `key.store` where there is one."""
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise store_problem(f"{folder} cannot be made: {error.strerror}", "Choose a folder of ours.") from None
+        check_folder(folder)
+        store = cls(folder, secret, [])
+        with store._locked():
+            sync_folder(folder.parent)
+            if (folder / _NODE).exists():
+                raise store_problem(f"{folder} holds keys already", "Open it, or choose another folder.")
+            store._write(_NODE, _dump([]))
+        return store
+
+    @classmethod
+    def open(cls, folder: Path, secret: Secret) -> "KeyStore":
+        """The store of a folder; `key.store` for a wrong secret, a loose mode, another owner or damage."""
+        check_folder(folder)
+        store = cls(folder, secret, [])
+        store._load()
+        return store
+
+    def add(self, use: Use, *, origin: str | None = None) -> list[PublicKey]:
+        """Makes the key of a use (both of a ledger) and gives its public half. A further one becomes `next`."""
+        if (use == "ledger") != (origin is not None):
+            raise ValueError("a ledger key, and only that, has an origin")
+        with self._changing():
+            standing = [key for key in self._keys if (key.use, key.origin) == (use, origin)]
+            once = use in _OFFLINE or use == "ledger"
+            if (once and standing) or any(key.state == "next" for key in standing):
+                raise store_problem(f"there is a {use} key already", "Promote or drop that one first.")
+            state: State = "next" if standing else "current"
+            made = [_generate(use, alg, origin, state) for alg in _algorithms(use)]
+            if use in _OFFLINE:
+                if (self._folder / f"{use}.key").exists():
+                    raise store_problem(f"{use}.key is here but not listed", "Move that file away first.")
+                self._write(f"{use}.key", made[0].seed)
+                made = [changed(made[0], seed=b"")]
+            self._keys += made
+        return [key.public for key in made]
+
+    def promote(self, use: Use, now: datetime) -> None:
+        """The `next` key becomes `current`, the former `old`: old seal keys still open until they are dropped."""
+        with self._changing():
+            if not any((key.use, key.state) == (use, "next") for key in self._keys):
+                raise store_problem(f"there is no next {use} key", "Add one first.")
+            self._keys = [_promoted(key, now) if key.use == use else key for key in self._keys]
+
+    def drop(self, kid: str) -> None:
+        """Destroys an old or next key, or forgets an offline one. A current key is replaced first, a ledger's never."""
+        with self._changing():
+            found = [key for key in self._keys if key.public.kid == kid]
+            if not found or (found[0].state == "current" and found[0].use not in _OFFLINE):
+                raise store_problem("no key with this kid that can be dropped", "Promote another one first.")
+            if found[0].use in _OFFLINE:
+                destroy_file(self._folder / f"{found[0].use}.key")
+            self._keys.remove(found[0])
+
+    def inventory(self) -> list[KeyInfo]:
+        """Every key without its private half."""
+        return [changed(key, seed=b"") for key in self._keys]
+
+    def public(self, use: Use) -> list[PublicKey]:
+        """The public keys to list in the directory: the current one first, then the next; not the old."""
+        keys = [key for key in self._keys if key.use == use and key.state != "old"]
+        return [key.public for key in sorted(keys, key=lambda key: key.state)]
+
+    def signer(self, use: Literal["message", "request", "token"]) -> Ed25519Signer:
+        """The signer of the current key."""
+        return Ed25519Signer(self._current(use).seed)
+
+    def note_signer(self, origin: str) -> LedgerNoteSigner:
+        """The signer of a ledger's checkpoints."""
+        seeds = {key.public.alg: key.seed for key in self._keys if (key.use, key.origin) == ("ledger", origin)}
+        if not seeds:
+            raise store_problem("there are no keys for this ledger", "Open the ledger first.")
+        return LedgerNoteSigner(origin, seeds["Ed25519"], seeds["ML-DSA-44"])
+
+    def sealer(self) -> Tw1Sealer:
+        """Seals to others' keys; needs none of ours."""
+        return Tw1Sealer()
+
+    def opener(self) -> Tw1Opener:
+        """Opens with every seal key: current, old, and next (a peer may have a newer directory than we)."""
+        return Tw1Opener({key.public.kid: seal_private(key.seed)[0] for key in self._keys if key.use == "seal"})
+
+    def record_signer(self) -> MlDsaSigner:
+        """The record key as a plain signer; `key.store` where its file was taken away."""
+        return MlDsaSigner("ML-DSA-65", self._offline_seed("record"))
+
+    def record_private(self) -> MLDSA65PrivateKey:
+        """The record key for `keys.tufsign.tuf_signer`."""
+        return MLDSA65PrivateKey.from_seed_bytes(self._offline_seed("record"))
+
+    def publisher_private(
+        self, use: Literal["root", "targets", "snapshot", "timestamp"]
+    ) -> MLDSA65PrivateKey | Ed25519PrivateKey:
+        """A directory authority's key for `keys.tufsign.tuf_signer`."""
+        if use in ("root", "targets"):
+            return MLDSA65PrivateKey.from_seed_bytes(self._offline_seed(use))
+        return Ed25519PrivateKey.from_private_bytes(self._current(use).seed)
+
+    def possession(self, message: bytes) -> list[tuple[PublicKey, bytes]]:
+        """`message` signed by every signing key the directory lists or will list; offline keys where they are here.
+
+        The caller's message begins with a domain of its own, since keys of other uses sign it.
+        """
+        signed = []
+        for key in self._keys:
+            here = key.use not in _OFFLINE or (self._folder / f"{key.use}.key").exists()
+            if key.use in _PUBLISHED and key.state != "old" and here:
+                seed = self._offline_seed(key.use) if key.use in _OFFLINE else key.seed
+                signed.append((key.public, _signer(key.public.alg, seed).sign(message)))
+        return signed
+
+    def _current(self, use: Use) -> KeyInfo:
+        for key in self._keys:
+            if (key.use, key.state) == (use, "current"):
+                return key
+        raise store_problem(f"there is no {use} key", "Run `tracewire init`, or add one.")
+
+    def _offline_seed(self, use: OfflineUse) -> bytes:
+        listed = self._current(use).public
+        path = self._folder / f"{use}.key"
+        if not path.exists():
+            raise store_problem(f"the {use} key is not here", f"Put {path.name} back into the key folder.")
+        seed = self._secret.open(path.name, read_private(path))
+        if len(seed) != SEED_BYTES or MlDsaSigner("ML-DSA-65", seed).public != listed:
+            raise store_problem(f"{path.name} is another {use} key", "Put the file of the listed key back.")
+        return seed
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            with locked(self._folder / ".lock"):
+                yield
+        except OSError as error:
+            raise store_problem(f"the key store cannot be written: {error.strerror}", "Check disk and mode.") from None
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        with self._locked():
+            self._load()  # another process may have added a key since
+            try:
+                yield
+                self._write(_NODE, _dump(self._keys))
+            except BaseException:
+                self._load()
+                raise
+
+    def _load(self) -> None:
+        self._keys = _parse(self._secret.open(_NODE, read_private(self._folder / _NODE)))
+
+    def _write(self, name: str, plaintext: bytes) -> None:
+        replace(self._folder / name, self._secret.seal(name, plaintext))
+
+
+def _algorithms(use: Use) -> tuple[str, ...]:
+    if use in _OFFLINE:
+        return ("ML-DSA-65",)
+    return {"seal": ("HPKE-9-KE",), "ledger": ("Ed25519", "ML-DSA-44")}.get(use, ("Ed25519",))
+
+
+def _signer(alg: str, seed: bytes) -> Ed25519Signer | MlDsaSigner:
+    if alg == "Ed25519":
+        return Ed25519Signer(seed)
+    return MlDsaSigner("ML-DSA-44" if alg == "ML-DSA-44" else "ML-DSA-65", seed)
+
+
+def _generate(use: Use, alg: str, origin: str | None, state: State) -> KeyInfo:
+    seed = secrets.token_bytes(SEED_BYTES)
+    public = PublicKey(alg, seal_private(seed)[1]) if alg == "HPKE-9-KE" else _signer(alg, seed).public
+    return KeyInfo(use=use, public=public, state=state, origin=origin, seed=seed)
+
+
+def _promoted(key: KeyInfo, now: datetime) -> KeyInfo:
+    if key.state == "next":
+        return changed(key, state="current")
+    return changed(key, state="old", retired=now) if key.state == "current" else key
+
+
+def _dump(keys: list[KeyInfo]) -> bytes:
+    shown: list[dict[str, Any]] = []
+    for key in keys:
+        item = {"use": key.use, "alg": key.public.alg, "public": b64u(key.public.public), "state": key.state}
+        optional = {"origin": key.origin, "retired": key.retired and format_time(key.retired), "seed": b64u(key.seed)}
+        shown.append(item | {name: value for name, value in optional.items() if value})
+    return dump_json({"v": 1, "keys": shown})
+
+
+def _parse(data: bytes) -> list[KeyInfo]:
+    try:
+        return [
+            KeyInfo(
+                use=item["use"],
+                public=PublicKey(item["alg"], unb64u(item["public"])),
+                state=item["state"],
+                origin=item.get("origin"),
+                retired=parse_time(item["retired"]) if "retired" in item else None,
+                seed=unb64u(item.get("seed", "")),
+            )
+            for item in parse_object(data, bytes_max=_FILE_BYTES_MAX)["keys"]
+        ]
+    except (ProblemError, KeyError, TypeError, AttributeError):
+        raise store_problem(f"{_NODE} is not of this version", "Put it back from its backup.") from None

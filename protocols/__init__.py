@@ -1,0 +1,1 @@
+"""What is agreed, on the wire and inside: pure, synchronous, total."""

@@ -1,0 +1,315 @@
+"""The directory document: the network, every member's record, and a frozen snapshot of both (PROTOCOL.md section 5)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from protocols.jwk import PublicKey
+from protocols.ledger.checkpoint import LedgerKeys
+from protocols.ledger.entry import DirRef
+from protocols.limits import DIRECTORY_BYTES_MAX, RECORD_BYTES_MAX
+from protocols.problems import Fault, ProblemError
+from protocols.strict import parse_object, parse_time
+
+MemberName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}/[a-z0-9][a-z0-9-]{0,31}$")]
+Origin = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}/[a-z0-9-]{1,32}/20\d\d\.[1-9]\d{0,3}$")]
+Time = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
+B64 = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")]
+Role = Literal["focal-point", "registry", "manufacturer", "investigator", "hub", "witness", "auditor"]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+SUITE = "tw1"
+RECORD_PATH = "members/{member}/record.json"
+NETWORK_PATH = "directory.json"
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+_T = TypeVar("_T", bound=_Document)
+
+
+class Position(_Document):
+    """A ledger position; a revocation names one, never a time."""
+
+    origin: Origin
+    size: Annotated[int, Field(ge=0)]
+    root: B64 | None = None
+
+
+class KeyRecord(_Document):
+    """One public key of one use, valid from `not_before` until `not_after` or, where revoked, up to a ledger position."""
+
+    jwk: dict[str, str]
+    not_before: Time
+    not_after: Time | None = None
+    revoked: Position | None = None
+
+
+class KeyRecords(_Document):
+    """A member's public keys by use; the newest valid seal key is the one to seal to."""
+
+    message: Annotated[list[KeyRecord], Field(min_length=1, max_length=16)]
+    seal: Annotated[list[KeyRecord], Field(min_length=1, max_length=16)]
+    request: Annotated[list[KeyRecord], Field(min_length=1, max_length=16)]
+
+
+class LedgerRecord(_Document):
+    """One ledger of a member; `vkeys` are Ed25519 then ML-DSA-44."""
+
+    origin: Origin
+    vkeys: Annotated[list[Annotated[str, StringConstraints(max_length=2_500)]], Field(min_length=2, max_length=2)]
+    state: Literal["open", "closed"]
+    final: Position | None = None
+
+
+class Endpoint(_Document):
+    """Where a member's exchange listener is; SHA-256 of the SubjectPublicKeyInfo of every TLS key it may show."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\[\]:-]{1,255}$")]
+    spki: Annotated[list[B64], Field(max_length=4)] = []
+
+
+class Competence(_Document):
+    """What a member answers for: a country, makes, or both."""
+
+    country: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")] | None = None
+    makes: Annotated[list[Text], Field(max_length=200)] = []
+
+
+class Record(_Document):
+    """`members/<member>/record.json`, signed by the member's own offline record key."""
+
+    v: Literal[1]
+    member: MemberName
+    name: Text
+    suite: Literal["tw1"]
+    endpoint: Endpoint | None = None
+    keys: KeyRecords
+    ledgers: Annotated[list[LedgerRecord], Field(min_length=1, max_length=64)]
+    modes: Annotated[list[Literal["push", "pull", "hub", "courier"]], Field(min_length=1, max_length=4)] = ["push"]
+    hubs: Annotated[list[MemberName], Field(max_length=8)] = []
+    competences: Annotated[list[Competence], Field(max_length=64)] = []
+
+
+class Admitted(_Document):
+    """A member as the network sees it."""
+
+    member: MemberName
+    roles: Annotated[list[Role], Field(min_length=1, max_length=7)]
+    status: Literal["active", "suspended", "revoked"]
+
+
+class Rule(_Document):
+    """Which roles may send a message type, and to which roles. The JSON members are `from` and `to`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+    senders: Annotated[list[Role], Field(alias="from")]
+    recipients: Annotated[list[Role], Field(alias="to")]
+
+
+class Network(_Document):
+    """`directory.json`: everything that is the network's, not a member's."""
+
+    v: Literal[1]
+    network: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+    live: bool
+    members: Annotated[list[Admitted], Field(max_length=1_000)]
+    matrix: dict[str, Rule]
+    deadlines: dict[Literal["acknowledgement_days", "urgent_hours", "routine_days"], Annotated[int, Field(ge=1)]]
+    witnesses: Annotated[list[Text], Field(max_length=64)] = []
+    quorum: Annotated[int, Field(ge=0)] = 0
+    abandoned: Annotated[list[Position], Field(max_length=1_000)] = []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """A key of the directory with its owner and validity."""
+
+    member: str
+    key: PublicKey
+    not_before: datetime
+    not_after: datetime | None
+    revoked: Position | None
+
+    def valid(self, now: datetime) -> bool:
+        """Whether the key may be used at `now`."""
+        return self.revoked is None and self.not_before <= now and (self.not_after is None or now < self.not_after)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """A ledger of the directory with its owner; `abandoned` is its last good checkpoint, if the network gave it up."""
+
+    member: str
+    keys: LedgerKeys
+    state: Literal["open", "closed", "abandoned"]
+    abandoned: Position | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Directory:
+    """One accepted version, whole and cross-checked; immutable.
+
+    `failing` names members whose newest record fails, with its code; `records` keeps their last good one, and after
+    72 h the code is `dir.stale`: nothing is sealed to them, their parcels are answered with it.
+    """
+
+    ref: DirRef
+    expires: datetime
+    network: Network
+    records: Mapping[str, Record]
+    message_keys: Mapping[str, Key]
+    seal_keys: Mapping[str, Key]
+    request_keys: Mapping[str, Key]
+    ledgers: Mapping[str, Ledger]
+    failing: Mapping[str, str] = field(default_factory=dict)
+    admitted: Mapping[str, Admitted] = field(default_factory=dict)
+
+    def seal_key(self, member: str, now: datetime) -> Key:
+        """A member's newest seal key that is valid now; `member.unknown`, `dir.stale` or `dir.key_unknown` else."""
+        if member not in self.records:
+            raise ProblemError("member.unknown", "no such member in the directory")
+        if self.failing.get(member) == "dir.stale":
+            raise ProblemError("dir.stale", "the member's newest record has failed for longer than the grace")
+        valid = [key for key in self.seal_keys.values() if key.member == member and key.valid(now)]
+        if not valid:
+            raise ProblemError("dir.key_unknown", "the member has no valid seal key")
+        return max(valid, key=lambda key: key.not_before)
+
+    def open_ledger(self, member: str) -> str | None:
+        """The origin of a member's newest open ledger."""
+        found = [origin for origin, each in self.ledgers.items() if each.member == member and each.state == "open"]
+        return max(found, default=None)
+
+    def active(self, member: str) -> bool:
+        """Whether a member is admitted and neither suspended nor revoked."""
+        return member in self.records and self.admitted[member].status == "active"
+
+
+def parse_network(data: bytes) -> Network:
+    """`directory.json`; `dir.invalid` or `json.*` else."""
+    return _validate(Network, parse_object(data, bytes_max=DIRECTORY_BYTES_MAX))
+
+
+def parse_record(data: bytes) -> Record:
+    """A member's record; `dir.invalid`, `dir.key_use`, `dir.key_invalid` or `json.*` else."""
+    record = _validate(Record, parse_object(data, bytes_max=RECORD_BYTES_MAX))
+    public_keys(record)
+    for ledger in record.ledgers:
+        if ledger.origin.rpartition("/")[0] != record.member:
+            raise ProblemError("dir.invalid", "a ledger's origin does not begin with the member's name")
+    return record
+
+
+def public_keys(record: Record) -> frozenset[bytes]:
+    """Every raw public key of a record; `dir.key_use` where one has two uses, `dir.key_invalid` for a malformed one."""
+    publics = []
+    for use, alg in _ALG.items():
+        for each in getattr(record.keys, use):
+            key = PublicKey.parse(each.jwk)
+            if key.alg != alg:
+                raise ProblemError("dir.key_use", f"a {use} key is {alg}")
+            publics.append(key.public)
+    for ledger in record.ledgers:
+        pair = LedgerKeys.parse(ledger.origin, (ledger.vkeys[0], ledger.vkeys[1]))
+        publics += [pair.ed25519.public, pair.mldsa44.public]
+    if len(set(publics)) != len(publics):
+        raise ProblemError("dir.key_use", "a key appears twice in the record")
+    return frozenset(publics)
+
+
+def check_update(old: Record, new: Record) -> None:
+    """`dir.invalid` where a newer record drops a ledger, or changes a listed origin's keys or final size."""
+    newer = {ledger.origin: ledger for ledger in new.ledgers}
+    for ledger in old.ledgers:
+        found = newer.get(ledger.origin)
+        if found is None or found.vkeys != ledger.vkeys or (ledger.final and found.final != ledger.final):
+            raise ProblemError("dir.invalid", "the record drops or changes a ledger that it listed")
+    if old.member != new.member:
+        raise ProblemError("dir.invalid", "the record is of another member")
+
+
+def build_directory(
+    *,
+    ref: DirRef,
+    expires: datetime,
+    network: Network,
+    records: Mapping[str, Record],
+    failing: Mapping[str, str] | None = None,
+) -> Directory:
+    """The snapshot over verified documents; records of members that are not admitted are left out.
+
+    ProblemError `dir.key_use` where a key appears twice, `dir.key_invalid` for a malformed one.
+    """
+    admitted = {each.member: each for each in network.members}
+    listed = {name: record for name, record in records.items() if name in admitted}
+    _keys_once(list(listed.values()))
+    keys: dict[str, dict[str, Key]] = {"message": {}, "seal": {}, "request": {}}
+    ledgers: dict[str, Ledger] = {}
+    given_up = {position.origin: position for position in network.abandoned}
+    for name, record in listed.items():
+        for use, found in keys.items():
+            for each in getattr(record.keys, use):
+                key = _key(name, each)
+                found[key.key.kid] = key
+        for ledger in record.ledgers:
+            pair = LedgerKeys.parse(ledger.origin, (ledger.vkeys[0], ledger.vkeys[1]))
+            gone = given_up.get(ledger.origin)
+            ledgers[ledger.origin] = Ledger(
+                member=name, keys=pair, state="abandoned" if gone else ledger.state, abandoned=gone
+            )
+    return Directory(
+        ref=ref,
+        expires=expires,
+        network=network,
+        records=listed,
+        message_keys=keys["message"],
+        seal_keys=keys["seal"],
+        request_keys=keys["request"],
+        ledgers=ledgers,
+        failing=failing or {},
+        admitted=admitted,
+    )
+
+
+_ALG = {"message": "Ed25519", "seal": "HPKE-9-KE", "request": "Ed25519"}
+
+
+def _key(member: str, record: KeyRecord) -> Key:
+    return Key(
+        member=member,
+        key=PublicKey.parse(record.jwk),
+        not_before=parse_time(record.not_before),
+        not_after=parse_time(record.not_after) if record.not_after else None,
+        revoked=record.revoked,
+    )
+
+
+def _keys_once(records: list[Record]) -> None:
+    """Every key has one use and appears once in the directory."""
+    seen: set[bytes] = set()
+    for record in records:
+        keys = public_keys(record)
+        if not seen.isdisjoint(keys):
+            raise ProblemError("dir.key_use", "a key appears twice in the directory")
+        seen |= keys
+
+
+def _validate(model: type[_T], found: dict[str, Any]) -> _T:
+    try:
+        return model.model_validate(found)
+    except ValidationError as error:
+        faults = [
+            Fault(
+                "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in each["loc"]),
+                "dir.invalid",
+                each["msg"],
+                "Correct the member and sign the document again.",
+            )
+            for each in error.errors(include_input=False, include_url=False)[:20]
+        ]
+        raise ProblemError("dir.invalid", f"{len(faults)} faults", errors=faults) from None

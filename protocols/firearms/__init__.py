@@ -1,0 +1,1 @@
+"""What both ends must agree on: serial readings, search keys, make and calibre tables, scoring, the decision."""

@@ -1,0 +1,91 @@
+"""Calibres and weapon types: (calibre text, weapon type) -> code, and whether two statements contradict each other.
+
+`.32` or `7.65 mm` alone name several cartridges; the weapon type narrows them.
+What stays open is never a contradiction.
+"""
+
+import hashlib
+import json
+import re
+from functools import lru_cache
+from importlib import resources
+from typing import Literal
+
+from protocols.codes import UNKNOWN
+from protocols.firearms.serials import fold
+
+Comparison = Literal["same", "different", "unknown"]
+
+_DATA = resources.files(__package__).joinpath("calibres.json").read_bytes()
+_TABLE = json.loads(_DATA)
+VERSION: str = _TABLE["version"]
+SHA256 = hashlib.sha256(_DATA).hexdigest()
+
+_FIREABLE = {code: frozenset(entry["types"]) for code, entry in _TABLE["calibres"].items()}
+_INCHES = re.compile(r"^0?\.(?=\d)")
+_GAUGE_BY_LENGTH = re.compile(r"^(\d\d)\s*[/X]\s*(?:63|65|67|70|76|89)\b")  # 12/70, 28 x 63,5
+
+
+@lru_cache(maxsize=4096)  # calibre texts repeat; they name no weapon
+def _key(text: str) -> str:
+    text = re.sub(r"\bCAL(?:IB(?:RE|ER)|IBRE)?\b\.?", "", fold(text.replace("×", "X")).replace(",", ".")).strip()  # noqa: RUF001
+    if gauge := _GAUGE_BY_LENGTH.match(text):
+        return gauge[1] + "GAUGE"
+    key = "".join(c for c in _INCHES.sub("", text) if c.isalnum())
+    return key.removesuffix("MM") if "X" in key else key
+
+
+def _names() -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for code, entry in _TABLE["calibres"].items():
+        for key in {_key(name) for name in (code.replace("_", " "), *entry["names"])}:
+            found[key] = (*found.get(key, ()), code)
+    return found
+
+
+_CODES_BY_KEY = _names()
+_TYPES_BY_KEY: dict[str, str] = {_key(name): code for code, names in _TABLE["types"].items() for name in (code, *names)}
+
+
+@lru_cache(maxsize=4096)
+def possible(text: str, weapon_type: str = UNKNOWN) -> tuple[str, ...]:
+    """The calibres a text may mean in a weapon of that type, the usual one first; empty where the text is not known."""
+    outside = text.split("(", 1)[0]
+    codes = _CODES_BY_KEY.get(_key(outside)) or _CODES_BY_KEY.get(_key(text.rpartition("(")[2].partition(")")[0]), ())
+    return tuple(code for code in codes if weapon_type in _FIREABLE[code]) or codes
+
+
+def calibre_code(text: str, weapon_type: str = UNKNOWN) -> str:
+    """The code of a calibre text; UNKNOWN where it is not in the table, or ambiguous for want of a weapon type."""
+    codes = possible(text, weapon_type)
+    if len(codes) == 1 or (codes and weapon_type in _FIREABLE[codes[0]]):
+        return codes[0]
+    return UNKNOWN
+
+
+def contradicts(a: str, b: str, *, type_a: str = UNKNOWN, type_b: str = UNKNOWN) -> Comparison:
+    """Whether two calibre texts say the same, different things, or leave it open."""
+    key_a, key_b = _key(a), _key(b)
+    if not key_a or not key_b:
+        return "unknown"
+    codes_a, codes_b = set(possible(a, type_a)), set(possible(b, type_b))
+    if key_a == key_b or (codes_a == codes_b and len(codes_a) == 1):
+        return "same"
+    if codes_a and codes_b and not codes_a & codes_b:
+        return "different"
+    return "unknown"
+
+
+def weapon_type_code(text: str) -> str:
+    """The weapon_type code of a text (English, Portuguese, some others), or UNKNOWN."""
+    return _TYPES_BY_KEY.get(_key(text), UNKNOWN)
+
+
+_SHOULDER = frozenset(("RIFLE", "CARBINE"))  # one line between them is drawn differently in every country
+
+
+def contradicts_type(a: str, b: str) -> Comparison:
+    """Whether two weapon_type codes say the same, different things, or leave it open."""
+    if not {a, b}.isdisjoint(("", UNKNOWN, "OTHER")):
+        return "unknown"
+    return "same" if a == b or {a, b} <= _SHOULDER else "different"

@@ -1,0 +1,42 @@
+"""Public keys as JWK (RFC 8037, RFC 9964, JOSE HPKE) and their RFC 7638 thumbprints."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import Any
+
+from protocols.problems import ProblemError
+from protocols.strict import b64u, dump_json, unb64u
+
+PUBLIC_BYTES = {"Ed25519": 32, "HPKE-9-KE": 1184 + 32, "ML-DSA-65": 1952}
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """A raw public key of one algorithm: Ed25519 (OKP), HPKE-9-KE or ML-DSA-65 (AKP)."""
+
+    alg: str
+    public: bytes
+
+    @cached_property
+    def jwk(self) -> dict[str, str]:
+        """The required members in lexicographic order, as the thumbprint hashes them."""
+        if self.alg == "Ed25519":
+            return {"crv": "Ed25519", "kty": "OKP", "x": b64u(self.public)}
+        return {"alg": self.alg, "kty": "AKP", "pub": b64u(self.public)}
+
+    @cached_property
+    def kid(self) -> str:
+        """RFC 7638 thumbprint, base64url."""
+        return b64u(sha256(dump_json(self.jwk)).digest())
+
+    @classmethod
+    def parse(cls, jwk: Any) -> "PublicKey":
+        """The key of a JWK with exactly the required members; `dir.key_invalid` else."""
+        if isinstance(jwk, dict):
+            alg = jwk.get("crv") if jwk.get("kty") == "OKP" else jwk.get("alg")
+            if isinstance(alg, str) and alg in PUBLIC_BYTES:
+                key = cls(alg, unb64u(jwk.get("x" if alg == "Ed25519" else "pub"), length=PUBLIC_BYTES[alg]))
+                if key.jwk == jwk:
+                    return key
+        raise ProblemError("dir.key_invalid", "not a public key of a suite in use")

@@ -1,0 +1,1 @@
+"""The formats of the ledger: entry, merkle, note, checkpoint, tiles, proof, linking."""

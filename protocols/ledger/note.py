@@ -1,0 +1,120 @@
+"""C2SP signed-note: parsing and writing notes, verifier keys (vkeys), what each signature type signs."""
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+
+from protocols.limits import NOTE_BYTES_MAX, NOTE_SIGNATURES_MAX
+from protocols.ports.crypto import Verifier
+from protocols.problems import ProblemError
+
+ED25519 = 0x01
+MLDSA44 = 0x06
+_PUBLIC_BYTES = {ED25519: 32, MLDSA44: 1312}
+_SIGNATURE_BYTES = {ED25519: 64, MLDSA44: 8 + 2420}
+_LINE = re.compile("— ([^\\s+]{1,255}) ([A-Za-z0-9+/]+={0,2})")
+_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f]")
+_SUBTREE = b"subtree/v1\n\0"
+
+
+def unb64(text: str) -> bytes:
+    """Canonical standard base64; `note.invalid` else."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ProblemError("note.invalid", "not base64") from None
+    if base64.b64encode(data).decode() != text:
+        raise ProblemError("note.invalid", "base64 is not canonical")
+    return data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifierKey:
+    """A vkey: `<name>+<hex8 key id>+<base64(type || public key)>`."""
+
+    name: str
+    type: int
+    public: bytes
+
+    @property
+    def key_id(self) -> bytes:
+        """First four bytes of SHA-256(name || 0x0A || type || public)."""
+        return sha256(self.name.encode() + b"\n" + bytes([self.type]) + self.public).digest()[:4]
+
+    def __str__(self) -> str:
+        return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(bytes([self.type]) + self.public).decode()}"
+
+    @classmethod
+    def parse(cls, text: str) -> "VerifierKey":
+        """The key of a vkey text; `note.invalid` for anything that `str` would not write."""
+        pieces = text.split("+", 2)
+        if len(pieces) == 3 and (data := unb64(pieces[2])):
+            key = cls(name=pieces[0], type=data[0], public=data[1:])
+            if len(key.public) == _PUBLIC_BYTES.get(key.type) and str(key) == text:
+                return key
+        raise ProblemError("note.invalid", "not a verifier key")
+
+    def verify(self, text: str, data: bytes, size: int, root: bytes, verifier: Verifier) -> bool:
+        """Whether the signature bytes (after the key id) hold for this checkpoint text."""
+        if len(data) != _SIGNATURE_BYTES[self.type]:
+            return False
+        if self.type == ED25519:
+            return verifier.verify("Ed25519", self.public, text.encode(), data)
+        time_s = int.from_bytes(data[:8], "big")
+        signed = subtree_message(name=self.name, origin=self.name, time_s=time_s, size=size, root=root)
+        return verifier.verify("ML-DSA-44", self.public, signed, data[8:])
+
+
+def subtree_message(*, name: str, origin: str, time_s: int, size: int, root: bytes) -> bytes:
+    """What a 0x06 line signs for the checkpoint [0, size) (C2SP tlog-cosignature)."""
+    cosigner, log = name.encode(), origin.encode()
+    return b"".join((
+        _SUBTREE,
+        bytes([len(cosigner)]), cosigner,
+        time_s.to_bytes(8, "big"),
+        bytes([len(log)]), log,
+        bytes(8), size.to_bytes(8, "big"), root,
+    ))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """A signed note's text (ends in a newline) and signature lines (name, key id, signature)."""
+
+    text: str
+    signatures: tuple[tuple[str, bytes, bytes], ...]
+
+
+def parse_note(data: bytes) -> Note:
+    """The note of its exact bytes; `note.invalid` for anything else."""
+    if len(data) > NOTE_BYTES_MAX:
+        raise ProblemError("note.invalid", f"more than {NOTE_BYTES_MAX} bytes")
+    try:
+        whole = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ProblemError("note.invalid", "not UTF-8") from None
+    cut = whole.rfind("\n\n")
+    if cut < 0 or not whole.endswith("\n") or _CONTROL.search(whole):
+        raise ProblemError("note.invalid", "no text and signature lines, or control characters")
+    text, lines = whole[: cut + 1], whole[cut + 2 : -1].split("\n")
+    if len(lines) > NOTE_SIGNATURES_MAX:
+        raise ProblemError("note.invalid", f"more than {NOTE_SIGNATURES_MAX} signatures")
+    signatures = []
+    for line in lines:
+        found = _LINE.fullmatch(line)
+        blob = unb64(found[2]) if found else b""
+        if found is None or len(blob) < 5:
+            raise ProblemError("note.invalid", "malformed signature line")
+        signatures.append((found[1], blob[:4], blob[4:]))
+    keys = [(name, key_id) for name, key_id, _ in signatures]
+    if len(set(keys)) != len(keys):
+        raise ProblemError("note.invalid", "two signatures of one key")
+    return Note(text=text, signatures=tuple(signatures))
+
+
+def format_note(text: str, signatures: list[tuple[VerifierKey, bytes]]) -> bytes:
+    """The note's bytes: text, an empty line, one line a signature."""
+    lines = [f"— {key.name} {base64.b64encode(key.key_id + data).decode()}\n" for key, data in signatures]
+    return (text + "\n" + "".join(lines)).encode()

@@ -1,0 +1,130 @@
+"""Message types and validation: a body, handling or restricted part in, a frozen model or a problem out."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from protocols.messages.parts import PARTS
+from protocols.messages.shared import Body, Broken, Handling, Model
+from protocols.messages.trace import (
+    TraceAcknowledgement,
+    TraceRefusal,
+    TraceRequest,
+    TraceResponse,
+    asked_gun,
+    completeness,
+)
+from protocols.problems import Fault, ProblemError
+
+__all__ = [
+    "PARTS",
+    "TYPES",
+    "Body",
+    "Handling",
+    "asked_gun",
+    "completeness",
+    "json_schema",
+    "validate_body",
+    "validate_handling",
+    "validate_part",
+]
+
+FAULTS_MAX = 20  # in one problem; the sender corrects these and asks again
+
+TYPES: Mapping[str, type[Body]] = MappingProxyType(
+    {
+        "trace.request": TraceRequest,
+        "trace.acknowledgement": TraceAcknowledgement,
+        "trace.response": TraceResponse,
+        "trace.refusal": TraceRefusal,
+    }
+)
+"""Every message type that this version knows; the other types of DOMAIN.md section 2 are added here."""
+
+_M = TypeVar("_M", bound=Model)
+
+_FIXES = {  # pydantic's error type -> (our code, fix)
+    "missing": ("required", "Add the member."),
+    "extra_forbidden": ("unknown_member", "Remove the member that the schema does not name."),
+    "string_too_long": ("too_long", "Shorten the text."),
+    "string_too_short": ("too_short", "Give a text, or leave the member out."),
+    "string_pattern_mismatch": ("format", "Write it in the format of the schema."),
+    "too_long": ("too_many", "Give fewer items."),
+    "too_short": ("too_few", "Give more items."),
+    "less_than_equal": ("range", "Give a smaller number."),
+    "greater_than_equal": ("range", "Give a larger number."),
+}
+
+
+def _pointer(place: tuple[str | int, ...]) -> str:
+    """RFC 6901; nothing to escape, since only members that our models name and indices stand here."""
+    return "".join(f"/{step}" for step in place)
+
+
+def _fault(error: Mapping[str, Any]) -> Fault:
+    place: tuple[str | int, ...] = error["loc"]
+    broken = error.get("ctx", {}).get("error")
+    if isinstance(broken, Broken):
+        return Fault(_pointer((*place, *broken.at)), broken.code, broken.message, broken.fix)
+    code, fix = _FIXES.get(error["type"], ("type", "Give a value of the type that the schema states."))
+    if code == "unknown_member":  # its name is the sender's own text: point at the object that has it
+        return Fault(_pointer(place[:-1]), code, "a member that the schema does not name", fix)
+    return Fault(_pointer(place), code, error["msg"], fix)
+
+
+def _without_echoes(errors: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Drops "too short" of a list whose only items are faulty: pydantic counts the valid ones."""
+    inside = {error["loc"][:length] for error in errors for length in range(len(error["loc"]))}
+    return [error for error in errors if error["type"] != "too_short" or error["loc"] not in inside]
+
+
+def _validate(model: type[_M], value: object, what: str) -> _M:
+    try:
+        return model.model_validate(value)
+    except ValidationError as invalid:
+        errors = _without_echoes(invalid.errors(include_url=False, include_input=False))
+        detail = f"{what}: {len(errors)} finding(s)"
+        faults = [_fault(error) for error in errors[:FAULTS_MAX]]
+    raise ProblemError("schema.invalid", detail, errors=faults)
+
+
+def validate_body(type_: str, body: object) -> Body:
+    """The model of a body from strict JSON; `type.unknown`, or `schema.invalid` with at most 20 pointers into it."""
+    if type_ not in TYPES:
+        raise ProblemError("type.unknown")
+    return _validate(TYPES[type_], body, type_)
+
+
+def validate_handling(value: object) -> Handling:
+    """The model of a message header's `handling`; else `schema.invalid` with pointers into it."""
+    return _validate(Handling, value, "handling")
+
+
+def validate_part(name: str, value: object) -> Model:
+    """The model of a restricted part's content; else `schema.invalid` with pointers into it."""
+    if name not in PARTS:
+        raise ProblemError("schema.invalid", "no restricted part has this name")
+    return _validate(PARTS[name], value, name)
+
+
+def _without_null(schema: Any) -> Any:
+    """Takes null out: an absent member is left out, and pydantic writes Optional for it."""
+    if isinstance(schema, list):
+        return [_without_null(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {k: _without_null(v) for k, v in schema.items() if not (k == "default" and v is None)}
+    if isinstance(choices := kept.get("anyOf"), list) and {"type": "null"} in choices:
+        (only,) = (choice for choice in choices if choice != {"type": "null"})
+        kept = {k: v for k, v in kept.items() if k != "anyOf"} | only
+    return kept
+
+
+def json_schema(type_: str) -> dict[str, Any]:
+    """JSON Schema 2020-12 of a body, without the rules across members; else `type.unknown`."""
+    if type_ not in TYPES:
+        raise ProblemError("type.unknown")
+    schema: dict[str, Any] = _without_null(TypeAdapter(TYPES[type_]).json_schema())
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:tracewire:{type_}", **schema}

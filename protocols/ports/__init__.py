@@ -1,0 +1,1 @@
+"""Every port: typing.Protocol classes that state guarantees; the only async signatures in `protocols`."""

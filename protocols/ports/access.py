@@ -1,0 +1,44 @@
+"""Port of access: who is calling the agency interface. Every token names an actor (DESIGN.md section 7)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """A system that may ask for tokens: its Ed25519 public JWK, the actors it speaks for, the scopes it may have."""
+
+    id: str
+    jwk: Mapping[str, str]
+    actors: frozenset[str]
+    scopes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who stands behind a request."""
+
+    client: str
+    actor: str
+    scopes: frozenset[str]
+
+
+class Access(Protocol):
+    """Issues and checks access tokens. Whatever is wrong with a token or an assertion is `auth.invalid`."""
+
+    def claimed_client(self, assertion: str) -> str:
+        """The client id an assertion claims, unverified: only to look the client up before `issue`."""
+        ...
+
+    def issue(self, assertion: str, client: Client | None, now: datetime, scopes: frozenset[str] | None = None) -> str:
+        """A token of five minutes for a client that proved its key (RFC 7523); None is a client nobody knows.
+
+        `scopes` narrows what the client has (`auth.scope` where it asks for more). An assertion counts once.
+        """
+        ...
+
+    def authenticate(self, token: str, now: datetime) -> Caller:
+        """The caller of a token that this node signed and that is in force at `now`."""
+        ...

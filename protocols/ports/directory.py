@@ -1,0 +1,28 @@
+"""Port of the directory: frozen snapshots of what the authority and the members signed."""
+
+from datetime import datetime
+from typing import Protocol
+
+from protocols.directory import Directory
+from protocols.ledger.entry import DirRef
+
+
+class DirectorySource(Protocol):
+    """The accepted versions; every one is verified by TUF, cross-checked and kept for ever before it is handed out."""
+
+    @property
+    def current(self) -> Directory | None:
+        """The version in force; None until the first was accepted. Never goes back."""
+        ...
+
+    async def refresh(self, now: datetime) -> Directory:
+        """Fetches from the source and accepts what is newer; ProblemError `dir.*` leaves the old one in force."""
+        ...
+
+    async def at(self, ref: DirRef) -> Directory | None:
+        """An accepted version again, or None where we never accepted it; expiry is not judged."""
+        ...
+
+    def file(self, name: str) -> bytes | None:
+        """A TUF file that we hold, by its name in the repository (for peers that are behind)."""
+        ...

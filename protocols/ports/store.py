@@ -1,0 +1,472 @@
+"""Port of the store: typed rows, the batch under the ledger's head lock, and short statements of their own.
+
+What `batch()` guarantees: nothing of it is visible before COMMIT, all of it is durable when the block is left without an
+error, and only one batch of a ledger runs at a time in the world.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from protocols.ledger.checkpoint import Checkpoint
+from protocols.ledger.tiles import TileId
+from protocols.thread import Delivery, ThreadState
+
+
+class DataError(Exception):
+    """The database refused some row of a batch; nothing of the batch was kept."""
+
+
+class Unavailable(Exception):
+    """The database could not be asked, or gave up before COMMIT (lock, deadlock, shutdown): nothing was kept, try again."""
+
+
+class OutcomeUnknown(Exception):
+    """The connection was lost around COMMIT: look the batch id up under the head lock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The locked head row and the open epoch generation."""
+
+    origin: str
+    size: int
+    root: bytes
+    generation: int
+    system_identifier: str
+    timeline: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxRow:
+    """A message of ours on its way; `index` is its `sent` entry."""
+
+    id: UUID
+    thread: UUID
+    recipient: str
+    type: str
+    created: datetime
+    expires: datetime
+    urgent: bool
+    pair_seq: int
+    origin: str
+    index: int
+    digest: bytes
+    content_c: bytes
+    kid: str
+    actor: str
+    envelope: bytes
+    due: datetime
+    state: Delivery = "queued"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxRow:
+    """A message that arrived whole; `index` is its `received` entry."""
+
+    sender: str
+    id: UUID
+    thread: UUID
+    type: str
+    received: datetime
+    origin: str
+    index: int
+    digest: bytes
+    content_c: bytes
+    dispatched: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalRow:
+    """Bytes that were answered with a `refused` or `id_conflict` entry; `cause` stays local."""
+
+    sender: str
+    id: UUID
+    digest: bytes
+    kind: str
+    code: str
+    cause: str
+    at: datetime
+    origin: str
+    index: int
+    content_c: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentRow:
+    """Content at rest: the JWS (part '') or a restricted part, under its own key wrapped by an epoch generation."""
+
+    sender: str
+    id: UUID
+    part: str
+    thread: UUID
+    generation: int
+    wrapped: bytes
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProofRow:
+    """A peer's proof that we verified: of a parcel (peer is its sender) or of a receipt (peer is the recipient)."""
+
+    peer: str
+    id: UUID
+    digest: bytes
+    origin: str
+    index: int
+    size: int
+    path: bytes
+    entry: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRow:
+    """A line of the event feed; `seq` is given by the store in commit order."""
+
+    at: datetime
+    kind: str
+    thread: UUID
+    counterpart: str
+    message: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leg:
+    """One leg of a thread: (thread, counterpart), our role in it and its state; `version` is its ETag."""
+
+    thread: UUID
+    counterpart: str
+    role: str
+    state: ThreadState
+    version: int
+    request: UUID
+    opened: datetime
+    updated: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdempotencyRow:
+    """What a client was answered under its Idempotency-Key, with the digest of its request."""
+
+    client: str
+    key: str
+    digest: bytes
+    answer: bytes
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewRow:
+    """A request that waits for a person, with candidates as (record ref, score)."""
+
+    sender: str
+    id: UUID
+    thread: UUID
+    reason: str
+    candidates: str
+    at: datetime
+
+
+Row = OutboxRow | InboxRow | RefusalRow | ContentRow | ProofRow | EventRow | IdempotencyRow | ReviewRow
+
+
+@dataclass(slots=True, kw_only=True)
+class Wanted:
+    """Keys whose standing rows a batch must know before it decides who wins."""
+
+    idempotency: set[tuple[str, str]] = field(default_factory=set)
+    outbox: set[UUID] = field(default_factory=set)
+    arrivals: set[tuple[str, UUID]] = field(default_factory=set)
+    legs: set[tuple[UUID, str]] = field(default_factory=set)
+    pairs: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True, kw_only=True)
+class Standing:
+    """What stands in the store under the head lock, by key; `pairs` is the next pair_seq per recipient."""
+
+    idempotency: dict[tuple[str, str], IdempotencyRow]
+    outbox: dict[UUID, Delivery]
+    inbox: dict[tuple[str, UUID], InboxRow]
+    refusals: dict[tuple[str, UUID], list[RefusalRow]]
+    legs: dict[tuple[UUID, str], Leg]
+    pairs: dict[str, int]
+
+
+@dataclass(slots=True, kw_only=True)
+class Writes:
+    """Everything one batch writes."""
+
+    batch: UUID
+    at: datetime
+    old_size: int
+    entries: list[bytes] = field(default_factory=list)
+    tiles: dict[TileId, bytes] = field(default_factory=dict)
+    checkpoint: Checkpoint | None = None
+    rows: list[Row] = field(default_factory=list)
+    settled: list[tuple[UUID, Delivery]] = field(default_factory=list)
+    dispatched: list[tuple[str, UUID]] = field(default_factory=list)
+    legs: dict[tuple[UUID, str], Leg] = field(default_factory=dict)
+    pairs: dict[str, int] = field(default_factory=dict)
+
+
+class Batch(Protocol):
+    """One transaction that holds the head lock of one ledger."""
+
+    @property
+    def head(self) -> Head:
+        """The head as it was locked."""
+        ...
+
+    async def note(self) -> bytes | None:
+        """The signed checkpoint of the head; None at size 0."""
+        ...
+
+    async def tiles(self, wanted: Sequence[TileId]) -> dict[TileId, bytes]:
+        """Tiles as they stand; missing ones are absent."""
+        ...
+
+    async def standing(self, wanted: Wanted) -> Standing:
+        """Rows that stand under these keys."""
+        ...
+
+    async def write(self, writes: Writes) -> None:
+        """Writes all of it; DataError where the database refuses a row."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A message claimed for delivery: what the parcel needs; `last` when it has expired and is asked for once more."""
+
+    id: UUID
+    recipient: str
+    thread: UUID
+    type: str
+    origin: str
+    index: int
+    pair_seq: int
+    digest: bytes
+    content_c: bytes
+    kid: str
+    expires: datetime
+    urgent: bool
+    attempts: int
+    envelope: bytes
+    entry: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrived:
+    """An arrived message that nobody dispatched yet."""
+
+    sender: str
+    id: UUID
+    thread: UUID
+    type: str
+    content_c: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredMessage:
+    """A message of a thread as the store knows it; content is fetched apart."""
+
+    id: UUID
+    sender: str
+    recipient: str
+    thread: UUID
+    type: str
+    at: datetime
+    delivery: str
+    origin: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What we hold of one foreign ledger: the newest linked size and the root of every size held (0 included)."""
+
+    linked: int
+    roots: Mapping[int, bytes]
+    unlinked: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A line of the feed with its sequence number."""
+
+    seq: int
+    row: EventRow
+
+
+class LedgerStore(Protocol):
+    """Reading our own ledgers, and the batch that is their one write path."""
+
+    def batch(self, origin: str) -> AbstractAsyncContextManager[Batch]:
+        """Opens a transaction and locks the head (5 s). Left without error it is committed."""
+        ...
+
+    async def find_batch(self, origin: str, batch: UUID) -> bool:
+        """Under the head lock: whether that batch was committed."""
+        ...
+
+    async def make_head(self, origin: str, root: bytes) -> None:
+        """A head of size 0; only for `init` and the opening of a ledger."""
+        ...
+
+    async def heads(self) -> dict[str, tuple[int, bytes]]:
+        """Origin -> (size, root)."""
+        ...
+
+    async def entries(self, origin: str, start: int, end: int) -> list[bytes]:
+        """Entries [start, end) as far as they exist."""
+        ...
+
+    async def tiles(self, origin: str, wanted: Sequence[TileId]) -> dict[TileId, bytes]:
+        """Tiles as they stand; missing ones are absent."""
+        ...
+
+    async def checkpoint(self, origin: str, size: int | None = None) -> Checkpoint | None:
+        """The newest checkpoint, or that of a size."""
+        ...
+
+    async def checkpoints(self, origin: str, size: int) -> list[Checkpoint]:
+        """Every checkpoint up to a size, smallest first."""
+        ...
+
+    async def identity(self) -> tuple[str, int]:
+        """PostgreSQL system identifier and timeline."""
+        ...
+
+
+class ExchangeStore(Protocol):
+    """Outbox, inbox and what we hold of peers: short statements, no ledger entry."""
+
+    async def due_peers(self, now: datetime) -> list[str]:
+        """Recipients with a queued message that is due and not leased."""
+        ...
+
+    async def next_due(self) -> datetime | None:
+        """When the next queued message is due."""
+        ...
+
+    async def claim(self, recipient: str, now: datetime, lease: datetime, count: int, bytes_max: int) -> list[Claimed]:
+        """Claims due messages, urgent and oldest first, until `lease`; no one else gets them meanwhile."""
+        ...
+
+    async def postpone(self, due: Mapping[UUID, datetime]) -> None:
+        """Gives claimed messages back, one attempt more, due at the given times."""
+        ...
+
+    async def arrivals(
+        self, keys: Sequence[tuple[str, UUID]]
+    ) -> tuple[dict[tuple[str, UUID], InboxRow], dict[tuple[str, UUID], list[RefusalRow]]]:
+        """What arrived before under (sender, id)."""
+        ...
+
+    async def refusals_since(self, sender: str, since: datetime) -> int:
+        """How many refused and id_conflict entries a sender caused."""
+        ...
+
+    async def undispatched(self, count: int, types: Sequence[str]) -> list[Arrived]:
+        """Arrived messages of these types that were neither dispatched nor put before a person, oldest first."""
+        ...
+
+    async def review(self, row: ReviewRow) -> None:
+        """Puts a request before a person; the same one again changes nothing."""
+        ...
+
+    async def held(self, origin: str) -> Held:
+        """What we hold of a foreign ledger."""
+        ...
+
+    async def keep(self, checkpoint: Checkpoint, *, at: datetime) -> None:
+        """Keeps a verified checkpoint, unlinked; the same one again changes nothing."""
+        ...
+
+    async def keep_conflict(self, first: bytes, second: bytes, *, origin: str, at: datetime) -> None:
+        """Keeps the two notes of a split view; exchange with that ledger stops."""
+        ...
+
+    async def split(self) -> set[str]:
+        """Origins whose two histories we hold."""
+        ...
+
+    async def link(self, origin: str, sizes: Sequence[int]) -> None:
+        """Marks sizes as linked; never back."""
+        ...
+
+    async def foreign_note(self, origin: str, size: int | None = None) -> bytes | None:
+        """The newest (linked first) note of a foreign ledger, or that of a size."""
+        ...
+
+    async def name(self, member: str, origin: str, sizes: Sequence[int]) -> None:
+        """Remembers the sizes of our ledger that a member named last."""
+        ...
+
+    async def named(self, member: str, origin: str) -> tuple[int, ...]:
+        """The sizes of our ledger that a member named last."""
+        ...
+
+    async def unlinked_members(self, origin: str) -> list[str]:
+        """Members that named sizes of this ledger of ours which they could not link."""
+        ...
+
+
+class ThreadStore(Protocol):
+    """Threads, messages, content and the event feed, for the agency interface."""
+
+    async def legs(self, *, after: tuple[datetime, UUID] | None, count: int, state: str | None) -> list[Leg]:
+        """Legs, newest first, after a cursor."""
+        ...
+
+    async def thread(self, thread: UUID) -> list[Leg]:
+        """The legs of one thread."""
+        ...
+
+    async def messages(self, thread: UUID) -> list[StoredMessage]:
+        """The messages of a thread, oldest first."""
+        ...
+
+    async def content(self, sender: str, id_: UUID) -> list[ContentRow]:
+        """Content at rest of one message: JWS and parts."""
+        ...
+
+    async def proofs(self, peer: str, id_: UUID) -> list[ProofRow]:
+        """Peers' proofs about one message."""
+        ...
+
+    async def events(self, after: int, count: int) -> list[Event]:
+        """The feed after a sequence number."""
+        ...
+
+    async def passed(self, seq: int, count: int) -> list[Arrived]:
+        """Undispatched arrivals whose event the feed has passed."""
+        ...
+
+    async def reviews(self, thread: UUID | None, count: int) -> list[ReviewRow]:
+        """Requests that wait for a person."""
+        ...
+
+
+class ClientStore(Protocol):
+    """The member's own systems that may call its node."""
+
+    async def client(self, id_: str) -> dict[str, Any] | None:
+        """{id, jwk (JSON text), actors, scopes, revoked} or None."""
+        ...
+
+    async def add_client(self, id_: str, jwk: str, actors: Sequence[str], scopes: Sequence[str], at: datetime) -> None:
+        """Adds one; DataError where the id is taken. `jwk` is JSON text."""
+        ...
+
+    async def clients(self) -> list[dict[str, Any]]:
+        """All of them."""
+        ...
+
+    async def revoke_client(self, id_: str, at: datetime) -> bool:
+        """Whether there was one to revoke."""
+        ...

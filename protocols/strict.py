@@ -1,0 +1,139 @@
+"""Strict JSON and base64url: the parsers that run before anything else (PROTOCOL.md section 1)."""
+
+import base64
+import binascii
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+from protocols.limits import JSON_DEPTH_MAX
+from protocols.problems import ProblemError
+
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_TO_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NOT_BRACKETS = bytes(c for c in range(256) if c not in b"[]{}")
+_INT_DIGITS_MAX = 16
+_SAFE_INT = 2**53 - 1
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+
+
+def _refuse_number(_: str) -> NoReturn:
+    raise ProblemError("json.number", "only integers within 2^53 are allowed")
+
+
+def _int(text: str) -> int:
+    if len(text) > _INT_DIGITS_MAX + 1 or text == "-0" or abs(value := int(text)) > _SAFE_INT:
+        _refuse_number(text)
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ProblemError("json.duplicate", "an object names a member twice")
+    return value
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_float=_refuse_number, parse_constant=_refuse_number, parse_int=_int
+)
+
+
+def _check_depth(data: bytes) -> None:
+    brackets = _STRING.sub(b"", data).translate(_TO_SQUARE, _NOT_BRACKETS)
+    inner = brackets
+    for _ in range(JSON_DEPTH_MAX):  # one pass takes away exactly one level
+        if not inner:
+            return
+        inner = inner.replace(b"[]", b"")
+    if inner:
+        depth = 0
+        for c in brackets:
+            depth += 1 if c == 0x5B else -1
+            if depth > JSON_DEPTH_MAX:
+                raise ProblemError("json.depth", f"more than {JSON_DEPTH_MAX} levels")
+
+
+def _check_text(value: Any) -> None:
+    if isinstance(value, str):
+        if "\0" in value or any(0xD800 <= ord(c) <= 0xDFFF for c in value):
+            raise ProblemError("json.encoding", "U+0000 or a lone surrogate")
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            _check_text(name)
+            _check_text(member)
+    elif isinstance(value, list):
+        for item in value:
+            _check_text(item)
+
+
+def parse_json(data: bytes, *, bytes_max: int) -> Any:
+    """The value of strict JSON; ProblemError `json.*` for anything else."""
+    if len(data) > bytes_max:
+        raise ProblemError("json.too_large", f"more than {bytes_max} bytes")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ProblemError("json.encoding", "not UTF-8") from None
+    if text.startswith("\ufeff"):
+        raise ProblemError("json.encoding", "byte order mark")
+    _check_depth(data)
+    try:
+        value = _DECODER.decode(text)
+    except (json.JSONDecodeError, RecursionError):
+        raise ProblemError("json.invalid", "not JSON") from None
+    if "\\u" in text:
+        _check_text(value)
+    return value
+
+
+def parse_object(data: bytes, *, bytes_max: int) -> dict[str, Any]:
+    """As `parse_json`, and the value must be an object."""
+    value = parse_json(data, bytes_max=bytes_max)
+    if not isinstance(value, dict):
+        raise ProblemError("json.invalid", "not an object")
+    return value
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def dump_json(value: Any) -> bytes:
+    """JSON bytes without white space, members in the order given."""
+    return _ENCODER.encode(value).encode("utf-8")
+
+
+def b64u(data: bytes) -> str:
+    """base64url without padding (RFC 4648 section 5)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def unb64u(text: object, *, length: int | None = None) -> bytes:
+    """The bytes of canonical base64url text, of exactly `length` bytes where given; else `b64.invalid`."""
+    if not isinstance(text, str):
+        raise ProblemError("b64.invalid", "not a text")
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise ProblemError("b64.invalid", "not base64url") from None
+    if b64u(data) != text:
+        raise ProblemError("b64.invalid", "not canonical")
+    if length is not None and len(data) != length:
+        raise ProblemError("b64.invalid", f"not {length} bytes")
+    return data
+
+
+def format_time(at: datetime) -> str:
+    """RFC 3339 UTC with milliseconds."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_time(text: object) -> datetime:
+    """The time of RFC 3339 UTC text with exactly milliseconds; else `schema.invalid`."""
+    if isinstance(text, str) and _TIME.fullmatch(text):
+        try:
+            return datetime.fromisoformat(text)
+        except ValueError:
+            pass
+    raise ProblemError("schema.invalid", "not a time as 2026-11-22T10:00:00.000Z")

@@ -1,0 +1,363 @@
+"""Firearms: readings of serials, patterns, makes, calibres, scores, and the decision on 635 real traces."""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocols.firearms import calibres, makes
+from protocols.firearms.calibres import calibre_code, contradicts, contradicts_type, possible, weapon_type_code
+from protocols.firearms.makes import make_key
+from protocols.firearms.readings import read_serial
+from protocols.firearms.scoring import Gun, decide, gun, known, score
+from protocols.firearms.serials import damage, k1, k2, known_characters, matches, parse_pattern, search_keys, suspicious
+from protocols.problems import ProblemError
+
+CHAINS = Path(__file__).parents[2].parent / "shared/data/us_trace_chains/us_trace_chains.csv"
+
+
+@pytest.mark.parametrize(
+    ("raw", "pattern"),
+    [
+        ("TJX212??", "TJX212??"),
+        ("4*0602", "4?0602"),
+        ("_539_9", "?539?9"),
+        ("DI81###", "DI81???"),
+        ("132#830, where # may be 3, 8 or 9", "132[389]830"),
+        ("132#830, onde # pode ser 3, 8 ou 9", "132[389]830"),
+        ("21717X, X representa o último dígito que está ilegível.", "21717?"),
+        ("KPC70XXX", "KPC70???"),
+        ("T6472-17 xx xxxxx", "T647217{7,7}"),
+        ("? ? ? ? ? 5 6", "{5,5}56"),
+        ("2967 (last digits)", "2967$"),
+        ("176 (digitos iniciais)/parcialmente determinada", "^176"),
+        ("Primeiro digito não identificado, seguido de 270386.", "270386"),
+        ("Removido parcialmente - TJX212??", "TJX212??"),
+        ("KAT-------(parcialmente suprimido)", "KAT{7,7}"),
+    ],
+)
+def test_a_partial_serial_is_read_into_a_pattern(raw: str, pattern: str) -> None:
+    read = read_serial(raw)
+    assert (read.status, read.k1, read.pattern, read.raw) == ("PARTIAL", "", pattern, raw)
+
+
+@pytest.mark.parametrize("raw", ["35298 or 55298", "35298 ou 55298", "35298 / 55298", "35298; 55298"])
+def test_two_serials_with_or_between_them_are_alternatives(raw: str) -> None:
+    assert read_serial(raw).alternatives == ("35298", "55298")
+    assert read_serial(raw).k1 == ""
+
+
+def test_serials_of_components_are_told_apart() -> None:
+    frame, slide, barrel = ("FRAME", "AANK242"), ("SLIDE", "YWL058"), ("BARREL", "YWL058")
+    assert read_serial("AANK242 (frame); YWL058 (barrel and slide)").components == (frame, slide, barrel)
+    read = read_serial("Ferrolho: AYP660 e Corpo: AYP672 US")
+    assert read.components == (("SLIDE", "AYP660"), ("FRAME", "AYP672"))
+    assert read.k1 == ""
+
+
+@pytest.mark.parametrize(
+    ("raw", "key"),
+    [
+        ("T 6368-13 B 02744 (cabo)", "T636813B02744"),
+        ("332397.///", "332397"),
+        ("SRA 65532", "SRA65532"),
+        ("BVEU", "BVEU"),
+        ("АВ1234", "AB1234"),  # noqa: RUF001  Cyrillic
+        ("00123", "00123"),
+    ],
+)
+def test_a_whole_serial_is_read_into_its_key(raw: str, key: str) -> None:
+    assert (read_serial(raw).status, read_serial(raw).k1) == ("LEGIBLE", key)
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        ("REMOVIDO", "OBLITERATED"),
+        ("Eliminado por ação mecânica (raspagem)", "OBLITERATED"),
+        ("Não possui.", "NEVER_MARKED"),
+        ("no serial number", "NEVER_MARKED"),
+        ("ilegível devido a ferrugem", "NOT_VISIBLE_WEAR"),
+        ("", "UNREAD"),
+        ("vide observação", "UNREAD"),
+        ("??????", "UNREAD"),
+    ],
+)
+def test_words_without_a_serial_give_the_reason_for_none(raw: str, status: str) -> None:
+    read = read_serial(raw)
+    assert (read.status, read.k1, read.pattern) == (status, "", "")
+
+
+@pytest.mark.parametrize(
+    "raw", ["3.3E+54", "3,3E+54", "1970-12-01", "2021-07-24", "1970-12-01 00:00:00", "24-Jul", "Jul-24"]
+)
+def test_damage_by_a_spreadsheet_is_named_and_never_becomes_a_serial(raw: str) -> None:
+    assert damage(raw) in ("exponent", "date")
+    assert read_serial(raw).k1 == read_serial(raw).pattern == ""
+
+
+@pytest.mark.parametrize("raw", ["12/70", "24/7", "335-31216", "1985-13-40", "E20322-00", "123E45", "MAY", "MAY 1234"])
+def test_honest_text_is_not_damage(raw: str) -> None:
+    assert damage(raw) is None
+
+
+def test_deceptive_unicode_is_flagged_and_kept() -> None:
+    assert suspicious("AB\u202e12")
+    assert suspicious("AВ12")  # noqa: RUF001  Latin A, Cyrillic Ve
+    assert not suspicious("SÃO12")
+    assert read_serial("A\u200b1234").raw == "A\u200b1234"
+    assert read_serial("A\u200b1234").suspicious
+
+
+def test_search_keys_fold_what_they_say() -> None:
+    keys = search_keys("00Oil-ab 8")
+    assert (keys.k1, keys.k2, keys.no_zeros) == ("00OILAB8", "00011A88", "OILAB8")
+    assert keys.k3 == ("00OIL", "AB", "8")
+    assert keys.trigrams == ("00O", "0OI", "AB8", "ILA", "LAB", "OIL")
+    assert search_keys("0").no_zeros == "0"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "key", "expected"),
+    [
+        ("132[38]830", "1328830", True),
+        ("132[38]830", "1329830", False),
+        ("^12", "0123", False),
+        ("12", "0123", True),
+        ("23$", "0123", True),
+        ("^0{1,2}3$", "01123", False),
+        ("^0{1,3}3$", "01123", True),
+        ("A{0,32}B", "AB", True),
+        ("12?", "12", False),
+        ("1", "", False),
+    ],
+)
+def test_a_pattern_matches_what_its_grammar_says(pattern: str, key: str, *, expected: bool) -> None:
+    assert matches(pattern, key) is expected
+
+
+def test_a_pattern_of_runs_stays_fast_on_a_long_text() -> None:
+    assert not matches("{0,32}{0,32}{0,32}{0,32}Z$", "A" * 200)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["", "?", "{1,2}", "a", "A" * 33, "{3,2}A", "{0,33}A", "[A]B", "A[", "A^B", "A.*", "(A)", "\u0410\u0031"]
+)
+def test_what_is_not_a_pattern_is_refused(pattern: str) -> None:
+    with pytest.raises(ProblemError, match=r"schema\.invalid"):
+        parse_pattern(pattern)
+
+
+@given(st.text("AB12?[]{},^$", max_size=12), st.text("AB12", max_size=12))
+def test_matching_agrees_with_a_regular_expression(pattern: str, key: str) -> None:
+    try:
+        parse_pattern(pattern)
+    except ProblemError:
+        return
+    assert matches(pattern, key) == bool(
+        re.search(pattern.replace("?", ".").replace("{", ".{").replace("$", r"\Z"), key)
+    )
+
+
+PARSERS: list[Callable[[str], object]] = [
+    read_serial, search_keys, k1, k2, damage, suspicious, parse_pattern, known_characters, make_key, possible,
+    calibre_code, weapon_type_code, gun,
+]  # fmt: skip
+_WORDS = st.lists(
+    st.sampled_from(
+        [
+            "12",
+            "A",
+            "XX",
+            "?",
+            "#",
+            "--",
+            "---",
+            "(",
+            ")",
+            "ou",
+            " e ",
+            "where # may be 3, 8 or 9",
+            "cano",
+            ";",
+            "/",
+            "\u0130",
+        ]
+    )
+    | st.text(max_size=4)
+).map(" ".join)
+
+
+@pytest.mark.parametrize("parse", PARSERS)
+def test_any_text_gives_a_value_or_a_problem(parse: Callable[[str], object]) -> None:
+    @given(st.text(max_size=300) | _WORDS)
+    def whatever(text: str) -> None:
+        try:
+            parse(text)
+        except ProblemError as problem:
+            assert problem.code == "schema.invalid"  # noqa: PT017  anything else than this family is the failure
+
+    whatever()
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_any_two_texts_compare_the_same_both_ways(a: str, b: str) -> None:
+    assert contradicts(a, b) == contradicts(b, a)
+    assert contradicts(a, a) in ("same", "unknown")
+    assert k1(k1(a)) == k1(a)
+
+
+@given(st.text(max_size=60) | _WORDS)
+def test_what_a_reading_holds_can_be_searched_for(text: str) -> None:
+    read = read_serial(text)
+    assert read.raw == text
+    assert read.k1 == k1(read.k1)
+    for pattern in (read.pattern, *read.alternatives, *(value for _, value in read.components)):
+        assert not pattern or pattern.isalnum() or known_characters(pattern) > 0
+
+
+@pytest.mark.parametrize(
+    ("texts", "key"),
+    [
+        (("S&W", "SMITH & WESSON", "Smith and Wesson", "SMITH WESSON"), "SMITH_WESSON"),
+        (("FN", "FNH", "Fabrique Nationale", "FN Herstal"), "FN"),
+        (("SIG", "Sig Sauer", "Sig Sauer/Sigarms Inc."), "SIG_SAUER"),
+        (("H&K", "Heckler & Koch", "HECKLER UND KOCH GmbH"), "HECKLER_KOCH"),
+        (("Glock, Inc.", "GLOCK"), "GLOCK"),
+        (("Zoraki", "zoraki"), "ZORAKI"),
+        (("", "N/A", "não identificada"), ""),
+    ],
+)
+def test_spellings_of_a_make_share_a_key(texts: tuple[str, ...], key: str) -> None:
+    assert {make_key(text) for text in texts} == {key}
+    assert makes.VERSION == calibres.VERSION == "1"
+
+
+def test_a_calibre_is_read_with_its_weapon_type() -> None:
+    assert {calibre_code(text) for text in ("9mm", "9 MM", "9 mm", "9 MM LUGER (9X19MM)", "9x19")} == {"9X19"}
+    assert calibre_code(".380") == calibre_code("380auto") == "380_ACP"
+    assert [calibre_code(".32", kind) for kind in ("UNKNOWN", "PISTOL", "REVOLVER", "SHOTGUN")] == [
+        "UNKNOWN", "32_ACP", "32_SW_LONG", "32_GAUGE",
+    ]  # fmt: skip
+    assert [calibre_code("7.65 mm", kind) for kind in ("UNKNOWN", "PISTOL")] == ["UNKNOWN", "32_ACP"]
+    assert calibre_code("12/70") == calibre_code("12 Gauge") == "12_GAUGE"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        (".380", ".38", "different"),
+        ("9mm", "9 MM", "same"),
+        ("9mm", ".40", "different"),
+        (".32", "7.65 mm", "unknown"),
+        (".32", ".32 ACP", "unknown"),
+        ("9mm", "", "unknown"),
+        ("9mm", "9mm Whatever", "unknown"),
+        (".308", "7.62x51", "same"),
+    ],
+)
+def test_two_calibres_are_the_same_or_different_or_open(a: str, b: str, expected: str) -> None:
+    assert contradicts(a, b) == expected
+
+
+def test_weapon_types_are_read_and_compared() -> None:
+    assert [weapon_type_code(t) for t in ("REVÓLVER", "Fuzil", "pistol", "??")] == [
+        "REVOLVER",
+        "RIFLE",
+        "PISTOL",
+        "UNKNOWN",
+    ]
+    assert contradicts_type("PISTOL", "REVOLVER") == "different"
+    assert contradicts_type("RIFLE", "CARBINE") == "same"
+    assert contradicts_type("UNKNOWN", "RIFLE") == "unknown"
+
+
+GLOCK = gun("ABC123", ref="1", make="Glock", calibre="9mm", weapon_type="PISTOL", model="17")
+
+
+def test_the_same_gun_scores_100_and_a_strange_one_0() -> None:
+    assert score(GLOCK, GLOCK) == 100
+    assert score(GLOCK, gun("XYZ987", make="Colt", calibre=".45", weapon_type="REVOLVER", model="Python")) == 0
+
+
+def test_another_make_lowers_the_score_and_does_not_hide_the_record() -> None:
+    other = gun("ABC123", ref="2", make="Colt", calibre="9mm", weapon_type="PISTOL", model="17")
+    assert score(GLOCK, other) == 80
+    decision = decide(GLOCK, [other])
+    assert (decision.kind, decision.reason, decision.candidates) == ("person", "OTHER_MAKE_ONLY", (("2", 80),))
+
+
+def test_one_record_of_serial_and_make_is_answered_automatically() -> None:
+    other = gun("ABC123", ref="2", make="Colt")
+    decision = decide(gun("abc-123", make="GLOCK INC"), [other, GLOCK])
+    assert (decision.kind, decision.record, decision.candidates[0][0]) == ("auto", "1", "1")
+
+
+@pytest.mark.parametrize(
+    ("question", "reason"),
+    [
+        (gun("ABC123", make="Glock", calibre=".40"), "CALIBRE_CONTRADICTS"),
+        (gun("ABC123", make="Glock", weapon_type="RIFLE"), "TYPE_CONTRADICTS"),
+        (gun("ABC123"), "MAKE_MISSING"),
+        (gun("ABC12?", make="Glock"), "SERIAL_PARTIAL"),
+        (gun("ABC123 or ABC128", make="Glock"), "SERIAL_PARTIAL"),
+        (gun("", make="Glock"), "SERIAL_MISSING"),
+        (gun("ABC999", make="Glock"), "NO_RECORD"),
+    ],
+)
+def test_everything_else_goes_to_a_person(question: Gun, reason: str) -> None:
+    decision = decide(question, [GLOCK])
+    assert (decision.kind, decision.record, decision.reason) == ("person", None, reason)
+
+
+def test_two_records_of_one_make_are_a_persons_choice() -> None:
+    assert decide(GLOCK, [GLOCK, gun("ABC123", ref="2", make="Glock")]).reason == "SEVERAL_OF_MAKE"
+
+
+def test_no_candidates_for_fewer_than_four_known_characters_without_approval() -> None:
+    question = gun("ABC???", make="Glock")
+    assert known(question) == 3
+    assert decide(question, [GLOCK]).candidates == ()
+    assert decide(question, [GLOCK], approved=True).candidates != ()
+    assert decide(gun("ABC1??", make="Glock"), [GLOCK]).candidates != ()
+
+
+def test_at_most_25_candidates_are_shown_best_first() -> None:
+    shown = decide(gun("ABC1??"), [gun(f"ABC{n}", ref=str(n)) for n in range(100, 140)]).candidates
+    assert len(shown) == 25
+    assert [s for _, s in shown] == sorted((s for _, s in shown), reverse=True)
+
+
+@given(
+    st.builds(gun, _WORDS.filter(lambda t: len(t) <= 200), make=st.text(max_size=9), calibre=st.text(max_size=9)),
+    st.text(max_size=9),
+)
+def test_any_score_is_a_percentage(question: Gun, serial: str) -> None:
+    record = gun(serial, ref="1")
+    assert 0 <= score(question, record) <= 100
+    assert decide(question, [record]).kind in ("auto", "person")
+
+
+def test_635_real_traces_are_decided_as_counted() -> None:
+    if not CHAINS.exists():
+        pytest.skip("needs ../shared/data/us_trace_chains")
+    with CHAINS.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    records = [
+        gun(r["firearm_serial"], ref=r["record_id"], make=r["manufacturer_name"], calibre=r["firearm_caliber"])
+        for r in rows
+    ]
+    reasons: Counter[str] = Counter()
+    for question in records:
+        decision = decide(question, [r for r in records if question.serial_k1 and r.serial_k1 == question.serial_k1])
+        assert decision.record == (question.ref if decision.kind == "auto" else None)
+        reasons[decision.reason] += 1
+    assert reasons["ONLY_ONE"] == 449
+    assert reasons["SERIAL_SHORT"] == 22
+    assert reasons["SEVERAL_OF_MAKE"] == 29
+    assert reasons["SERIAL_MISSING"] + reasons["MAKE_MISSING"] == 135

@@ -1,0 +1,474 @@
+"""Message bodies: every rule of DOMAIN.md section 2 for the four trace messages, handling, restricted parts."""
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocols.messages import (
+    PARTS,
+    TYPES,
+    asked_gun,
+    completeness,
+    json_schema,
+    validate_body,
+    validate_handling,
+    validate_part,
+)
+from protocols.messages.trace import TraceRequest, TraceResponse
+from protocols.problems import ProblemError
+from protocols.strict import dump_json, parse_json
+
+Json = dict[str, Any]
+
+
+def pair(code: str, raw: str = "") -> Json:
+    return {"code": code, "raw": raw}
+
+
+def mark(**changes: Any) -> Json:
+    return {
+        "mark_type": pair("SERIAL"),
+        "text_raw": "ABC 1234",
+        "location": pair("FRAME_LEFT", "left side"),
+        "status": pair("LEGIBLE"),
+        "pattern": "^ABC1234$",
+    } | changes
+
+
+def request(**changes: Any) -> Json:
+    return {
+        "request_ref": "BKA-2026-1",
+        "requester": {"name": "Bundeskriminalamt", "country": pair("DE")},
+        "legal_basis": {"ground": pair("LAW_OF_RECOVERING_STATE"), "national_provision": "WaffG section 52"},
+        "circumstances": {"recovered_on": "2026-04", "country": pair("DE"), "context": pair("SEARCH")},
+        "weapon": {
+            "type": pair("PISTOL"),
+            "make": pair("GLOCK", "Glock Ges.m.b.H."),
+            "model": "17",
+            "calibre": pair("9X19", "9 mm"),
+            "country_of_manufacture": pair("AT"),
+            "origin_class": pair("FACTORY"),
+            "components": [{"kind": pair("FRAME"), "marks": [mark()]}],
+        },
+        "intended_use": pair("CRIMINAL_INVESTIGATION"),
+        "priority": "ROUTINE",
+        "asks": ["last_legal_holder", "supply_chain"],
+        "confidentiality_guarantee": True,
+    } | changes
+
+
+def event(date: str, kind: str = "SOLD", **changes: Any) -> Json:
+    return {
+        "kind": pair(kind),
+        "date": date,
+        "from": pair("MANUFACTURER"),
+        "to": pair("DEALER"),
+        "country": pair("AT"),
+        "evidence_grade": pair("RECORD_SYSTEM"),
+        "certainty": pair("CONFIRMED"),
+    } | changes
+
+
+SOURCE: Json = {"name": "Central register", "period": {"from": "1990", "to": "2026-01"}, "coverage": pair("WHOLE")}
+
+
+def response(result: str = "TRACED_TO_DEALER", **changes: Any) -> Json:
+    return {
+        "result": pair(result),
+        "certainty": pair("CONFIRMED"),
+        "final": True,
+        "checked_sources": [SOURCE],
+    } | changes
+
+
+def refusal(**changes: Any) -> Json:
+    return {"kind": "REFUSAL", "ground": pair("ITI22_NATIONAL_SECURITY"), "statement": "The law forbids it."} | changes
+
+
+ACKNOWLEDGEMENT: Json = {
+    "state": "ACCEPTED", "handler": {"name": "ATF NTC", "country": pair("US")}, "expected_by": "2026-12-24"
+}  # fmt: skip
+HANDLING: Json = {"codes": ["PURPOSE_TRACING_ONLY"], "purpose": "TRACING"}
+VALID = {
+    "trace.request": request(),
+    "trace.acknowledgement": ACKNOWLEDGEMENT,
+    "trace.response": response(events=[event("2019")]),
+    "trace.refusal": refusal(),
+}
+
+
+def faults(validate: Callable[[], object]) -> set[tuple[str, str]]:
+    with pytest.raises(ProblemError) as caught:
+        validate()
+    assert caught.value.code == "schema.invalid"
+    assert 0 < len(caught.value.errors) <= 20
+    assert all(fault.message and fault.fix for fault in caught.value.errors)
+    return {(fault.pointer, fault.code) for fault in caught.value.errors}
+
+
+def faults_of(type_: str, body: object) -> set[tuple[str, str]]:
+    return faults(lambda: validate_body(type_, body))
+
+
+def changed(pointer: str, value: Any, body: Json | None = None) -> Json:
+    """A copy with one place changed; `...` takes the member out."""
+    whole = copy.deepcopy(request() if body is None else body)
+    place: Any = whole
+    *path, last = [int(step) if step.isdigit() else step for step in pointer.split("/")[1:]]
+    for step in path:
+        place = place[step]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return whole
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_a_whole_body_is_valid_and_frozen(type_: str) -> None:
+    body = validate_body(type_, parse_json(dump_json(VALID[type_]), bytes_max=9999))
+    assert isinstance(body, TYPES[type_])
+    with pytest.raises(ValueError, match="frozen"):
+        setattr(body, next(iter(type(body).model_fields)), None)
+
+
+def test_a_body_is_written_as_it_was_read() -> None:
+    for type_, body in VALID.items():
+        again = validate_body(type_, body).model_dump(mode="json", by_alias=True, exclude_unset=True)
+        assert again == body
+
+
+def test_an_unknown_type_is_its_own_problem() -> None:
+    with pytest.raises(ProblemError, match=r"type\.unknown"):
+        validate_body("trace.nothing", {})
+    with pytest.raises(ProblemError, match=r"type\.unknown"):
+        json_schema("trace.nothing")
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_every_required_member_is_missed_by_its_pointer(type_: str) -> None:
+    required = json_schema(type_)["required"]
+    assert faults_of(type_, {}) == {(f"/{name}", "required") for name in required}
+
+
+@pytest.mark.parametrize(
+    ("pointer", "value", "code"),
+    [
+        ("/weapon/type/code", "PISTOLE", "code"),
+        ("/weapon/type/raw", ..., "required"),
+        ("/weapon/type/raw", "x" * 501, "too_long"),
+        ("/weapon/model", None, "null"),
+        ("/weapon/model", "2021-07-24", "damaged"),
+        ("/weapon/calibre/raw", "1970-12-01", "damaged"),
+        ("/weapon/components/0/marks/0/text_raw", "3.3E+54", "damaged"),
+        ("/weapon/components/0/marks/0/pattern", "abc", "pattern"),
+        ("/weapon/components/0/marks/0/pattern", "???", "pattern"),
+        ("/weapon/components/0/marks/0/pattern", "A" * 33, "pattern"),
+        ("/weapon/components/0/marks/0/confidence", 101, "range"),
+        ("/weapon/components", [], "too_few"),
+        ("/weapon/year", "1999", "type"),
+        ("/weapon/references", [{"scheme": "XYZ", "number": "1"}], None),
+        ("/circumstances/recovered_on", "2026-02-30", "date"),
+        ("/circumstances/recovered_on", "2026-4", "format"),
+        ("/circumstances/recovered_on", "1/4/2026", "format"),
+        ("/circumstances/recovered_on", "２０２６", "format"),  # noqa: RUF001
+        ("/circumstances/country/code", "XX", "code"),
+        ("/priority", "SOON", "code"),
+        ("/priority", pair("ROUTINE"), "type"),
+        ("/asks", [], "too_few"),
+        ("/asks", ["authenticity", "authenticity"], "repeated"),
+        ("/confidentiality_guarantee", 1, "type"),
+        ("/deadline_wanted", "2026-12", "format"),
+        ("/persons", {"part": "people"}, None),
+        ("/request_ref", "", "too_short"),
+        ("/requester", [], "type"),
+    ],
+)
+def test_one_fault_in_a_request_gives_its_pointer_and_code(pointer: str, value: Any, code: str | None) -> None:
+    found = faults_of("trace.request", changed(pointer, value))
+    assert len(found) == 1
+    where, what = found.pop()
+    assert where.startswith(pointer)
+    assert code in (None, what)
+
+
+def test_a_problem_never_repeats_a_value_nor_a_strange_members_name() -> None:
+    hidden = "AB-4711-PRIVATE"
+    for pointer in (
+        "/weapon/type/code",
+        "/circumstances/recovered_on",
+        "/priority",
+        f"/{hidden}",
+        f"/weapon/{hidden}",
+        "/asks",
+        "/weapon",
+    ):
+        with pytest.raises(ProblemError) as caught:
+            validate_body("trace.request", changed(pointer, hidden))
+        assert hidden not in json.dumps(caught.value.document()) + str(caught.value)
+
+
+def test_at_most_20_findings_are_told() -> None:
+    assert len(faults_of("trace.request", request(asks=["x"] * 60))) == 20
+
+
+def test_a_strange_member_is_pointed_at_by_the_object_that_has_it() -> None:
+    found = faults_of("trace.response", response(events=[event("2019") | {"a/b~c": 1}]))
+    assert found == {("/events/0", "unknown_member")}
+
+
+@pytest.mark.parametrize(
+    "name", ["type", "make", "calibre", "origin_class", "country_of_manufacture"]
+)  # fmt: skip
+def test_unknown_lowers_completeness_and_never_makes_a_request_invalid(name: str) -> None:
+    whole, lacking = (
+        validate_body("trace.request", body) for body in (request(), changed(f"/weapon/{name}", pair("UNKNOWN")))
+    )
+    assert isinstance(whole, TraceRequest)
+    assert isinstance(lacking, TraceRequest)
+    assert completeness(whole) == 100
+    assert completeness(lacking) < 100 or name == "origin_class"
+
+
+def test_a_request_that_knows_nothing_is_valid_and_scores_15() -> None:
+    weapon = {name: pair("UNKNOWN") for name in ("type", "make", "calibre", "origin_class")}
+    obliterated = mark(status=pair("OBLITERATED"), text_raw="")
+    del obliterated["pattern"]
+    weapon["components"] = [{"kind": pair("UNKNOWN"), "marks": [obliterated]}]  # type: ignore[assignment]
+    body = validate_body(
+        "trace.request",
+        request(
+            weapon=weapon,
+            legal_basis={"ground": pair("UNKNOWN"), "national_provision": "not known"},
+            circumstances={"recovered_on": "2026", "country": pair("UNKNOWN"), "context": pair("UNKNOWN")},
+            intended_use=pair("UNKNOWN"),
+        ),
+    )
+    assert isinstance(body, TraceRequest)
+    assert completeness(body) == 15
+
+
+def test_few_known_characters_score_less_than_a_serial() -> None:
+    body = validate_body("trace.request", changed("/weapon/components/0/marks/0/pattern", "A??1"))
+    assert isinstance(body, TraceRequest)
+    assert completeness(body) == 90
+
+
+@pytest.mark.parametrize("status", ["LEGIBLE", "PARTIAL", "RESTORED", "ALTERED_RESTAMPED", "UNKNOWN"])
+def test_a_serial_with_neither_a_pattern_nor_a_reason_is_refused(status: str) -> None:
+    bare = mark(status=pair(status))
+    del bare["pattern"]
+    place = "/weapon/components/0/marks/0"
+    assert faults_of("trace.request", changed(place, bare)) == {(f"{place}/pattern", "serial.unexplained")}
+    validate_body("trace.request", changed(place, bare | {"alternatives": [{"text": "1234", "weight": 60}]}))
+
+
+@pytest.mark.parametrize("status", ["OBLITERATED", "NEVER_MARKED", "NOT_VISIBLE_WEAR", "NOT_EXAMINED", "UNREAD"])
+def test_a_reason_stands_for_a_pattern(status: str) -> None:
+    bare = mark(status=pair(status))
+    del bare["pattern"]
+    validate_body("trace.request", changed("/weapon/components/0/marks/0", bare))
+
+
+def test_a_weapon_without_any_serial_mark_is_refused() -> None:
+    body = changed("/weapon/components/0/marks", [mark(mark_type=pair("PROOF_MARK"))])
+    assert faults_of("trace.request", body) == {("/weapon/components", "serial.unexplained")}
+
+
+def test_urgent_needs_a_justification() -> None:
+    assert faults_of("trace.request", request(priority="URGENT")) == {("/justification", "required")}
+    validate_body("trace.request", request(priority="URGENT", justification="A second attack is planned."))
+
+
+def test_persons_cannot_stand_in_a_request() -> None:
+    validate_body("trace.request", request(persons={"part": "persons"}))
+    assert faults_of("trace.request", request(persons=[{"name": "x"}])) == {("/persons", "type")}
+    assert faults_of("trace.request", request(persons={"part": "persons", "name": "x"})) == {
+        ("/persons", "unknown_member")
+    }
+
+
+def test_an_acknowledgement_names_an_office_and_a_day() -> None:
+    late = {name: value for name, value in ACKNOWLEDGEMENT.items() if name != "expected_by"}
+    assert faults_of("trace.acknowledgement", late) == {("/expected_by", "required")}
+    validate_body("trace.acknowledgement", late | {"state": "WRONG_COMPETENCE"})
+    person = ACKNOWLEDGEMENT["handler"] | {"person": "x"}
+    assert faults_of("trace.acknowledgement", ACKNOWLEDGEMENT | {"handler": person}) == {("/handler", "unknown_member")}
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (response("NO_RECORD_FOUND", checked_sources=[]), ("/checked_sources", "required")),
+        (
+            response("NO_RECORD_FOUND", checked_sources=[SOURCE | {"coverage": pair("UNKNOWN")}]),
+            ("/checked_sources/0/coverage", "required"),
+        ),
+        (response("MULTIPLE_CANDIDATES"), ("/candidates", "required")),
+        (response("MULTIPLE_CANDIDATES", candidates=[{"record_ref": "1", "score": 9}]), ("/candidates", "required")),
+        (response(candidates=[{"record_ref": "1", "score": 9}] * 26), ("/candidates", "too_many")),
+        (response(candidates=[{"record_ref": "1", "score": 101}]), ("/candidates/0/score", "range")),
+        (response("TRACED_LAST_LEGAL_HOLDER"), ("/last_legal_holder", "required")),
+        (response(last_legal_holder={}), ("/last_legal_holder", "required")),
+        (
+            response(last_legal_holder={"part": "last_legal_holder", "withheld_reason": pair("CONSENT_PENDING")}),
+            ("/last_legal_holder", "required"),
+        ),
+        (response(last_legal_holder={"name": "x"}), ("/last_legal_holder", "unknown_member")),
+        (response("UNKNOWN"), ("/result/code", "code")),
+        (response(events=[event("2020-02"), event("2020-01-31")]), ("/events/1/date", "order")),
+        (response(events=[event("2019-05"), event("2019"), event("2019-04")]), ("/events/2/date", "order")),
+        (response(events=[event("2019", "GAP", licence="X1")]), ("/events/0/kind", "gap.documented")),
+        (response(corrected_identification={"why": "wrong make"}), ("/corrected_identification", "required")),
+        (
+            response(checked_sources=[SOURCE | {"period": {"from": "2020", "to": "2019-12"}}]),
+            ("/checked_sources/0/period/to", "order"),
+        ),
+        (
+            response(next_hops=[{"name": "n", "country": pair("AT"), "party": pair("DEALER")}] * 9),
+            ("/next_hops", "too_many"),
+        ),
+        (response(time_to_diversion_days=-1), ("/time_to_diversion_days", "range")),
+    ],
+)
+def test_a_response_must_carry_what_its_result_says(body: Json, found: tuple[str, str]) -> None:
+    assert faults_of("trace.response", body) == {found}
+
+
+def test_a_rich_response_is_valid() -> None:
+    events = [
+        event("2019", "MANUFACTURED"),
+        event("2019-03"),
+        event("2019-03-05"),
+        event("2020", "GAP"),
+        event("2026-04"),
+    ]
+    candidates = [{"record_ref": str(n), "score": n, "make": pair("GLOCK"), "serial": "AB?1"} for n in range(25)]
+    body = validate_body(
+        "trace.response",
+        response(
+            "MULTIPLE_CANDIDATES",
+            events=events,
+            candidates=candidates,
+            last_legal_holder={"withheld_reason": pair("ITI22_CONFIDENTIALITY_LAW")},
+            corrected_identification={"why": "the mark is a proof mark", "make": pair("GLOCK")},
+        ),
+    )
+    assert isinstance(body, TraceResponse)
+    assert len(body.events) == 5
+
+
+def test_a_delay_and_only_a_delay_has_a_day_of_review() -> None:
+    assert faults_of("trace.refusal", refusal(kind="DELAY")) == {("/review_on", "required")}
+    assert faults_of("trace.refusal", refusal(review_on="2027-01-01")) == {("/review_on", "required")}
+    validate_body("trace.refusal", refusal(kind="DELAY", review_on="2027-01-01"))
+
+
+@pytest.mark.parametrize("ground", ["UNKNOWN", "NO_TIME"])
+def test_a_refusal_needs_a_ground_of_the_list(ground: str) -> None:
+    assert faults_of("trace.refusal", refusal(ground=pair(ground))) == {("/ground/code", "code")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"codes": ["TOP_SECRET"]}, ("/codes/0", "code")),
+        ({"purpose": "STATISTICS"}, ("/purpose", "contradiction")),
+        ({"codes": ["NAMED_RECIPIENTS_ONLY"]}, ("/named_recipients", "required")),
+        ({"onward": "named"}, ("/named_recipients", "required")),
+        ({"codes": ["DELETE_AFTER"]}, ("/delete_after", "required")),
+        ({"delete_after": "2030-01-01"}, ("/delete_after", "required")),
+        ({"codes": ["NO_USE_AS_EVIDENCE_WITHOUT_CONSENT"], "evidence_use": "yes"}, ("/evidence_use", "contradiction")),
+        ({"named_recipients": ["Not A Member"]}, ("/named_recipients/0", "format")),
+        ({"colour": "red"}, ("", "unknown_member")),
+    ],
+)
+def test_handling_must_agree_with_itself(changes: Json, found: tuple[str, str]) -> None:
+    assert faults(lambda: validate_handling(HANDLING | changes)) == {found}
+
+
+def test_handling_that_is_silent_means_the_narrowest() -> None:
+    handling = validate_handling(HANDLING)
+    assert (handling.evidence_use, handling.onward, handling.named_recipients) == ("ask", "none", ())
+
+
+def test_restricted_parts_have_their_own_models() -> None:
+    persons = {"persons": [{"role": pair("SUSPECT"), "name": "N", "born": "1980"}]}
+    assert validate_part("persons", persons) == PARTS["persons"].model_validate(persons)
+    validate_part("last_legal_holder", {"party": pair("PRIVATE_PERSON"), "name": "N", "country": pair("AT")})
+    assert faults(lambda: validate_part("persons", {"persons": []})) == {("/persons", "too_few")}
+    with pytest.raises(ProblemError, match=r"schema\.invalid"):
+        validate_part("strangers", {})
+
+
+def test_a_whole_serial_is_asked_as_a_key_and_several_as_alternatives() -> None:
+    body = validate_body("trace.request", request())
+    assert isinstance(body, TraceRequest)
+    asked = asked_gun(body.weapon)
+    assert (asked.serial_k1, asked.pattern, asked.make, asked.calibre) == ("ABC1234", "", "GLOCK", "9X19")
+    partial = validate_body("trace.request", changed("/weapon/components/0/marks/0/status", pair("PARTIAL")))
+    assert isinstance(partial, TraceRequest)
+    assert asked_gun(partial.weapon).pattern == "^ABC1234$"
+    two = validate_body("trace.request", changed("/weapon/components/0/marks", [mark(), mark(pattern="XYZ9876")]))
+    assert isinstance(two, TraceRequest)
+    assert asked_gun(two.weapon).alternatives == ("ABC1234", "XYZ9876")
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_the_schema_names_the_codes_and_knows_no_null(type_: str) -> None:
+    text = json.dumps(json_schema(type_))
+    assert '"null"' not in text
+    assert json_schema(type_)["additionalProperties"] is False
+    assert "CONFIRMED" in text or type_ != "trace.response"
+
+
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=8)
+    | st.sampled_from(["SERIAL", "UNKNOWN", "2019-13", "GAP"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.text(max_size=5) | st.sampled_from(["code", "raw", "weapon", "events", "kind"]), inner, max_size=4
+        )
+    ),
+    max_leaves=12,
+)
+_PLACES = (
+    [f"/{name}" for name in request()]
+    + [f"/weapon/{name}" for name in request()["weapon"]]
+    + ["/weapon/components/0/marks/0/status"]
+)
+
+
+@given(st.sampled_from(sorted(TYPES)), _JSON)
+def test_any_value_gives_a_body_or_a_problem(type_: str, value: object) -> None:
+    validators: tuple[Callable[[], object], ...] = (
+        lambda: validate_body(type_, value),
+        lambda: validate_handling(value),
+        lambda: validate_part("persons", value),
+    )
+    for validate in validators:
+        try:
+            validate()
+        except ProblemError as problem:
+            assert problem.code == "schema.invalid"  # noqa: PT017  anything else than this family is the failure
+
+
+@given(st.sampled_from(_PLACES), _JSON)
+def test_any_value_anywhere_in_a_request_gives_a_body_or_a_problem(pointer: str, value: object) -> None:
+    try:
+        body = validate_body("trace.request", changed(pointer, value))
+    except ProblemError as problem:
+        assert problem.code == "schema.invalid"  # noqa: PT017
+        return
+    assert isinstance(body, TraceRequest)
+    assert 0 <= completeness(body) <= 100
+    asked_gun(body.weapon)
