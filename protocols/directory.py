@@ -142,12 +142,12 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """A ledger of the directory with its owner; `abandoned` is its last good checkpoint, if the network gave it up."""
+    """A ledger of the directory with its owner; `last` is its final (or, where abandoned, last good) checkpoint."""
 
     member: str
     keys: LedgerKeys
     state: Literal["open", "closed", "abandoned"]
-    abandoned: Position | None = None
+    last: Position | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +260,7 @@ def build_directory(
             pair = LedgerKeys.parse(ledger.origin, (ledger.vkeys[0], ledger.vkeys[1]))
             gone = given_up.get(ledger.origin)
             ledgers[ledger.origin] = Ledger(
-                member=name, keys=pair, state="abandoned" if gone else ledger.state, abandoned=gone
+                member=name, keys=pair, state="abandoned" if gone else ledger.state, last=gone or ledger.final
             )
     return Directory(
         ref=ref,

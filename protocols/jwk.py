@@ -36,7 +36,10 @@ class PublicKey:
         if isinstance(jwk, dict):
             alg = jwk.get("crv") if jwk.get("kty") == "OKP" else jwk.get("alg")
             if isinstance(alg, str) and alg in PUBLIC_BYTES:
-                key = cls(alg, unb64u(jwk.get("x" if alg == "Ed25519" else "pub"), length=PUBLIC_BYTES[alg]))
+                try:
+                    key = cls(alg, unb64u(jwk.get("x" if alg == "Ed25519" else "pub"), length=PUBLIC_BYTES[alg]))
+                except ProblemError:
+                    raise ProblemError("dir.key_invalid", f"not the bytes of an {alg} key") from None
                 if key.jwk == jwk:
                     return key
         raise ProblemError("dir.key_invalid", "not a public key of a suite in use")

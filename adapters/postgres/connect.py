@@ -6,7 +6,9 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
-from protocols.ports.store import Unavailable
+from protocols.ports.store import (
+    Unavailable,
+)
 
 CONNECTIONS_MAX = 10
 ACQUIRE_S = 5.0

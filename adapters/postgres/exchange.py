@@ -10,8 +10,18 @@ from adapters.postgres.ledger import read_arrivals
 from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.merkle import EMPTY_ROOT
 from protocols.limits import UNLINKED_MAX
-from protocols.ports.store import Arrived, Claimed, Held, InboxRow, RefusalRow, ReviewRow
+from protocols.ports.rows import (
+    Arrived,
+    Claimed,
+    Held,
+    InboxRow,
+    ProofRow,
+    RefusalRow,
+    ReviewRow,
+    SealedRow,
+)
 
+_PROOF = ", ".join(f'"{field.name}"' for field in fields(ProofRow))
 _CLAIMED = [field.name for field in fields(Claimed)]
 _CLAIM = """
 WITH due AS (
@@ -51,6 +61,11 @@ class PostgresExchange:
         rows = await self._pool.fetch(_CLAIM, recipient, now, lease, count, bytes_max)
         return [Claimed(**{name: row[name] for name in _CLAIMED}) for row in rows]
 
+    async def sealed(self, ids: Sequence[UUID]) -> list[SealedRow]:
+        """What these messages were sealed as before."""
+        rows = await self._pool.fetch('SELECT id, digest, origin, "index" FROM sealed WHERE id = ANY($1)', list(ids))
+        return [SealedRow(**row) for row in rows]
+
     async def postpone(self, due: Mapping[UUID, datetime]) -> None:
         """Gives claimed messages back, one attempt more."""
         await self._pool.execute(
@@ -88,6 +103,14 @@ class PostgresExchange:
             "ON CONFLICT DO NOTHING",
             *(row.sender, row.id, row.thread, row.reason, row.candidates, row.at),
         )
+
+    async def proven(self, places: Sequence[tuple[str, int]]) -> list[ProofRow]:
+        """Proofs kept of foreign entries at these (origin, index)."""
+        rows = await self._pool.fetch(
+            f"SELECT {_PROOF} FROM peer_proof WHERE (origin, index) IN (SELECT * FROM unnest($1::text[], $2::bigint[]))",
+            *([origin for origin, _ in places], [index for _, index in places]),
+        )
+        return [ProofRow(**row) for row in rows]
 
     async def held(self, origin: str) -> Held:
         """The newest linked size, the unlinked ones, and the root of each (0 included)."""

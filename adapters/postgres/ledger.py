@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import astuple, fields
+from dataclasses import fields
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -11,20 +11,23 @@ import asyncpg
 from adapters.postgres.connect import GONE, Connection, Pool, connect
 from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.tiles import TileId
-from protocols.ports.store import (
+from protocols.ports.rows import (
     ContentRow,
-    DataError,
     EventRow,
-    Head,
     IdempotencyRow,
     InboxRow,
     Leg,
     OutboxRow,
-    OutcomeUnknown,
     ProofRow,
     RefusalRow,
     ReviewRow,
     Row,
+    SealedRow,
+)
+from protocols.ports.store import (
+    DataError,
+    Head,
+    OutcomeUnknown,
     Standing,
     Unavailable,
     Wanted,
@@ -36,6 +39,7 @@ _T = TypeVar("_T", IdempotencyRow, InboxRow, RefusalRow, Leg)
 _TABLES: dict[type[Any], str] = {
     Leg: "leg",
     OutboxRow: "outbox",
+    SealedRow: "sealed",
     InboxRow: "inbox",
     RefusalRow: "refusal",
     ContentRow: "content",
@@ -160,6 +164,14 @@ class PostgresBatch:
                 "FROM unnest($1::uuid[], $2::text[]) AS w(i, s) WHERE id = i",
                 *([id_ for id_, _ in writes.settled], [state for _, state in writes.settled]),
             )
+        if writes.resealed:
+            await self._db.executemany(
+                'UPDATE outbox SET origin = $2, "index" = $3, digest = $4, seal_kid = $5, envelope = $6 WHERE id = $1',
+                [
+                    (each.id, each.origin, each.index, each.digest, each.seal_kid, each.envelope)
+                    for each in writes.resealed
+                ],
+            )
         if writes.dispatched:
             keys = [sender for sender, _ in writes.dispatched], [id_ for _, id_ in writes.dispatched]
             for change in ("inbox SET dispatched", "review SET closed"):
@@ -168,7 +180,9 @@ class PostgresBatch:
                     *keys,
                 )
         if writes.legs:
-            await self._db.execute(_LEG_UPSERT, *map(list, zip(*map(astuple, writes.legs.values()), strict=True)))
+            await self._db.execute(
+                _LEG_UPSERT, *([getattr(leg, name) for leg in writes.legs.values()] for name in _COLUMNS[Leg])
+            )
 
 
 async def select_keys(

@@ -118,12 +118,23 @@ class Outbox(SQLModel, table=True):
     digest: bytes = _bytes()
     content_c: bytes = _bytes()
     kid: str = _text()
+    seal_kid: str = _text()
     actor: str = _text()
     envelope: bytes | None = _bytes(nullable=True)
     due: datetime = _at()
     state: str = _text()
     attempts: int = Field(sa_column_kwargs={"server_default": text("0")})
     leased: datetime | None = _at(nullable=True)
+
+
+class Sealed(SQLModel, table=True):
+    """What a message of ours was sealed as before: a receipt for these bytes is good too."""
+
+    __tablename__ = "sealed"
+    id: UUID = Field(primary_key=True)
+    digest: bytes = _bytes(key=True)
+    origin: str = _text()
+    index: int = _big()
 
 
 class Inbox(SQLModel, table=True):
@@ -181,6 +192,7 @@ class PeerProof(SQLModel, table=True):
     """Peers' proofs that we verified, of parcels and of receipts; path hashes are concatenated."""
 
     __tablename__ = "peer_proof"
+    __table_args__ = (Index("ix_peer_proof_origin_index", "origin", "index"),)
     peer: str = _text(key=True)
     id: UUID = Field(primary_key=True)
     digest: bytes = _bytes(key=True)

@@ -9,16 +9,18 @@ from uuid import UUID
 from asyncpg import UniqueViolationError
 
 from adapters.postgres.connect import Pool
-from protocols.ports.store import (
+from protocols.ports.rows import (
     Arrived,
     ContentRow,
-    DataError,
     Event,
     EventRow,
     Leg,
     ProofRow,
     ReviewRow,
     StoredMessage,
+)
+from protocols.ports.store import (
+    DataError,
 )
 
 _LEG, _CONTENT, _PROOF, _REVIEW, _EVENT = (
@@ -77,14 +79,14 @@ class PostgresThreads:
         )
         return [Event(seq=row["seq"], row=EventRow(**{name: row[name] for name in _EVENT_NAMES})) for row in rows]
 
-    async def passed(self, seq: int, count: int) -> list[Arrived]:
-        """Undispatched arrivals whose event the feed has passed, but for those that wait for a person."""
+    async def passed(self, seq: int, count: int, but: Sequence[str]) -> list[Arrived]:
+        """Undispatched arrivals whose event the feed has passed, but for some types and what waits for a person."""
         rows = await self._pool.fetch(
             "SELECT i.sender, i.id, i.thread, i.type, i.content_c FROM inbox i "
             "JOIN event e ON e.message = i.id AND e.counterpart = i.sender AND e.kind = 'received' AND e.seq <= $1 "
             "WHERE NOT i.dispatched AND NOT EXISTS (SELECT FROM review r WHERE r.sender = i.sender AND r.id = i.id) "
-            "LIMIT $2",
-            *(seq, count),
+            "AND NOT i.type = ANY($3) LIMIT $2",
+            *(seq, count, list(but)),
         )
         return [Arrived(**row) for row in rows]
 

@@ -18,7 +18,12 @@ from protocols.ledger.entry import uuid7
 from protocols.limits import REQUEST_BYTES_MAX
 from protocols.ports.access import Access, Caller, Client
 from protocols.ports.directory import DirectorySource
-from protocols.ports.store import Arrived, ClientStore
+from protocols.ports.rows import (
+    Arrived,
+)
+from protocols.ports.store import (
+    ClientStore,
+)
 from protocols.ports.world import Clock
 from protocols.problems import Fault, ProblemError
 from protocols.strict import b64u, dump_json, parse_json, parse_object, parse_time, unb64u

@@ -77,6 +77,8 @@ class Exchange:
             raise ProblemError("httpsig.key", "no such request key in our directory")
         if not self._verifier.verify("Ed25519", key.key.public, signed.base, signed.signature):
             raise ProblemError("httpsig.signature", "the request signature does not hold")
+        if not directory.active(key.member):
+            raise ProblemError("peer.suspended", "the member is not active in the directory")
         return key.member, digest
 
     async def post_messages(self, request: web.Request) -> web.Response:
@@ -100,6 +102,7 @@ class Exchange:
 
     async def get_directory(self, request: web.Request) -> web.Response:
         """A TUF file that we hold."""
+        self._caller(request, body=False)
         data = self._directory.file(request.match_info["name"])
         if data is None:
             raise ProblemError("http.not_found", "no such directory file is held")

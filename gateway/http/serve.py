@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
-from aiohttp import http_exceptions, web, web_server
+from aiohttp import HttpVersion10, HttpVersion11, http_exceptions, web, web_server
 from aiohttp.web_protocol import RequestHandler
 
 from protocols.limits import BODY_DEADLINE_S, BODY_GRACE_S, BODY_RATE_MIN, HEADER_DEADLINE_S, HEADERS_MAX
@@ -16,7 +16,18 @@ _log = structlog.get_logger()
 Middleware = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 RETRY_AFTER_S = 5
+METHODS = ("GET", "POST")
 _STATUS = {404: "http.not_found", 405: "http.method", 413: "http.too_large", 415: "http.media_type"}
+_CLOSING = frozenset(["http.framing", "http.too_large", "http.body_timeout", "http.version", "peer.suspended"])
+_SAID = {  # the parser tells these apart in words only: tests/http guards every one
+    "Too many headers": "http.header_count",
+    "Pause on PRI": "http.version",
+    "header value char": "http.header",
+    "after header value": "http.header",
+    "header token": "http.header",
+    "header field char": "http.header",
+    "'Host' header": "http.header",
+}
 
 
 def problem_response(problem: ProblemError) -> web.Response:
@@ -29,7 +40,7 @@ def problem_response(problem: ProblemError) -> web.Response:
         content_type="application/problem+json",
         dumps=lambda value: json.dumps(value, ensure_ascii=False),
     )
-    if problem.kind.status in (408, 413):
+    if problem.code in _CLOSING:
         response.force_close()
     return response
 
@@ -37,7 +48,12 @@ def problem_response(problem: ProblemError) -> web.Response:
 class DeadlineHandler(RequestHandler):
     """aiohttp's connection with a deadline for headers, and parse errors as problems."""
 
-    _deadline: asyncio.TimerHandle | None = None
+    def __init__(
+        self, manager: web_server.Server, *, header_deadline_s: float = HEADER_DEADLINE_S, **options: Any
+    ) -> None:
+        super().__init__(manager, **options)
+        self._header_deadline_s = header_deadline_s
+        self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Headers of the first request must come within the deadline."""
@@ -47,9 +63,10 @@ class DeadlineHandler(RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Arms the deadline with a request's first bytes, disarms it when its headers are whole."""
         super().data_received(data)
-        if self._messages or self._current_request is not None:
+        idle = self._waiter is not None and not self._waiter.done()  # not the rest of a body, nor what lingers of one
+        if self._messages:
             self._disarm()
-        elif self._deadline is None:
+        elif idle and self._deadline is None:
             self._arm()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -58,7 +75,7 @@ class DeadlineHandler(RequestHandler):
         super().connection_lost(exc)
 
     def _arm(self) -> None:
-        self._deadline = self._loop.call_later(HEADER_DEADLINE_S, self._late)
+        self._deadline = self._loop.call_later(self._header_deadline_s, self._late)
 
     def _disarm(self) -> None:
         if self._deadline is not None:
@@ -78,18 +95,24 @@ class DeadlineHandler(RequestHandler):
     ) -> web.StreamResponse:
         """What the parser refuses, before any middleware, as a problem; the connection closes."""
         del request, message
-        code = "internal"
-        if status == 400:
-            code = "http.header" if isinstance(exc, http_exceptions.InvalidHeader) else "http.framing"
-            if isinstance(exc, http_exceptions.LineTooLong):
-                code = "http.header_too_large"
-            elif isinstance(exc, http_exceptions.BadStatusLine):
-                code = "http.version"
-        else:
+        if status != 400:
             _log.error("request_failed", error=type(exc).__name__)
-        response = problem_response(ProblemError(code))
+        response = problem_response(ProblemError(_parse_code(exc) if status == 400 else "internal"))
         response.force_close()
         return response
+
+
+def _parse_code(error: BaseException | None) -> str:
+    if isinstance(error, http_exceptions.LineTooLong):
+        return "http.header_too_large"
+    if isinstance(error, http_exceptions.InvalidHeader):
+        return "http.header"
+    if isinstance(error, http_exceptions.BadHttpMethod):
+        return "http.method"
+    if isinstance(error, http_exceptions.BadStatusLine):
+        return "http.version"
+    said = str(getattr(error, "message", "")).partition("\n")[0]  # below stand the sender's own bytes
+    return next((code for words, code in _SAID.items() if words in said), "http.framing")
 
 
 web_server.RequestHandler = DeadlineHandler  # type: ignore[attr-defined]  # aiohttp offers no other way in
@@ -104,9 +127,10 @@ async def problems(request: web.Request, handler: Endpoint) -> web.StreamRespons
     except ProblemError as problem:
         return problem_response(problem)
     except web.HTTPException as error:
-        response = problem_response(ProblemError(_STATUS.get(error.status, "internal")))
-        if "Allow" in error.headers:
-            response.headers["Allow"] = error.headers["Allow"]
+        code = _STATUS.get(error.status, "internal") if request.method in METHODS else "http.method"
+        response = problem_response(ProblemError(code))
+        if code == "http.method":
+            response.headers["Allow"] = error.headers.get("Allow", ", ".join(METHODS))
         return response
     except Exception:  # the last line of defence: a problem outside, the trace in our own log
         _log.exception("request_failed", route=str(request.match_info.route.resource))
@@ -127,7 +151,12 @@ def unless_halted(halted: Callable[[], ProblemError | None], *, but: str) -> Mid
 
 
 def check_framing(request: web.Request) -> None:
-    """`http.*` for what no client of ours sends: encodings, upgrades, too many headers."""
+    """`http.*` for what no client of ours sends: old versions, encodings, upgrades, too many headers."""
+    if request.version not in (HttpVersion10, HttpVersion11) or "Host" not in request.headers:
+        raise ProblemError("http.version", "send HTTP/1.1 with a Host")
+    transfer = [value.lower() for value in request.headers.getall("Transfer-Encoding", [])]
+    if transfer and (transfer != ["chunked"] or request.version != HttpVersion11):
+        raise ProblemError("http.framing", "the one transfer coding is chunked, in HTTP/1.1")
     if "Content-Encoding" in request.headers:
         raise ProblemError("http.content_encoding", "send the body as it is")
     if "Upgrade" in request.headers:
@@ -136,22 +165,25 @@ def check_framing(request: web.Request) -> None:
         raise ProblemError("http.header_count", f"more than {HEADERS_MAX} headers")
 
 
-async def refuse_expect(request: web.Request) -> None:
-    """`Expect: 100-continue` is answered only after the checks on the headers; aiohttp would answer it first."""
-    check_framing(request)
+async def leave_expect(request: web.Request) -> None:
+    """Leaves `Expect: 100-continue` to `read_body`: aiohttp would answer it before any check on the headers."""
+    del request
 
 
-async def read_body(request: web.Request, *, bytes_max: int, media_type: str) -> bytes:
-    """The body, bounded in size and time; `http.media_type`, `http.too_large`, `http.body_timeout` else."""
+async def read_body(request: web.Request, *, bytes_max: int, media_type: str, grace_s: float = BODY_GRACE_S) -> bytes:
+    """The body, bounded in size and time; `http.media_type`, `http.too_large`, `http.body_timeout`, `http.framing` else."""
     if request.content_type != media_type:
         raise ProblemError("http.media_type", f"send {media_type}")
     if (request.content_length or 0) > bytes_max:
         raise ProblemError("http.too_large", f"more than {bytes_max} bytes")
+    if request.headers.get("Expect", "").lower() == "100-continue" and request.version == HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # as aiohttp's own answer does: the response has not begun
     loop = asyncio.get_running_loop()
     started, chunks, size = loop.time(), [], 0
     try:
         while not request.content.at_eof():
-            deadline = started + min(BODY_DEADLINE_S, BODY_GRACE_S + size / BODY_RATE_MIN)
+            deadline = started + min(BODY_DEADLINE_S, grace_s + size / BODY_RATE_MIN)
             async with asyncio.timeout_at(deadline):
                 chunk = await request.content.readany()
             size += len(chunk)
@@ -160,6 +192,8 @@ async def read_body(request: web.Request, *, bytes_max: int, media_type: str) ->
             chunks.append(chunk)
     except TimeoutError:
         raise ProblemError("http.body_timeout", "the body came too slowly") from None
+    except (ConnectionError, web.RequestPayloadError):
+        raise ProblemError("http.framing", "the body does not end as announced") from None
     return b"".join(chunks)
 
 
@@ -176,5 +210,5 @@ def application(routes: Sequence[web.RouteDef], *middlewares: Any) -> web.Applic
     """An application over routes, with `problems` outermost."""
     app = web.Application(middlewares=[problems, *middlewares])
     for route in routes:
-        app.router.add_route(route.method, route.path, route.handler, expect_handler=refuse_expect)
+        app.router.add_route(route.method, route.path, route.handler, expect_handler=leave_expect)
     return app

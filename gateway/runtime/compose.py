@@ -41,7 +41,11 @@ from keys.tokens import TokenAccess
 from keys.vault import EpochVault
 from protocols.limits import DIRECTORY_GRACE_S
 from protocols.ports.directory import DirectorySource
-from protocols.ports.store import ExchangeStore, LedgerStore, ThreadStore
+from protocols.ports.store import (
+    ExchangeStore,
+    LedgerStore,
+    ThreadStore,
+)
 from protocols.ports.transport import Transport
 
 
@@ -118,10 +122,14 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     )  # fmt: skip
     deliver = Deliver(
         member=member, directory=ports.directory, committer=committer, store=ports.exchange, linking=linking,
-        prove=prove, transport=ports.transport, sealer=sealer, clock=clock, ids=ids,
+        prove=prove, transport=ports.transport, threads=ports.threads, vault=vault, submit=submit, sealer=sealer, clock=clock, ids=ids,
         retry_first_s=settings.retry_first_s,
     )  # fmt: skip
-    read = Read(store=ports.threads, vault=vault, committer=committer, submit=submit)
+    opener = keys.opener()
+    read = Read(
+        store=ports.threads, vault=vault, opener=opener, sealer=sealer, committer=committer, submit=submit,
+        clock=clock, answered=["trace.request"] if settings.registry else [],
+    )  # fmt: skip
     answer = None
     if settings.registry:
         office = {"name": settings.name, "country": {"code": settings.country, "raw": settings.country}}

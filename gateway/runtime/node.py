@@ -17,7 +17,9 @@ from keys.keystore import KeyStore
 from keys.secret import Secret
 from protocols.directory import Directory
 from protocols.ledger.entry import NONCE_BYTES, Entry
-from protocols.ports.store import Unavailable
+from protocols.ports.store import (
+    Unavailable,
+)
 from protocols.problems import ProblemError
 
 _log = structlog.get_logger()

@@ -19,7 +19,13 @@ from protocols.messages import asked_gun, validate_body
 from protocols.messages.trace import TraceRequest
 from protocols.ports.access import Caller
 from protocols.ports.registry import Record, Registry
-from protocols.ports.store import Arrived, ExchangeStore, ReviewRow
+from protocols.ports.rows import (
+    Arrived,
+    ReviewRow,
+)
+from protocols.ports.store import (
+    ExchangeStore,
+)
 from protocols.ports.world import Clock
 from protocols.problems import ProblemError
 from protocols.strict import dump_json, format_time

@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from protocols.ledger.entry import Entry
-from protocols.ports.store import (
+from protocols.ports.rows import (
     ContentRow,
     EventRow,
     IdempotencyRow,
@@ -15,7 +15,11 @@ from protocols.ports.store import (
     OutboxRow,
     ProofRow,
     RefusalRow,
+    Resealing,
     Row,
+    SealedRow,
+)
+from protocols.ports.store import (
     Standing,
     Wanted,
 )
@@ -38,6 +42,7 @@ class Stage:
     entries: list[bytes] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     settled: list[tuple[UUID, Delivery]] = field(default_factory=list)
+    resealed: list[Resealing] = field(default_factory=list)
     dispatched: list[tuple[str, UUID]] = field(default_factory=list)
     legs: dict[tuple[UUID, str], Leg] = field(default_factory=dict)
     pairs: dict[str, int] = field(default_factory=dict)
@@ -88,6 +93,7 @@ class Plan:
         self.entries: list[bytes] = []
         self.rows: list[Row] = []
         self.settled: list[tuple[UUID, Delivery]] = []
+        self.resealed: list[Resealing] = []
         self.dispatched: list[tuple[str, UUID]] = []
         self.legs: dict[tuple[UUID, str], Leg] = {}
         self.pairs: dict[str, int] = {}
@@ -98,6 +104,7 @@ class Plan:
         self.size += len(stage.entries)
         self.rows += stage.rows
         self.settled += stage.settled
+        self.resealed += stage.resealed
         self.dispatched += stage.dispatched
         self.legs |= stage.legs
         self.pairs |= stage.pairs
@@ -177,6 +184,28 @@ class Submitted:
         stage.rows.append(replace(out, pair_seq=seq, index=index, origin=stage.plan.origin))
         stage.rows += self.content
         stage.event("sent", out.created, out.thread, out.recipient, out.id)
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resealed:
+    """The same JWS sealed to the recipient's newer key: one more `sent`, same id, content and number."""
+
+    entry: Entry
+    outbox: Resealing
+    before: SealedRow
+
+    def wants(self, wanted: Wanted) -> None:
+        """The message."""
+        wanted.outbox.add(self.outbox.id)
+
+    def apply(self, stage: Stage) -> Lost | None:
+        """Only while the message is queued."""
+        if stage.plan.standing.outbox.get(self.outbox.id) != "queued":
+            return Lost(row=None)
+        index = stage.log(self.entry)
+        stage.resealed.append(replace(self.outbox, origin=stage.plan.origin, index=index))
+        stage.rows.append(self.before)
         return None
 
 
@@ -324,7 +353,7 @@ class Answered:
         return None if by_person else lost
 
 
-Change = Noted | Submitted | Received | Refused | Settled | Dispatched | Answered
+Change = Noted | Submitted | Resealed | Received | Refused | Settled | Dispatched | Answered
 
 
 def standing_answer(before: IdempotencyRow, digest: bytes) -> Lost:

@@ -23,7 +23,16 @@ from protocols.ledger.proof import Place
 from protocols.ledger.tiles import Edge, TileId, TileReader, TilesWanted, edge_tiles
 from protocols.limits import BATCH_BYTES_MAX, BATCH_CHANGES_MAX, QUEUE_CHANGES_MAX
 from protocols.ports.crypto import Guard, GuardMark, NoteSigner, Verifier
-from protocols.ports.store import Batch, DataError, Head, LedgerStore, OutcomeUnknown, Unavailable, Wanted, Writes
+from protocols.ports.store import (
+    Batch,
+    DataError,
+    Head,
+    LedgerStore,
+    OutcomeUnknown,
+    Unavailable,
+    Wanted,
+    Writes,
+)
 from protocols.ports.world import Clock, Ids
 from protocols.problems import ProblemError
 
@@ -231,6 +240,7 @@ class Committer:
             checkpoint=checkpoint,
             rows=plan.rows,
             settled=plan.settled,
+            resealed=plan.resealed,
             dispatched=plan.dispatched,
             legs=plan.legs,
             pairs=plan.pairs,

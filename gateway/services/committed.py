@@ -5,7 +5,10 @@ from hashlib import sha256
 from protocols.directory import Directory
 from protocols.ledger.merkle import HASH_BYTES
 from protocols.ledger.tiles import ENTRIES, WIDTH, encode_bundle, parse_tile_path, tile_width
-from protocols.ports.store import ExchangeStore, LedgerStore
+from protocols.ports.store import (
+    ExchangeStore,
+    LedgerStore,
+)
 from protocols.problems import ProblemError
 
 

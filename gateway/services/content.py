@@ -5,26 +5,31 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from protocols.exchange.message import Message, parse_jws, parse_message
+from protocols.exchange.envelope import open_part
+from protocols.exchange.message import Message, Part, parse_jws, parse_message, parse_part
 from protocols.ledger.entry import content_commitment
-from protocols.limits import PART_BYTES_MAX
-from protocols.ports.crypto import ContentKey, Vault
-from protocols.ports.store import ContentRow
+from protocols.ports.crypto import ContentKey, Opener, Vault
+from protocols.ports.rows import (
+    ContentRow,
+)
 from protocols.problems import ProblemError
-from protocols.strict import parse_object
+
+_PART_KEY_BYTES = 32
 
 
 def _scope(sender: str, id_: UUID, part: str) -> str:
     return f"{sender}/{id_}/{part}"
 
 
-def at_rest(vault: Vault, message: Message, jws: bytes, parts: Mapping[str, bytes]) -> tuple[ContentRow, ...]:
-    """Rows for the JWS (part '') and each part's JSON, so that a part can be erased alone."""
+def at_rest(vault: Vault, message: Message, jws: bytes, parts: Sequence[Part]) -> tuple[ContentRow, ...]:
+    """Rows for the JWS (part '') and each part (its key, then its ciphertext), so that a part can be erased alone.
+
+    A part stays as it was sealed: the same JWS can be sealed again, and shown to an arbiter with or without it.
+    """
     rows = []
-    for part, plain in {"": jws, **parts}.items():
+    for part, plain in {"": jws, **{part.ref.name: part.key + part.sealed for part in parts}}.items():
         scope = _scope(message.sender, message.id, part)
         key = vault.new_key(scope)
-        sealed = vault.seal(key, scope, part, plain)
         rows.append(
             ContentRow(
                 sender=message.sender,
@@ -33,7 +38,7 @@ def at_rest(vault: Vault, message: Message, jws: bytes, parts: Mapping[str, byte
                 thread=message.thread,
                 generation=key.generation,
                 wrapped=key.wrapped,
-                sealed=sealed,
+                sealed=vault.seal(key, scope, part, plain),
             )
         )
     return tuple(rows)
@@ -41,24 +46,31 @@ def at_rest(vault: Vault, message: Message, jws: bytes, parts: Mapping[str, byte
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """An opened message with its restricted parts."""
+    """A message out of the store with its restricted parts as they were sealed; `commitment` is its content_c."""
 
     message: Message
     jws: bytes
-    parts: Mapping[str, dict[str, Any]]
+    parts: tuple[Part, ...]
     commitment: bytes
+
+    def read_parts(self, opener: Opener) -> Mapping[str, dict[str, Any]]:
+        """The parts' values by name."""
+        return {part.ref.name: parse_part(open_part(part, opener)) for part in self.parts}
 
 
 def open_content(vault: Vault, rows: Sequence[ContentRow]) -> Content:
-    """The content of one message; `content.erased` where its key is gone."""
+    """The content of one message, without parts that were erased; `content.erased` where its own key is gone."""
     plain = {}
     for row in rows:
         key = ContentKey(generation=row.generation, wrapped=row.wrapped)
         plain[row.part] = vault.open(key, _scope(row.sender, row.id, row.part), row.part, row.sealed)
     if "" not in plain:
         raise ProblemError("content.erased", "the content of this message is gone")
-    jws = plain.pop("")
-    payload = parse_jws(jws).payload
+    payload = parse_jws(plain[""]).payload
     message = parse_message(payload)
-    parts = {name: parse_object(data, bytes_max=PART_BYTES_MAX) for name, data in plain.items()}
-    return Content(message=message, jws=jws, parts=parts, commitment=content_commitment(message.salt, payload))
+    parts = tuple(
+        Part(ref=ref, key=plain[ref.name][:_PART_KEY_BYTES], sealed=plain[ref.name][_PART_KEY_BYTES:])
+        for ref in message.parts
+        if ref.name in plain
+    )
+    return Content(message=message, jws=plain[""], parts=parts, commitment=content_commitment(message.salt, payload))

@@ -9,20 +9,27 @@ import structlog
 
 from gateway.services.changes import Settled
 from gateway.services.commit import Committer
+from gateway.services.content import open_content
 from gateway.services.judge import proof_row
 from gateway.services.link import Key, Linking
 from gateway.services.prove import Prove
-from gateway.services.submit import current
+from gateway.services.submit import Submit, current
 from protocols.directory import Directory
-from protocols.exchange.lines import Answer, Hello, Parcel, Post, Receipt, encode_post, parse_post
+from protocols.exchange.lines import Answer, Hello, Parcel, Post, ProblemLine, Receipt, encode_post, parse_post
 from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.entry import NONCE_BYTES, RECEIPT_KINDS, Entry, PeerRef, parse_entry
 from protocols.ledger.merkle import leaf_hash
 from protocols.ledger.proof import Place
 from protocols.limits import DIRECTORY_GRACE_S, PARCELS_MAX, POST_BYTES_MAX
-from protocols.ports.crypto import Sealer
+from protocols.ports.crypto import Sealer, Vault
 from protocols.ports.directory import DirectorySource
-from protocols.ports.store import Claimed, ExchangeStore
+from protocols.ports.rows import (
+    Claimed,
+)
+from protocols.ports.store import (
+    ExchangeStore,
+    ThreadStore,
+)
 from protocols.ports.transport import Transport
 from protocols.ports.world import Clock, Ids
 from protocols.problems import ProblemError
@@ -50,6 +57,9 @@ class Deliver:
         linking: Linking,
         prove: Prove,
         transport: Transport,
+        threads: ThreadStore,
+        vault: Vault,
+        submit: Submit,
         sealer: Sealer,
         clock: Clock,
         ids: Ids,
@@ -57,6 +67,7 @@ class Deliver:
     ) -> None:
         self._member, self._directory, self._committer, self._store = member, directory, committer, store
         self._linking, self._prove, self._transport, self._sealer = linking, prove, transport, sealer
+        self._threads, self._vault, self._submit = threads, vault, submit
         self._clock, self._ids, self._retry_first_s = clock, ids, retry_first_s
         self._wake = asyncio.Event()
         self._busy: set[str] = set()
@@ -116,6 +127,10 @@ class Deliver:
         for each in revoked:
             await self._give_up(each, "key.revoked", directory)
         sending = [each for each in claimed if not _revoked(each, directory)]
+        stale = [each for each in sending if _seal_retired(each, directory, now)]
+        if stale:
+            await self._reseal(stale)
+            sending = [each for each in sending if each not in stale]
         if not sending:
             return True
         try:
@@ -125,6 +140,13 @@ class Deliver:
             _log.warning("post_failed", peer=peer, code=problem.code, messages=len(sending))
         await self._rest([each for each in sending if each.id not in settled], directory)
         return bool(settled)
+
+    async def _reseal(self, claimed: Sequence[Claimed]) -> None:
+        """Seals the same JWS to the newer key; the messages are due again at once."""
+        for each in claimed:
+            content = open_content(self._vault, await self._threads.content(self._member, each.id))
+            await self._committer.commit(self._submit.reseal(each, content))
+        await self._store.postpone({each.id: self._clock.now() for each in claimed})
 
     async def _exchange(self, peer: str, claimed: Sequence[Claimed], directory: Directory) -> set[UUID]:
         """POST and answer; the ids that a good receipt settled."""
@@ -139,15 +161,22 @@ class Deliver:
         await self._store.name(peer, origin, answer.hello.held.get(origin, (0,)))
         if len(answer.items) != len(claimed):
             raise ProblemError("peer.answer", "not one answer a parcel")
+        proven = _proven(answer.items, checkpoints)
+        await self._linking.one_history(list(proven.values()), checkpoints)
         changes = []
-        for each, item in zip(claimed, answer.items, strict=True):
-            change = self._settle(each, item, checkpoints, directory)
-            if change is not None:
-                changes.append(change)
-        async with asyncio.TaskGroup() as group:
-            for change in changes:
-                group.create_task(self._committer.commit(change))
-        return {change.id for change in changes}
+        for at, (each, item) in enumerate(zip(claimed, answer.items, strict=True)):
+            if at in proven:
+                change = await self._settle(each, proven[at], checkpoints, directory)
+                changes += [change] if change else []
+            else:
+                code = item.code if isinstance(item, ProblemLine) else "proof.path"
+                _log.info("parcel_unanswered", id=str(each.id), code=code)
+        outcomes = await asyncio.gather(*map(self._committer.commit, changes), return_exceptions=True)
+        return {
+            change.id
+            for change, outcome in zip(changes, outcomes, strict=True)
+            if not isinstance(outcome, BaseException)
+        }
 
     async def _post(self, peer: str, claimed: Sequence[Claimed], checkpoint: Checkpoint, directory: Directory) -> Post:
         """The lines for these messages, each proven under our newest checkpoint (of its own ledger)."""
@@ -168,21 +197,18 @@ class Deliver:
         hello = Hello(dir_version=directory.ref.version, held=held, links=links)
         return Post(hello=hello, checkpoints=notes, items=items)
 
-    def _settle(
-        self, claimed: Claimed, item: Answer, checkpoints: Mapping[Key, Checkpoint], directory: Directory
+    async def _settle(
+        self, claimed: Claimed, place: Place, checkpoints: Mapping[Key, Checkpoint], directory: Directory
     ) -> Settled | None:
-        """The change of a good receipt; None for a problem line or a receipt that proves nothing."""
-        if not isinstance(item, Receipt):
-            _log.info("parcel_problem", id=str(claimed.id), code=item.code)
-            return None
+        """The change of a good receipt; None for one that proves nothing about this message."""
         try:
-            entry, checkpoint = self._good(claimed, item, checkpoints, directory)
+            entry = await self._good(claimed, place, directory)
         except ProblemError as problem:
             _log.warning("receipt_refused", id=str(claimed.id), code=problem.code, why=problem.detail)
             return None
-        place = item.place
+        root = checkpoints[place.origin, place.size].root
         leaf = leaf_hash(place.entry)
-        peer = PeerRef(origin=place.origin, index=place.index, leaf=leaf, size=place.size, root=checkpoint.root)
+        peer = PeerRef(origin=place.origin, index=place.index, leaf=leaf, size=place.size, root=root)
         ours = self._entry(claimed, "receipt", directory, peer=peer, code=entry.code)
         return Settled(
             entry=ours,
@@ -194,16 +220,10 @@ class Deliver:
             proof=proof_row(claimed.recipient, place, claimed.id, claimed.digest),
         )
 
-    def _good(
-        self, claimed: Claimed, item: Receipt, checkpoints: Mapping[Key, Checkpoint], directory: Directory
-    ) -> tuple[Entry, Checkpoint]:
-        """The receipt's entry when it is good by PROTOCOL.md section 4 (Deliver); ProblemError `proof.*` else."""
-        place = item.place
-        ledger = directory.ledgers.get(place.origin)
-        checkpoint = checkpoints.get((place.origin, place.size))
-        if ledger is None or ledger.member != claimed.recipient or checkpoint is None:
+    async def _good(self, claimed: Claimed, place: Place, directory: Directory) -> Entry:
+        """The entry of a proven receipt when it is good by PROTOCOL.md section 4 (Deliver); `proof.*` else."""
+        if directory.ledgers[place.origin].member != claimed.recipient:
             raise ProblemError("proof.origin", "not proven in the recipient's ledger")
-        place.check(checkpoint)
         entry = parse_entry(place.entry)
         if entry.kind not in RECEIPT_KINDS or (entry.sender, entry.recipient, entry.id) != (
             self._member,
@@ -211,15 +231,21 @@ class Deliver:
             claimed.id,
         ):
             raise ProblemError("proof.entry", "not a receipt for this message")
-        if entry.envelope != claimed.digest or entry.content_c not in (None, claimed.content_c):
-            raise ProblemError("proof.entry", "the receipt names other bytes")
-        if entry.peer is None or (entry.peer.origin, entry.peer.index, entry.peer.leaf) != (
-            claimed.origin,
-            claimed.index,
-            leaf_hash(claimed.entry),
-        ):
+        ours = (claimed.origin, claimed.index, leaf_hash(claimed.entry))
+        if entry.envelope != claimed.digest:
+            ours = await self._sealed_before(claimed, entry.envelope)
+        if entry.content_c not in (None, claimed.content_c):
+            raise ProblemError("proof.entry", "the receipt names another content")
+        if entry.peer is None or (entry.peer.origin, entry.peer.index, entry.peer.leaf) != ours:
             raise ProblemError("proof.entry", "the receipt names another entry of ours")
-        return entry, checkpoint
+        return entry
+
+    async def _sealed_before(self, claimed: Claimed, digest: bytes | None) -> tuple[str, int, bytes]:
+        """Where we logged these bytes of the message before it was sealed again; `proof.entry` where we never did."""
+        for row in await self._store.sealed([claimed.id]):
+            if row.digest == digest:
+                return row.origin, row.index, leaf_hash(await self._prove.entry(row.origin, row.index))
+        raise ProblemError("proof.entry", "the receipt names bytes that we never logged")
 
     def _entry(
         self, claimed: Claimed, kind: str, directory: Directory, *, peer: PeerRef | None = None, code: str | None = None
@@ -262,6 +288,28 @@ class Deliver:
         ceiling = min(longest, self._retry_first_s * 2 ** min(claimed.attempts, 10))
         wait = max(self._retry_first_s, ceiling * self._ids.jitter())
         return min(now + timedelta(seconds=wait), claimed.expires)
+
+
+def _proven(items: Sequence[Answer], checkpoints: Mapping[Key, Checkpoint]) -> dict[int, Place]:
+    """The receipts that hold under a verified checkpoint of the answer, by their position."""
+    found = {}
+    for at, item in enumerate(items):
+        if isinstance(item, Receipt) and (item.place.origin, item.place.size) in checkpoints:
+            try:
+                item.place.check(checkpoints[item.place.origin, item.place.size])
+            except ProblemError:
+                continue
+            found[at] = item.place
+    return found
+
+
+def _seal_retired(claimed: Claimed, directory: Directory, now: datetime) -> bool:
+    """Whether the key it was sealed to is listed as ended and the recipient has a newer one."""
+    key = directory.seal_keys.get(claimed.seal_kid)
+    retired = key is None or not key.valid(now)
+    return retired and any(
+        each.member == claimed.recipient and each.valid(now) for each in directory.seal_keys.values()
+    )
 
 
 def _revoked(claimed: Claimed, directory: Directory) -> bool:

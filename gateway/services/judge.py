@@ -8,18 +8,21 @@ from gateway.services.changes import Received, Refused
 from gateway.services.content import at_rest
 from gateway.services.policy import permit
 from protocols.directory import SUITE, Directory, Key
-from protocols.exchange.envelope import Envelope, Opened, open_envelope, open_parts, parse_envelope
-from protocols.exchange.message import Message, SignedMessage, parse_jws, parse_message, parse_part
+from protocols.exchange.envelope import Envelope, Opened, open_envelope, open_part, parse_envelope, parts_of
+from protocols.exchange.message import Message, Part, SignedMessage, parse_jws, parse_message, parse_part
 from protocols.ledger.entry import NONCE_BYTES, Entry, PeerRef, content_commitment, thread_commitment
 from protocols.ledger.merkle import leaf_hash
 from protocols.ledger.proof import Place
 from protocols.limits import CLOCK_AHEAD_MAX_S
 from protocols.messages import validate_body, validate_handling, validate_part
 from protocols.ports.crypto import Opener, Sealer, Vault, Verifier
-from protocols.ports.store import InboxRow, ProofRow, RefusalRow
+from protocols.ports.rows import (
+    InboxRow,
+    ProofRow,
+    RefusalRow,
+)
 from protocols.ports.world import Clock
 from protocols.problems import ProblemError
-from protocols.strict import dump_json
 from protocols.thread import event_of
 
 _HEALS = frozenset(
@@ -107,13 +110,11 @@ class Judge:
         if not self._verifier.verify("Ed25519", key.key.public, jws.signed, jws.signature):
             raise ProblemError("env.signature", "the signature does not hold")
 
-    def _parts(self, message: Message, opened: Opened) -> dict[str, bytes]:
-        found = {}
-        for name, plain in open_parts(message.parts, opened, self._opener).items():
-            value = parse_part(plain)
-            validate_part(name, value)
-            found[name] = dump_json(value)
-        return found
+    def _parts(self, message: Message, opened: Opened) -> tuple[Part, ...]:
+        parts = parts_of(message.parts, opened)
+        for part in parts:
+            validate_part(part.ref.name, parse_part(open_part(part, self._opener)))
+        return parts
 
     def _acceptable(self, message: Message, directory: Directory) -> None:
         now = self._clock.now()
@@ -132,7 +133,7 @@ class Judge:
         proven: Proven,
         jws: bytes,
         message: Message,
-        parts: dict[str, bytes],
+        parts: tuple[Part, ...],
         directory: Directory,
     ) -> Received:
         now, sent = self._clock.now(), proven.entry

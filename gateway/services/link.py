@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from protocols.directory import Directory
 from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
 from protocols.ledger.linking import Link, follow
+from protocols.ledger.proof import Place
 from protocols.limits import UNLINKED_MAX
 from protocols.ports.crypto import Verifier
-from protocols.ports.store import ExchangeStore
+from protocols.ports.store import (
+    ExchangeStore,
+)
 from protocols.ports.world import Clock
 from protocols.problems import ProblemError
 
@@ -54,6 +57,7 @@ class Linking:
         checkpoint = verify_checkpoint(note, directory.ledgers[origin].keys, self._verifier)
         if checkpoint.size != size:
             raise ProblemError("note.invalid", "the checkpoint is of another size than its line")
+        self._within(checkpoint, directory)
         if size == 0:
             raise ProblemError("note.invalid", "an empty tree is never signed")
         await self._check(checkpoint)
@@ -61,6 +65,29 @@ class Linking:
         if len(self._verified) > _VERIFIED_MAX:
             self._verified.popitem(last=False)
         return checkpoint
+
+    @staticmethod
+    def _within(checkpoint: Checkpoint, directory: Directory) -> None:
+        """`proof.origin` for what lies beyond the end of a closed or abandoned ledger."""
+        ledger = directory.ledgers[checkpoint.origin]
+        if ledger.last is not None and checkpoint.size > ledger.last.size:
+            raise ProblemError("proof.origin", "the directory lists an end of this ledger before this checkpoint")
+
+    async def one_history(self, places: Sequence[Place], checkpoints: Mapping[Key, Checkpoint]) -> None:
+        """`ledger.split_view`, both notes kept, where another entry was proven at one of these places before."""
+        if not places:
+            return
+        before = {
+            (row.origin, row.index): row for row in await self._store.proven([(p.origin, p.index) for p in places])
+        }
+        for place in places:
+            row = before.get((place.origin, place.index))
+            if row is not None and row.entry != place.entry:
+                first = await self._store.foreign_note(place.origin, row.size)
+                second = checkpoints[place.origin, place.size].note
+                await self._store.keep_conflict(first or b"", second, origin=place.origin, at=self._clock.now())
+                self.alarms[place.origin] = "ledger.split_view"
+                raise ProblemError("ledger.split_view", "two entries are proven at one index")
 
     async def _check(self, checkpoint: Checkpoint) -> None:
         """Keeps it, or proves that it contradicts the one that stands."""

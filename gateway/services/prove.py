@@ -7,7 +7,9 @@ from protocols.ledger.linking import Link, chain
 from protocols.ledger.merkle import consistency_path, inclusion_path
 from protocols.ledger.proof import Place
 from protocols.ledger.tiles import WIDTH, TileId, TileReader, TilesWanted, tile_width
-from protocols.ports.store import LedgerStore
+from protocols.ports.store import (
+    LedgerStore,
+)
 from protocols.problems import ProblemError
 
 _TILES_MAX = 4_096  # full tiles kept in memory: 8 KiB each
@@ -53,10 +55,12 @@ class Prove:
 
     async def places_at(self, checkpoint: Checkpoint, indexes: Iterable[int]) -> dict[int, Place]:
         """As `places`, reading the entries too."""
-        entries: dict[int, bytes] = {}
-        for index in set(indexes):
-            entries[index] = (await self._store.entries(checkpoint.origin, index, index + 1))[0]
+        entries = {index: await self.entry(checkpoint.origin, index) for index in set(indexes)}
         return await self.places(checkpoint, entries)
+
+    async def entry(self, origin: str, index: int) -> bytes:
+        """One entry of ours."""
+        return (await self._store.entries(origin, index, index + 1))[0]
 
     async def links(self, checkpoint: Checkpoint, named: Iterable[int]) -> tuple[Link, ...]:
         """Consistency paths along the sizes that a peer named, up to the checkpoint."""

@@ -6,12 +6,23 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from gateway.services.changes import Noted
 from gateway.services.commit import Committer
 from gateway.services.content import Content, open_content
 from gateway.services.submit import Submit
+from protocols.ledger.entry import NONCE_BYTES, Entry, actor_commitment
 from protocols.ports.access import Caller
-from protocols.ports.crypto import Vault
-from protocols.ports.store import Arrived, Event, Leg, ReviewRow, StoredMessage, ThreadStore
+from protocols.ports.crypto import Opener, Sealer, Vault
+from protocols.ports.rows import (
+    Event,
+    Leg,
+    ReviewRow,
+    StoredMessage,
+)
+from protocols.ports.store import (
+    ThreadStore,
+)
+from protocols.ports.world import Clock
 from protocols.problems import ProblemError
 from protocols.strict import format_time, parse_json
 
@@ -22,8 +33,21 @@ _ERASED = {"erased": True}
 class Read:
     """Threads with their messages; the feed, whose passing dispatches what arrived (PROTOCOL.md section 3)."""
 
-    def __init__(self, *, store: ThreadStore, vault: Vault, committer: Committer, submit: Submit) -> None:
+    def __init__(
+        self,
+        *,
+        store: ThreadStore,
+        vault: Vault,
+        opener: Opener,
+        sealer: Sealer,
+        committer: Committer,
+        submit: Submit,
+        clock: Clock,
+        answered: Sequence[str],
+    ) -> None:
+        """`answered` names the message types that the built-in registry dispatches, so that the feed does not."""
         self._store, self._vault, self._committer, self._submit = store, vault, committer, submit
+        self._opener, self._sealer, self._clock, self._answered = opener, sealer, clock, answered
         self._changed = asyncio.Event()
 
     def wake(self) -> None:
@@ -69,9 +93,28 @@ class Read:
                 raise
             return shown | _ERASED
         shown |= {"body": content.message.body, "handling": content.message.handling}
-        if content.parts:
-            shown["parts"] = dict(content.parts) if "parts:read" in caller.scopes else sorted(content.parts)
+        if content.parts and "parts:read" in caller.scopes:
+            await self._note_opened(stored, content, caller)
+            shown["parts"] = dict(content.read_parts(self._opener))
+        elif content.parts:
+            shown["parts"] = [part.ref.name for part in content.parts]
         return shown
+
+    async def _note_opened(self, stored: StoredMessage, content: Content, caller: Caller) -> None:
+        """Reading a restricted part is an entry of its own: which message, which part, by whom."""
+        for part in content.parts:
+            entry = Entry(
+                kind="opened",
+                at=self._clock.now(),
+                n=self._sealer.random(NONCE_BYTES),
+                id=stored.id,
+                sender=stored.sender,
+                recipient=stored.recipient,
+                content_c=content.commitment,
+                actor_c=actor_commitment(content.message.salt, caller.actor),
+                code=part.ref.name,
+            )
+            await self._committer.commit(Noted(entry=entry))
 
     async def content(self, sender: str, id_: UUID) -> Content:
         """The opened content of one message."""
@@ -83,8 +126,9 @@ class Read:
 
     async def events(self, after: int, count: int, wait_s: float) -> list[Event]:
         """The feed after `after`, waiting for the first line up to `wait_s`. What it has passed is dispatched."""
-        for arrived in await self._store.passed(after, PAGE_MAX):
-            await self.dispatch(arrived)
+        passed = await self._store.passed(after, PAGE_MAX, self._answered)
+        changes = [self._committer.commit(self._submit.dispatched(arrived)) for arrived in passed]
+        await asyncio.gather(*changes, return_exceptions=True)  # what fails is passed again by the next request
         changed = self._changed
         found = await self._store.events(after, min(count, PAGE_MAX))
         if not found and wait_s:
@@ -94,10 +138,6 @@ class Read:
                 return []
             found = await self._store.events(after, min(count, PAGE_MAX))
         return found
-
-    async def dispatch(self, arrived: Arrived) -> None:
-        """The member's own system has it."""
-        await self._committer.commit(self._submit.dispatched(arrived))
 
 
 def thread_json(leg: Leg) -> dict[str, Any]:

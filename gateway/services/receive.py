@@ -22,7 +22,14 @@ from protocols.ledger.entry import Entry, parse_entry
 from protocols.ledger.proof import Place
 from protocols.limits import DIRECTORY_GRACE_S, REFUSALS_A_DAY_MAX
 from protocols.ports.directory import DirectorySource
-from protocols.ports.store import ExchangeStore, InboxRow, RefusalRow, Standing
+from protocols.ports.rows import (
+    InboxRow,
+    RefusalRow,
+)
+from protocols.ports.store import (
+    ExchangeStore,
+    Standing,
+)
 from protocols.ports.world import Clock
 from protocols.problems import ProblemError
 
@@ -102,6 +109,7 @@ class Receive:
                 proven[i] = _prove(parcel, entry, checkpoints, self._member)
             except ProblemError as problem:
                 results[i] = problem
+        await self._linking.one_history([each.place for each in proven.values()], checkpoints)
         keys = [(each.entry.sender or "", _id(each.entry)) for each in proven.values()]
         inbox, refusals = await self._store.arrivals(keys) if keys else ({}, {})
         standing = Standing(idempotency={}, outbox={}, inbox=inbox, refusals=refusals, legs={}, pairs={})

@@ -1,25 +1,33 @@
 """Submit: validate, permit, sign, seal and commit a message of ours (`sent`)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from gateway.services.changes import Answered, Dispatched, Lost, Submitted
+from gateway.services.changes import Answered, Dispatched, Lost, Resealed, Submitted
 from gateway.services.commit import Committer
-from gateway.services.content import at_rest
+from gateway.services.content import Content, at_rest
 from gateway.services.policy import permit
 from protocols.directory import SUITE, Directory
 from protocols.exchange.envelope import seal
 from protocols.exchange.message import SALT_BYTES, Message, Part, seal_part, sign_message
-from protocols.ledger.entry import NONCE_BYTES, Entry, actor_commitment, content_commitment, thread_commitment
+from protocols.ledger.entry import NONCE_BYTES, Entry, PeerRef, actor_commitment, content_commitment, thread_commitment
+from protocols.ledger.merkle import leaf_hash
 from protocols.messages import validate_body, validate_handling, validate_part
 from protocols.ports.access import Caller
 from protocols.ports.crypto import Sealer, Signer, Vault
 from protocols.ports.directory import DirectorySource
-from protocols.ports.store import Arrived, IdempotencyRow, OutboxRow
+from protocols.ports.rows import (
+    Arrived,
+    Claimed,
+    IdempotencyRow,
+    OutboxRow,
+    Resealing,
+    SealedRow,
+)
 from protocols.ports.world import Clock, Ids
 from protocols.problems import ProblemError
 from protocols.strict import dump_json
@@ -106,19 +114,57 @@ class Submit:
         message = self._message(draft, parts, now)
         payload = message.encode()
         jws = sign_message(payload, self._signer)
-        key = directory.seal_key(draft.recipient, now)
+        content_c = content_commitment(message.salt, payload)
+        sealed = self._seal(message, jws, parts, content_c, actor, self._signer.kid)
+        outbox = OutboxRow(
+            id=message.id,
+            thread=message.thread,
+            recipient=draft.recipient,
+            type=draft.type,
+            created=now,
+            expires=message.expires,
+            urgent=draft.body.get("priority") == "URGENT",
+            pair_seq=0,
+            origin="",
+            index=0,
+            digest=sealed.digest,
+            content_c=content_c,
+            kid=self._signer.kid,
+            seal_kid=sealed.kid,
+            actor=actor,
+            envelope=sealed.envelope,
+            due=now,
+        )
+        content = at_rest(self._vault, message, jws, parts)
+        opens = "asker" if draft.type == "trace.request" else None
+        return message, Submitted(
+            entry=sealed.entry,
+            outbox=outbox,
+            content=content,
+            opens=opens,
+            event=event_of(draft.type, draft.body),
+            if_match=draft.if_match,
+            idempotency=_idempotency(request, message) if request else None,
+        )
+
+    def _seal(
+        self, message: Message, jws: bytes, parts: tuple[Part, ...], content_c: bytes, actor: str, kid: str
+    ) -> "_Sealed":
+        """The envelope to the recipient's current seal key and its `sent` entry."""
+        now, directory = self._clock.now(), current(self._directory)
+        key = directory.seal_key(message.recipient, now)
         envelope = seal(
             jws=jws, message=message, parts=parts, kid=key.key.kid, public=key.key.public, sealer=self._sealer
         )
-        digest, content_c = sha256(envelope).digest(), content_commitment(message.salt, payload)
+        digest = sha256(envelope).digest()
         entry = Entry(
             kind="sent",
             at=now,
             n=self._sealer.random(NONCE_BYTES),
             id=message.id,
             sender=self._member,
-            recipient=draft.recipient,
-            kid=self._signer.kid,
+            recipient=message.recipient,
+            kid=kid,
             seal_kid=key.key.kid,
             suite=SUITE,
             envelope=digest,
@@ -127,21 +173,18 @@ class Submit:
             actor_c=actor_commitment(message.salt, actor),
             dir=directory.ref,
         )
-        outbox = OutboxRow(
-            id=message.id, thread=message.thread, recipient=draft.recipient, type=draft.type, created=now,
-            expires=message.expires, urgent=draft.body.get("priority") == "URGENT", pair_seq=0, origin="", index=0, digest=digest, content_c=content_c,
-            kid=self._signer.kid, actor=actor, envelope=envelope, due=now,
-        )  # fmt: skip
-        content = at_rest(self._vault, message, jws, {name: dump_json(value) for name, value in draft.parts.items()})
-        opens = "asker" if draft.type == "trace.request" else None
-        return message, Submitted(
-            entry=entry,
-            outbox=outbox,
-            content=content,
-            opens=opens,
-            event=event_of(draft.type, draft.body),
-            if_match=draft.if_match,
-            idempotency=_idempotency(request, message) if request else None,
+        return _Sealed(envelope=envelope, digest=digest, kid=key.key.kid, entry=entry)
+
+    def reseal(self, claimed: Claimed, content: Content) -> Resealed:
+        """The same JWS to the recipient's newer seal key; `sent` once more, naming our first entry."""
+        sealed = self._seal(content.message, content.jws, content.parts, claimed.content_c, claimed.actor, claimed.kid)
+        first = PeerRef(origin=claimed.origin, index=claimed.index, leaf=leaf_hash(claimed.entry))
+        return Resealed(
+            entry=replace(sealed.entry, peer=first, pair_seq=claimed.pair_seq),
+            outbox=Resealing(
+                id=claimed.id, origin="", index=0, digest=sealed.digest, seal_kid=sealed.kid, envelope=sealed.envelope
+            ),
+            before=SealedRow(id=claimed.id, digest=claimed.digest, origin=claimed.origin, index=claimed.index),
         )
 
     def _message(self, draft: Draft, parts: tuple[Part, ...], now: datetime) -> Message:
@@ -173,6 +216,14 @@ class Submit:
             content_c=arrived.content_c,
         )
         return Dispatched(entry=entry, sender=arrived.sender, id=arrived.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sealed:
+    envelope: bytes
+    digest: bytes
+    kid: str
+    entry: Entry
 
 
 def answer_of(message: Message) -> bytes:

@@ -6,7 +6,7 @@ from datetime import datetime
 from hashlib import sha256
 from uuid import UUID
 
-from protocols.exchange.message import MEMBER_NAME, PART_AAD, Message, Part, PartRef
+from protocols.exchange.message import KID, MEMBER_NAME, PART_AAD, Message, Part, PartRef
 from protocols.ledger.entry import digest, uuid7
 from protocols.limits import ENVELOPE_BYTES_MAX, PARTS_MAX
 from protocols.ports.crypto import Opener, Sealer
@@ -107,7 +107,7 @@ def parse_envelope(data: bytes) -> Envelope:
         raise ProblemError("env.decrypt", "cannot be opened")
     if any(header[name] != value for name, value in _FIXED.items()):
         raise ProblemError("env.typ", "not an envelope of ours")
-    if len(header["kid"]) != 43:
+    if not KID.fullmatch(header["kid"]):
         raise ProblemError("env.kid", "kid is not a thumbprint")
     if not all(MEMBER_NAME.fullmatch(header[name]) for name in ("from", "to")):
         raise ProblemError("env.header", "from and to are member names")
@@ -166,16 +166,22 @@ def open_envelope(envelope: Envelope, opener: Opener) -> Opened:
     )
 
 
-def open_parts(refs: Sequence[PartRef], opened: Opened, opener: Opener) -> dict[str, bytes]:
-    """Plaintext of every restricted part by name; `env.parts` unless parts and keys are exactly those named."""
+def parts_of(refs: Sequence[PartRef], opened: Opened) -> tuple[Part, ...]:
+    """The restricted parts of an opened envelope; `env.parts` unless parts and keys are exactly those named."""
     digests = [sha256(sealed).digest() for sealed in opened.sealed_parts]
     if digests != [ref.sha256 for ref in refs] or not set(digests) <= opened.keys.keys():
         raise ProblemError("env.parts", "the parts are not those that the message names")
-    found = {}
-    for ref, sealed in zip(refs, opened.sealed_parts, strict=True):
-        key = opened.keys[ref.sha256]
-        plain = opener.decrypt(key, sealed, PART_AAD) if sha256(key).digest() == ref.key_sha256 else None
-        if plain is None:
-            raise ProblemError("env.parts", "a part does not open under the key that the message names")
-        found[ref.name] = plain
-    return found
+    keys = [opened.keys[ref.sha256] for ref in refs]
+    if any(sha256(key).digest() != ref.key_sha256 for key, ref in zip(keys, refs, strict=True)):
+        raise ProblemError("env.parts", "a part's key is not the one that the message names")
+    return tuple(
+        Part(ref=ref, key=key, sealed=sealed) for ref, key, sealed in zip(refs, keys, opened.sealed_parts, strict=True)
+    )
+
+
+def open_part(part: Part, opener: Opener) -> bytes:
+    """The padded plaintext of a restricted part; `env.parts` where it does not open under its key."""
+    plain = opener.decrypt(part.key, part.sealed, PART_AAD)
+    if plain is None:
+        raise ProblemError("env.parts", "a part does not open under the key that the message names")
+    return plain

@@ -92,16 +92,19 @@ def parse_signature(request: Request, header_input: str, header: str, now: datet
     covered = tuple(name.strip('"') for name in found[2].split(" ")) if found[2] else ()
     if covered != tuple(request.components()):
         raise ProblemError("httpsig.components", f"cover {' '.join(request.components())}, in this order")
-    parameters = [(name, text if number == "" else number) for name, text, number in _PARAMETER.findall(found[3])]
-    values = dict(parameters)
-    if len(values) != len(parameters) or values.keys() != {"created", "keyid", "alg", "tag"}:
-        raise ProblemError("httpsig.invalid", "the parameters are created, keyid, alg, tag")
-    if values["tag"] != TAG:
+    parameters = _PARAMETER.findall(found[3])
+    texts = {name: text for name, text, number in parameters if not number}
+    numbers = {name: int(number) for name, _, number in parameters if number}
+    if len(parameters) != 4 or texts.keys() != {"keyid", "alg", "tag"} or numbers.keys() != {"created"}:
+        raise ProblemError("httpsig.invalid", "the parameters are created (a number), keyid, alg, tag (texts)")
+    if texts["tag"] != TAG:
         raise ProblemError("httpsig.tag", "the signature was made for another use")
-    if values["alg"] != "ed25519" or not values["created"].isdigit():
-        raise ProblemError("httpsig.invalid", "alg is ed25519, created a time")
-    age = now.timestamp() - int(values["created"])
+    if texts["alg"] != "ed25519":
+        raise ProblemError("httpsig.invalid", "alg is ed25519")
+    age = now.timestamp() - numbers["created"]
     if not -REQUEST_AHEAD_MAX_S <= age <= REQUEST_AGE_MAX_S:
         raise ProblemError("httpsig.time", "older than 300 s or more than 60 s ahead")
-    base = _base(request.components(), found[1])
-    return Signed(kid=values["keyid"], base=base, signature=base64.b64decode(signature[1]))
+    data = base64.b64decode(signature[1])
+    if signature_header(data) != header:
+        raise ProblemError("httpsig.invalid", "the signature has spare bits")
+    return Signed(kid=texts["keyid"], base=_base(request.components(), found[1]), signature=data)

@@ -184,15 +184,17 @@ def _read_item(found: dict[str, Any], wanted: Sequence[str]) -> Parcel | Answer:
         return Receipt(place=_read_place(found))
     problem = _closed(found, "t problem")["problem"]
     code = problem.get("code") if isinstance(problem, dict) else None
-    if code not in CODES:
+    if not isinstance(code, str) or code not in CODES:
         raise _bad("an unknown problem code")
     return ProblemLine(code=code, detail=CODES[code].title)  # a peer's own words are not repeated
 
 
 def parse_post(data: bytes, *, answer: bool) -> Post:
     """The lines of a POST or of its answer; ProblemError for anything else."""
-    if len(data) > POST_BYTES_MAX or not data.endswith(b"\n"):
-        raise ProblemError("http.too_large" if data.endswith(b"\n") else "schema.invalid", "not lines of 8 MiB at most")
+    if len(data) > POST_BYTES_MAX:
+        raise ProblemError("http.too_large", f"more than {POST_BYTES_MAX} bytes")
+    if not data.endswith(b"\n"):
+        raise _bad("the last line does not end")
     lines = data[:-1].split(b"\n")
     if len(lines) > 1 + _CHECKPOINTS_MAX + PARCELS_MAX:
         raise ProblemError("http.too_large", "too many lines")

@@ -23,6 +23,7 @@ from protocols.problems import Fault, ProblemError
 from protocols.strict import b64u, dump_json, format_time, parse_object, parse_time, unb64u
 
 MEMBER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}/[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
+KID = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]", re.ASCII)  # an RFC 7638 thumbprint: 32 bytes, no spare bits
 PART_AAD = b"tracewire part 1"
 SALT_BYTES = 32
 JWS_TYP = "tracewire-message+jws"
@@ -280,7 +281,7 @@ def parse_jws(data: bytes) -> SignedMessage:
         raise ProblemError("env.alg", "the JWS algorithm is Ed25519")
     if header["typ"] != JWS_TYP:
         raise ProblemError("env.typ", "not a message")
-    if len(header["kid"]) != 43:
+    if not KID.fullmatch(header["kid"]):
         raise ProblemError("env.kid", "kid is not a thumbprint")
     signed = data[: data.rindex(b".")]
     return SignedMessage(

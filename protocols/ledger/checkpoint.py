@@ -24,7 +24,10 @@ class LedgerKeys:
     @classmethod
     def parse(cls, origin: str, vkeys: tuple[str, str]) -> "LedgerKeys":
         """Keys from vkey texts, Ed25519 first; `dir.key_invalid` where they do not fit the origin."""
-        first, second = (VerifierKey.parse(text) for text in vkeys)
+        try:
+            first, second = (VerifierKey.parse(text) for text in vkeys)
+        except ProblemError:
+            raise ProblemError("dir.key_invalid", "not a verifier key") from None
         if (first.name, first.type, second.name, second.type) != (origin, 0x01, origin, 0x06):
             raise ProblemError("dir.key_invalid", "ledger keys do not fit their origin")
         return cls(origin=origin, ed25519=first, mldsa44=second)
@@ -57,7 +60,10 @@ def parse_checkpoint(note: bytes) -> Checkpoint:
 
 
 def verify_checkpoint(note: bytes, keys: LedgerKeys, verifier: Verifier) -> Checkpoint:
-    """The checkpoint when both signatures hold (`proof.policy` else). Lines of unknown keys are ignored (C2SP)."""
+    """The checkpoint when both signatures hold; `proof.policy`, `proof.origin` or `note.invalid` else.
+
+    Lines of unknown keys are ignored (C2SP).
+    """
     checkpoint = parse_checkpoint(note)
     if checkpoint.origin != keys.origin:
         raise ProblemError("proof.origin", "checkpoint of another ledger")

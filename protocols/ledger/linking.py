@@ -38,7 +38,10 @@ def follow(linked: int, held: Roots, links: Sequence[Link]) -> tuple[list[int], 
             old=link.old, new=link.new, old_root=held[link.old], new_root=held[link.new], path=link.path
         )
 
-    ascending = sorted((link for link in links if link.old in held and link.new in held), key=lambda each: each.old)
+    ascending = sorted(  # by all of a link: what is linked must not hang on the order in which links came
+        (link for link in links if link.old in held and link.new in held),
+        key=lambda each: (each.old, each.new, each.path),
+    )
     for link in ascending:
         if link.old == max(known) < link.new:
             whole &= (good := holds(link))

@@ -14,7 +14,9 @@ ED25519 = 0x01
 MLDSA44 = 0x06
 _PUBLIC_BYTES = {ED25519: 32, MLDSA44: 1312}
 _SIGNATURE_BYTES = {ED25519: 64, MLDSA44: 8 + 2420}
-_LINE = re.compile("— ([^\\s+]{1,255}) ([A-Za-z0-9+/]+={0,2})")
+_NAME_BYTES_MAX = 255  # a 0x06 message holds its length in one byte
+_NAME = re.compile("[^\\s+\ud800-\udfff]{1,255}")
+_LINE = re.compile(f"— ({_NAME.pattern}) ([A-Za-z0-9+/]+={{0,2}})")
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f]")
 _SUBTREE = b"subtree/v1\n\0"
 
@@ -50,16 +52,17 @@ class VerifierKey:
     def parse(cls, text: str) -> "VerifierKey":
         """The key of a vkey text; `note.invalid` for anything that `str` would not write."""
         pieces = text.split("+", 2)
-        if len(pieces) == 3 and (data := unb64(pieces[2])):
+        named = _NAME.fullmatch(pieces[0]) and len(pieces[0].encode()) <= _NAME_BYTES_MAX
+        if named and len(pieces) == 3 and (data := unb64(pieces[2])):
             key = cls(name=pieces[0], type=data[0], public=data[1:])
             if len(key.public) == _PUBLIC_BYTES.get(key.type) and str(key) == text:
                 return key
         raise ProblemError("note.invalid", "not a verifier key")
 
     def verify(self, text: str, data: bytes, size: int, root: bytes, verifier: Verifier) -> bool:
-        """Whether the signature bytes (after the key id) hold for this checkpoint text."""
+        """Whether the signature bytes (after the key id) hold for this checkpoint text; `note.invalid` for a wrong length."""
         if len(data) != _SIGNATURE_BYTES[self.type]:
-            return False
+            raise ProblemError("note.invalid", "a signature of this key has another length")
         if self.type == ED25519:
             return verifier.verify("Ed25519", self.public, text.encode(), data)
         time_s = int.from_bytes(data[:8], "big")

@@ -12,6 +12,7 @@ from protocols.ports.crypto import Verifier
 from protocols.problems import ProblemError
 
 _HEADER = "c2sp.org/tlog-proof@v1"
+_BYTES_MAX = NOTE_BYTES_MAX + 8 * ENTRY_BYTES_MAX
 _INDEX = re.compile(r"index (0|[1-9]\d{0,18})", re.ASCII)
 
 
@@ -42,7 +43,9 @@ def format_proof(place: Place, note: bytes) -> bytes:
 
 def parse_proof(data: bytes, keys: LedgerKeys, verifier: Verifier) -> Place:
     """The verified place of a tlog-proof file that carries its entry; ProblemError `proof.*` or `note.invalid` else."""
-    head, _, note = data[: NOTE_BYTES_MAX + 8 * ENTRY_BYTES_MAX].partition(b"\n\n")
+    if len(data) > _BYTES_MAX:
+        raise ProblemError("proof.path", f"more than {_BYTES_MAX} bytes")
+    head, _, note = data.partition(b"\n\n")
     try:
         lines = head.decode("ascii").split("\n")
     except UnicodeDecodeError:
@@ -55,6 +58,8 @@ def parse_proof(data: bytes, keys: LedgerKeys, verifier: Verifier) -> Place:
         raise ProblemError("proof.path", "not a hash")
     checkpoint = verify_checkpoint(note, keys, verifier)
     entry = unb64(lines[1].removeprefix("extra "))
+    if len(entry) > ENTRY_BYTES_MAX:
+        raise ProblemError("proof.path", "the entry is too long")
     place = Place(origin=keys.origin, size=checkpoint.size, index=int(index[1]), path=path, entry=entry)
     place.check(checkpoint)
     return place

@@ -13,7 +13,24 @@ from uuid import UUID
 
 from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.tiles import TileId
-from protocols.thread import Delivery, ThreadState
+from protocols.ports.rows import (
+    Arrived,
+    Claimed,
+    ContentRow,
+    Event,
+    Held,
+    IdempotencyRow,
+    InboxRow,
+    Leg,
+    ProofRow,
+    RefusalRow,
+    Resealing,
+    ReviewRow,
+    Row,
+    SealedRow,
+    StoredMessage,
+)
+from protocols.thread import Delivery
 
 
 class DataError(Exception):
@@ -38,139 +55,6 @@ class Head:
     generation: int
     system_identifier: str
     timeline: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutboxRow:
-    """A message of ours on its way; `index` is its `sent` entry."""
-
-    id: UUID
-    thread: UUID
-    recipient: str
-    type: str
-    created: datetime
-    expires: datetime
-    urgent: bool
-    pair_seq: int
-    origin: str
-    index: int
-    digest: bytes
-    content_c: bytes
-    kid: str
-    actor: str
-    envelope: bytes
-    due: datetime
-    state: Delivery = "queued"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InboxRow:
-    """A message that arrived whole; `index` is its `received` entry."""
-
-    sender: str
-    id: UUID
-    thread: UUID
-    type: str
-    received: datetime
-    origin: str
-    index: int
-    digest: bytes
-    content_c: bytes
-    dispatched: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefusalRow:
-    """Bytes that were answered with a `refused` or `id_conflict` entry; `cause` stays local."""
-
-    sender: str
-    id: UUID
-    digest: bytes
-    kind: str
-    code: str
-    cause: str
-    at: datetime
-    origin: str
-    index: int
-    content_c: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContentRow:
-    """Content at rest: the JWS (part '') or a restricted part, under its own key wrapped by an epoch generation."""
-
-    sender: str
-    id: UUID
-    part: str
-    thread: UUID
-    generation: int
-    wrapped: bytes
-    sealed: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProofRow:
-    """A peer's proof that we verified: of a parcel (peer is its sender) or of a receipt (peer is the recipient)."""
-
-    peer: str
-    id: UUID
-    digest: bytes
-    origin: str
-    index: int
-    size: int
-    path: bytes
-    entry: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventRow:
-    """A line of the event feed; `seq` is given by the store in commit order."""
-
-    at: datetime
-    kind: str
-    thread: UUID
-    counterpart: str
-    message: UUID
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leg:
-    """One leg of a thread: (thread, counterpart), our role in it and its state; `version` is its ETag."""
-
-    thread: UUID
-    counterpart: str
-    role: str
-    state: ThreadState
-    version: int
-    request: UUID
-    opened: datetime
-    updated: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IdempotencyRow:
-    """What a client was answered under its Idempotency-Key, with the digest of its request."""
-
-    client: str
-    key: str
-    digest: bytes
-    answer: bytes
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReviewRow:
-    """A request that waits for a person, with candidates as (record ref, score)."""
-
-    sender: str
-    id: UUID
-    thread: UUID
-    reason: str
-    candidates: str
-    at: datetime
-
-
-Row = OutboxRow | InboxRow | RefusalRow | ContentRow | ProofRow | EventRow | IdempotencyRow | ReviewRow
 
 
 @dataclass(slots=True, kw_only=True)
@@ -208,6 +92,7 @@ class Writes:
     checkpoint: Checkpoint | None = None
     rows: list[Row] = field(default_factory=list)
     settled: list[tuple[UUID, Delivery]] = field(default_factory=list)
+    resealed: list[Resealing] = field(default_factory=list)
     dispatched: list[tuple[str, UUID]] = field(default_factory=list)
     legs: dict[tuple[UUID, str], Leg] = field(default_factory=dict)
     pairs: dict[str, int] = field(default_factory=dict)
@@ -236,70 +121,6 @@ class Batch(Protocol):
     async def write(self, writes: Writes) -> None:
         """Writes all of it; DataError where the database refuses a row."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
-    """A message claimed for delivery: what the parcel needs; `last` when it has expired and is asked for once more."""
-
-    id: UUID
-    recipient: str
-    thread: UUID
-    type: str
-    origin: str
-    index: int
-    pair_seq: int
-    digest: bytes
-    content_c: bytes
-    kid: str
-    expires: datetime
-    urgent: bool
-    attempts: int
-    envelope: bytes
-    entry: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrived:
-    """An arrived message that nobody dispatched yet."""
-
-    sender: str
-    id: UUID
-    thread: UUID
-    type: str
-    content_c: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredMessage:
-    """A message of a thread as the store knows it; content is fetched apart."""
-
-    id: UUID
-    sender: str
-    recipient: str
-    thread: UUID
-    type: str
-    at: datetime
-    delivery: str
-    origin: str
-    index: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """What we hold of one foreign ledger: the newest linked size and the root of every size held (0 included)."""
-
-    linked: int
-    roots: Mapping[int, bytes]
-    unlinked: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """A line of the feed with its sequence number."""
-
-    seq: int
-    row: EventRow
 
 
 class LedgerStore(Protocol):
@@ -357,6 +178,10 @@ class ExchangeStore(Protocol):
         """Claims due messages, urgent and oldest first, until `lease`; no one else gets them meanwhile."""
         ...
 
+    async def sealed(self, ids: Sequence[UUID]) -> list[SealedRow]:
+        """What these messages were sealed as before."""
+        ...
+
     async def postpone(self, due: Mapping[UUID, datetime]) -> None:
         """Gives claimed messages back, one attempt more, due at the given times."""
         ...
@@ -377,6 +202,10 @@ class ExchangeStore(Protocol):
 
     async def review(self, row: ReviewRow) -> None:
         """Puts a request before a person; the same one again changes nothing."""
+        ...
+
+    async def proven(self, places: Sequence[tuple[str, int]]) -> list[ProofRow]:
+        """Proofs kept of foreign entries at these (origin, index)."""
         ...
 
     async def held(self, origin: str) -> Held:
@@ -443,8 +272,8 @@ class ThreadStore(Protocol):
         """The feed after a sequence number."""
         ...
 
-    async def passed(self, seq: int, count: int) -> list[Arrived]:
-        """Undispatched arrivals whose event the feed has passed."""
+    async def passed(self, seq: int, count: int, but: Sequence[str]) -> list[Arrived]:
+        """Undispatched arrivals whose event the feed has passed, but for some types and what waits for a person."""
         ...
 
     async def reviews(self, thread: UUID | None, count: int) -> list[ReviewRow]:

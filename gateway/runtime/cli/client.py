@@ -14,7 +14,9 @@ from gateway.runtime.database import app_dsn, server_of
 from gateway.runtime.settings import load_settings
 from keys.files import replace
 from keys.tokens import new_client_key
-from protocols.ports.store import DataError
+from protocols.ports.store import (
+    DataError,
+)
 from protocols.problems import ProblemError
 from protocols.strict import dump_json
 

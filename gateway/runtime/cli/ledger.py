@@ -18,7 +18,9 @@ from protocols.ledger.merkle import leaf_hash
 from protocols.ledger.note import VerifierKey
 from protocols.ledger.proof import format_proof, parse_proof
 from protocols.ledger.tiles import ENTRIES, WIDTH, Edge, TileId, encode_bundle, parse_bundle, tile_path, tile_width
-from protocols.ports.store import LedgerStore
+from protocols.ports.store import (
+    LedgerStore,
+)
 from protocols.problems import ProblemError
 
 app = cyclopts.App(name="ledger", help="This node's ledger: take it out as files, check it from its bytes.")

@@ -115,6 +115,7 @@ def upgrade() -> None:
     sa.Column('digest', sa.LargeBinary(), nullable=False),
     sa.Column('content_c', sa.LargeBinary(), nullable=False),
     sa.Column('kid', sa.Text(), nullable=False),
+    sa.Column('seal_kid', sa.Text(), nullable=False),
     sa.Column('actor', sa.Text(), nullable=False),
     sa.Column('envelope', sa.LargeBinary(), nullable=True),
     sa.Column('due', sa.DateTime(timezone=True), nullable=False),
@@ -215,6 +216,14 @@ def upgrade() -> None:
     sa.Column('data', sa.LargeBinary(), nullable=False),
     sa.PrimaryKeyConstraint('origin', 'level', 'index', name=op.f('pk_tile'))
     )
+    op.create_table('sealed',
+    sa.Column('id', sa.Uuid(), nullable=False),
+    sa.Column('digest', sa.LargeBinary(), nullable=False),
+    sa.Column('origin', sa.Text(), nullable=False),
+    sa.Column('index', sa.BigInteger(), nullable=False),
+    sa.PrimaryKeyConstraint('id', 'digest', name=op.f('pk_sealed'))
+    )
+    op.create_index('ix_peer_proof_origin_index', 'peer_proof', ['origin', 'index'], unique=False)
     app = op.get_bind().scalar(sa.text("select current_database() || '_app'"))
     op.execute(f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "{app}"')
     op.execute(f'GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO "{app}"')

@@ -1,0 +1,230 @@
+"""Rows of the store as values: what a batch writes and what short statements read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from protocols.thread import Delivery, ThreadState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxRow:
+    """A message of ours on its way; `index` is its `sent` entry."""
+
+    id: UUID
+    thread: UUID
+    recipient: str
+    type: str
+    created: datetime
+    expires: datetime
+    urgent: bool
+    pair_seq: int
+    origin: str
+    index: int
+    digest: bytes
+    content_c: bytes
+    kid: str
+    seal_kid: str
+    actor: str
+    envelope: bytes
+    due: datetime
+    state: Delivery = "queued"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxRow:
+    """A message that arrived whole; `index` is its `received` entry."""
+
+    sender: str
+    id: UUID
+    thread: UUID
+    type: str
+    received: datetime
+    origin: str
+    index: int
+    digest: bytes
+    content_c: bytes
+    dispatched: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalRow:
+    """Bytes that were answered with a `refused` or `id_conflict` entry; `cause` stays local."""
+
+    sender: str
+    id: UUID
+    digest: bytes
+    kind: str
+    code: str
+    cause: str
+    at: datetime
+    origin: str
+    index: int
+    content_c: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentRow:
+    """Content at rest: the JWS (part '') or a restricted part, under its own key wrapped by an epoch generation."""
+
+    sender: str
+    id: UUID
+    part: str
+    thread: UUID
+    generation: int
+    wrapped: bytes
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProofRow:
+    """A peer's proof that we verified: of a parcel (peer is its sender) or of a receipt (peer is the recipient)."""
+
+    peer: str
+    id: UUID
+    digest: bytes
+    origin: str
+    index: int
+    size: int
+    path: bytes
+    entry: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRow:
+    """A line of the event feed; `seq` is given by the store in commit order."""
+
+    at: datetime
+    kind: str
+    thread: UUID
+    counterpart: str
+    message: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leg:
+    """One leg of a thread: (thread, counterpart), our role in it and its state; `version` is its ETag."""
+
+    thread: UUID
+    counterpart: str
+    role: str
+    state: ThreadState
+    version: int
+    request: UUID
+    opened: datetime
+    updated: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdempotencyRow:
+    """What a client was answered under its Idempotency-Key, with the digest of its request."""
+
+    client: str
+    key: str
+    digest: bytes
+    answer: bytes
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewRow:
+    """A request that waits for a person, with candidates as (record ref, score)."""
+
+    sender: str
+    id: UUID
+    thread: UUID
+    reason: str
+    candidates: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedRow:
+    """What a message of ours was sealed as before it was sealed again: which bytes were logged where."""
+
+    id: UUID
+    digest: bytes
+    origin: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resealing:
+    """What changes in the outbox when the same JWS is sealed again."""
+
+    id: UUID
+    origin: str
+    index: int
+    digest: bytes
+    seal_kid: str
+    envelope: bytes
+
+
+Row = SealedRow | OutboxRow | InboxRow | RefusalRow | ContentRow | ProofRow | EventRow | IdempotencyRow | ReviewRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A message claimed for delivery: what the parcel needs; `last` when it has expired and is asked for once more."""
+
+    id: UUID
+    recipient: str
+    thread: UUID
+    type: str
+    origin: str
+    index: int
+    pair_seq: int
+    digest: bytes
+    content_c: bytes
+    kid: str
+    seal_kid: str
+    actor: str
+    expires: datetime
+    urgent: bool
+    attempts: int
+    envelope: bytes
+    entry: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrived:
+    """An arrived message that nobody dispatched yet."""
+
+    sender: str
+    id: UUID
+    thread: UUID
+    type: str
+    content_c: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredMessage:
+    """A message of a thread as the store knows it; content is fetched apart."""
+
+    id: UUID
+    sender: str
+    recipient: str
+    thread: UUID
+    type: str
+    at: datetime
+    delivery: str
+    origin: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What we hold of one foreign ledger: the newest linked size and the root of every size held (0 included)."""
+
+    linked: int
+    roots: Mapping[int, bytes]
+    unlinked: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A line of the feed with its sequence number."""
+
+    seq: int
+    row: EventRow
