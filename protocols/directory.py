@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from protocols.jwk import PublicKey
 from protocols.ledger.checkpoint import LedgerKeys
@@ -15,11 +15,22 @@ from protocols.problems import Fault, ProblemError
 from protocols.strict import parse_object, parse_time
 
 MemberName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}/[a-z0-9][a-z0-9-]{0,31}$")]
-Origin = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}/[a-z0-9-]{1,32}/20\d\d\.[1-9]\d{0,3}$")]
-Time = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
+Origin = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}/[a-z0-9-]{1,32}/20[0-9]{2}\.[1-9][0-9]{0,3}$")]
+
+
+def _is_time(text: str) -> str:
+    try:
+        parse_time(text)
+    except ProblemError as problem:
+        raise ValueError(problem.detail) from None
+    return text
+
+
+Time = Annotated[str, AfterValidator(_is_time)]  # checked here, so that no record breaks the whole directory later
 B64 = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")]
 Role = Literal["focal-point", "registry", "manufacturer", "investigator", "hub", "witness", "auditor"]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Version = Annotated[int, Field(ge=1, le=1)]
 SUITE = "tw1"
 RECORD_PATH = "members/{member}/record.json"
 NETWORK_PATH = "directory.json"
@@ -83,7 +94,7 @@ class Competence(_Document):
 class Record(_Document):
     """`members/<member>/record.json`, signed by the member's own offline record key."""
 
-    v: Literal[1]
+    v: Version
     member: MemberName
     name: Text
     suite: Literal["tw1"]
@@ -114,7 +125,7 @@ class Rule(_Document):
 class Network(_Document):
     """`directory.json`: everything that is the network's, not a member's."""
 
-    v: Literal[1]
+    v: Version
     network: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
     live: bool
     members: Annotated[list[Admitted], Field(max_length=1_000)]
@@ -181,9 +192,9 @@ class Directory:
         return max(valid, key=lambda key: key.not_before)
 
     def open_ledger(self, member: str) -> str | None:
-        """The origin of a member's newest open ledger."""
+        """The origin of a member's newest open ledger: `<year>.<n>` in order of numbers, 2026.10 after 2026.9."""
         found = [origin for origin, each in self.ledgers.items() if each.member == member and each.state == "open"]
-        return max(found, default=None)
+        return max(found, key=_year_and_number, default=None)
 
     def active(self, member: str) -> bool:
         """Whether a member is admitted and neither suspended nor revoked."""
@@ -192,7 +203,11 @@ class Directory:
 
 def parse_network(data: bytes) -> Network:
     """`directory.json`; `dir.invalid` or `json.*` else."""
-    return _validate(Network, parse_object(data, bytes_max=DIRECTORY_BYTES_MAX))
+    network = _validate(Network, parse_object(data, bytes_max=DIRECTORY_BYTES_MAX))
+    names = [each.member for each in network.members]
+    if len(set(names)) != len(names) or any(name.partition("/")[0] != network.network for name in names):
+        raise ProblemError("dir.invalid", "a member is listed twice, or is of another network")
+    return network
 
 
 def parse_record(data: bytes) -> Record:
@@ -202,6 +217,8 @@ def parse_record(data: bytes) -> Record:
     for ledger in record.ledgers:
         if ledger.origin.rpartition("/")[0] != record.member:
             raise ProblemError("dir.invalid", "a ledger's origin does not begin with the member's name")
+    if len({ledger.origin for ledger in record.ledgers}) != len(record.ledgers):
+        raise ProblemError("dir.invalid", "a ledger is listed twice")
     return record
 
 
@@ -223,11 +240,12 @@ def public_keys(record: Record) -> frozenset[bytes]:
 
 
 def check_update(old: Record, new: Record) -> None:
-    """`dir.invalid` where a newer record drops a ledger, or changes a listed origin's keys or final size."""
+    """`dir.invalid` where a newer record drops or reopens a ledger, or changes a listed origin's keys or final size."""
     newer = {ledger.origin: ledger for ledger in new.ledgers}
     for ledger in old.ledgers:
         found = newer.get(ledger.origin)
-        if found is None or found.vkeys != ledger.vkeys or (ledger.final and found.final != ledger.final):
+        reopened = found is not None and (ledger.state, found.state) == ("closed", "open")
+        if found is None or reopened or found.vkeys != ledger.vkeys or (ledger.final and found.final != ledger.final):
             raise ProblemError("dir.invalid", "the record drops or changes a ledger that it listed")
     if old.member != new.member:
         raise ProblemError("dir.invalid", "the record is of another member")
@@ -276,6 +294,10 @@ def build_directory(
     )
 
 
+def _year_and_number(origin: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in origin.rpartition("/")[2].split("."))
+
+
 _ALG = {"message": "Ed25519", "seal": "HPKE-9-KE", "request": "Ed25519"}
 
 
@@ -301,7 +323,7 @@ def _keys_once(records: list[Record]) -> None:
 
 def _validate(model: type[_T], found: dict[str, Any]) -> _T:
     try:
-        return model.model_validate(found)
+        return model.model_validate(found, by_alias=True, by_name=False)
     except ValidationError as error:
         faults = [
             Fault(

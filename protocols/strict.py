@@ -1,11 +1,13 @@
 """Strict JSON and base64url: the parsers that run before anything else (PROTOCOL.md section 1)."""
 
-import base64
-import binascii
 import json
 import re
+from binascii import Error as Base64Error
+from binascii import a2b_base64, b2a_base64
 from datetime import UTC, datetime
 from typing import Any, NoReturn
+
+from pydantic_core import to_json
 
 from protocols.limits import JSON_DEPTH_MAX
 from protocols.problems import ProblemError
@@ -102,17 +104,18 @@ def parse_object(data: bytes, *, bytes_max: int) -> dict[str, Any]:
     return value
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
 def dump_json(value: Any) -> bytes:
-    """JSON bytes without white space, members in the order given."""
-    return _ENCODER.encode(value).encode("utf-8")
+    """JSON bytes without white space, members in the order given, non-ASCII as UTF-8."""
+    return to_json(value)
+
+
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+_FROM_URL = bytes.maketrans(b"-_+/=", b"+/!!!")  # what base64url does not have becomes what base64 does not have
 
 
 def b64u(data: bytes) -> str:
     """base64url without padding (RFC 4648 section 5)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return b2a_base64(data, newline=False).translate(_TO_URL, b"=").decode("ascii")
 
 
 def unb64u(text: object, *, length: int | None = None) -> bytes:
@@ -120,11 +123,11 @@ def unb64u(text: object, *, length: int | None = None) -> bytes:
     if not isinstance(text, str):
         raise ProblemError("b64.invalid", "not a text")
     try:
-        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
+        data = a2b_base64(text.encode("ascii").translate(_FROM_URL) + b"=" * (-len(text) % 4), strict_mode=True)
+    except (Base64Error, UnicodeEncodeError):
         raise ProblemError("b64.invalid", "not base64url") from None
     tail = len(data) % 3  # spare bits can only hide in the last quantum
-    if "+" in text or "/" in text or "=" in text or (tail and not text.endswith(b64u(data[-tail:]))):
+    if tail and not text.endswith(b64u(data[-tail:])):
         raise ProblemError("b64.invalid", "not canonical")
     if length is not None and len(data) != length:
         raise ProblemError("b64.invalid", f"not {length} bytes")

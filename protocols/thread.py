@@ -7,16 +7,25 @@ from protocols.problems import ProblemError
 ThreadState = Literal["SENT", "DELIVERED", "ACKNOWLEDGED", "IN_PROGRESS", "ANSWERED", "REFUSED", "FAILED"]
 Delivery = Literal["queued", "delivered", "refused", "conflict", "undelivered"]
 
-_OPEN = ("SENT", "DELIVERED", "ACKNOWLEDGED", "IN_PROGRESS")
+# FAILED too: `undelivered` says nothing about the receiver, who may have the request and answer it
+_OPEN = ("SENT", "DELIVERED", "ACKNOWLEDGED", "IN_PROGRESS", "FAILED")
+# retries are spread, so what was said before the last word may come after it: kept, and the state stays
+_LATE: dict[str, ThreadState] = {"ANSWERED": "ANSWERED", "REFUSED": "REFUSED"}
+
+
+def _to(state: ThreadState, *states: str) -> dict[str, ThreadState]:
+    return dict.fromkeys(states, state)
+
+
 _TABLE: dict[str, dict[str, ThreadState]] = {
-    "delivered": {"SENT": "DELIVERED"},
-    "undelivered": {"SENT": "FAILED"},
-    "refused": {"SENT": "FAILED"},
-    "trace.acknowledgement": dict.fromkeys(_OPEN, "ACKNOWLEDGED"),
-    "trace.response": dict.fromkeys((*_OPEN, "ANSWERED"), "ANSWERED"),
-    "trace.response/interim": dict.fromkeys(_OPEN, "IN_PROGRESS"),
-    "trace.refusal": dict.fromkeys(_OPEN, "REFUSED"),
-    "trace.refusal/delay": dict.fromkeys(_OPEN, "IN_PROGRESS"),
+    "delivered": _to("DELIVERED", "SENT", "FAILED"),  # a receipt supersedes `undelivered`
+    "undelivered": _to("FAILED", "SENT"),
+    "refused": _to("FAILED", "SENT"),
+    "trace.acknowledgement": _to("ACKNOWLEDGED", *_OPEN) | _LATE,
+    "trace.response": _to("ANSWERED", *_OPEN, "ANSWERED"),
+    "trace.response/interim": _to("IN_PROGRESS", *_OPEN) | _LATE,
+    "trace.refusal": _to("REFUSED", *_OPEN),
+    "trace.refusal/delay": _to("IN_PROGRESS", *_OPEN) | _LATE,
 }
 """event -> {state: next state}; an event is a message type (both sides) or what became of the request's delivery."""
 

@@ -112,7 +112,7 @@ RESPONSE = {
     "result": pair("NO_RECORD_FOUND"), "certainty": pair("CONFIRMED"), "final": True,
     "checked_sources": [{"name": "register", "period": {}, "coverage": pair("WHOLE")}],
 }  # fmt: skip
-REFUSAL = {"kind": "REFUSAL", "ground": pair("NATIONAL_SECURITY"), "statement": "We may not say."}
+REFUSAL = {"kind": "REFUSAL", "ground": pair("ITI22_NATIONAL_SECURITY"), "statement": "We may not say."}
 DELAY = REFUSAL | {"kind": "DELAY", "review_on": "2027-01-01"}
 
 
@@ -229,9 +229,7 @@ class Node(Member):
             "SELECT s.system_identifier::text, c.timeline_id FROM pg_control_system() s, pg_control_checkpoint() c"
         )
         await self.sql("INSERT INTO ledger_head (origin, size, root) VALUES ($1, 0, $2)", self.origin, EMPTY_ROOT)
-        mark = GuardMark(
-            origin=self.origin, size=0, root=EMPTY_ROOT, system_identifier=identifier, timeline=timeline
-        )
+        mark = GuardMark(origin=self.origin, size=0, root=EMPTY_ROOT, system_identifier=identifier, timeline=timeline)
         FileGuard(self.folder / "keys").raise_to(mark)
 
     async def ports(self) -> Ports:
@@ -274,7 +272,13 @@ class Node(Member):
             async with asyncio.TaskGroup() as group:
                 committing = group.create_task(committer.run())
                 if not size and not committer.halted:
-                    opened = Entry(kind="ledger-opened", at=ports.clock.now(), n=os.urandom(16), sender=self.name, dir=directory.ref)
+                    opened = Entry(
+                        kind="ledger-opened",
+                        at=ports.clock.now(),
+                        n=os.urandom(16),
+                        sender=self.name,
+                        dir=directory.ref,
+                    )
                     await committer.commit(Noted(entry=opened))
                 working = [group.create_task(self.parts.deliver.run())]
                 if self.parts.answer:
@@ -361,7 +365,9 @@ class Node(Member):
 
     # ---- what a client does
 
-    async def send(self, draft: Draft, *, key: str | None = None, digest: bytes = b"", answers: Arrived | None = None) -> Json:
+    async def send(
+        self, draft: Draft, *, key: str | None = None, digest: bytes = b"", answers: Arrived | None = None
+    ) -> Json:
         """Commits a message through Submit; its answer."""
         caller = Caller(client="test", actor="tester", scopes=frozenset(("parts:read",)))
         request = Request(caller=caller, key=key or f"key {next(_numbers)}", digest=digest)
@@ -373,7 +379,13 @@ class Node(Member):
 
     def draft(self, to: Member, serial: str = "ABC1234", **changes: Any) -> Draft:
         body = trace_request(serial)
-        given: Json = {"type": "trace.request", "recipient": to.name, "thread": None, "body": body, "handling": HANDLING}
+        given: Json = {
+            "type": "trace.request",
+            "recipient": to.name,
+            "thread": None,
+            "body": body,
+            "handling": HANDLING,
+        }
         return Draft(**given | changes)
 
     def reply(self, to: Member, asked: Json, type_: str, body: Json, **changes: Any) -> Draft:
@@ -416,7 +428,15 @@ class Stranger(Member):
         self.log: list[bytes] = []
         self._nodes: dict[tuple[int, int], bytes] = {}
         self.held: tuple[int, ...] = (0,)  # what the other said last that it holds of us
-        self.add(Entry(kind="ledger-opened", at=fed.clock.now(), n=os.urandom(16), sender=self.name, dir=DirRef(version=1, sha256=bytes(32))))
+        self.add(
+            Entry(
+                kind="ledger-opened",
+                at=fed.clock.now(),
+                n=os.urandom(16),
+                sender=self.name,
+                dir=DirRef(version=1, sha256=bytes(32)),
+            )
+        )
 
     def fork(self) -> "Stranger":
         """The same member with a second history: the last entry gone."""
@@ -542,7 +562,7 @@ class Stranger(Member):
                 return await send()
             made = [make(parcel) for parcel in parse_post(body, answer=False).items]
             sizes = {item.place.size for item in made if isinstance(item, Receipt)}
-            notes = {(self.origin, size): self.note(size) for size in sizes}
+            notes = {(self.origin, size): self.note(size) for size in sizes if size <= len(self.log)}
             return encode_post(Post(hello=Hello(dir_version=1), checkpoints=notes, items=tuple(made)))
 
         return hook
@@ -590,9 +610,7 @@ class Federation:
         self.members.append(member)
 
     def set_status(self, member: Member, status: Any) -> None:
-        self.authority.set_member(
-            member.name, roles=(), status=status, signers=self._targets, now=self.clock.now()
-        )
+        self.authority.set_member(member.name, roles=(), status=status, signers=self._targets, now=self.clock.now())
 
     async def publish(self, *requests: bytes) -> None:
         """A new version, in force at once at every running node."""
@@ -742,5 +760,3 @@ async def refused(code: str, doing: Awaitable[Any]) -> None:
         assert problem.code == code, problem
     else:
         raise AssertionError(f"{code} was expected")
-
-

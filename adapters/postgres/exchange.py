@@ -170,6 +170,15 @@ class PostgresExchange:
         row = await self._pool.row("SELECT sizes FROM peer_named WHERE member = $1 AND origin = $2", member, origin)
         return tuple(row["sizes"]) if row else ()
 
+    async def forget_answers(self, before: datetime) -> None:
+        """Drops what clients were answered under Idempotency-Keys before a time."""
+        await self._pool.execute("DELETE FROM idempotency WHERE at < $1", before)
+
+    async def unlinked_since(self, before: datetime) -> list[str]:
+        """Foreign ledgers with a checkpoint seen before a time and still not linked."""
+        sql = "SELECT DISTINCT origin FROM peer_checkpoint WHERE NOT linked AND seen < $1"
+        return [row["origin"] for row in await self._pool.fetch(sql, before)]
+
     async def unlinked_members(self, origin: str) -> list[str]:
         """Members that named sizes of this ledger of ours which they could not link."""
         sql = "SELECT member FROM peer_named WHERE origin = $1 AND cardinality(sizes) > 1"

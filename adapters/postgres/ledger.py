@@ -62,7 +62,10 @@ _LEG_UPSERT = (
     "updated = excluded.updated"
 )
 _TRY_AGAIN = (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
-_DATA = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+_DATA = (
+    *(asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError),
+    *(ValueError, OverflowError, TypeError),  # what COPY raises for a value that it cannot encode
+)
 
 
 async def read_tiles(connection: Connection, origin: str, wanted: Sequence[TileId]) -> dict[TileId, bytes]:

@@ -90,11 +90,12 @@ class PostgresThreads:
         )
         return [Arrived(**row) for row in rows]
 
-    async def reviews(self, thread: UUID | None, count: int) -> list[ReviewRow]:
-        """Requests that wait for a person, oldest first."""
+    async def reviews(self, thread: UUID | None, *, after: tuple[datetime, UUID] | None, count: int) -> list[ReviewRow]:
+        """Requests that wait for a person, oldest first, after a cursor."""
         rows = await self._pool.fetch(
-            f"SELECT {_REVIEW} FROM review WHERE NOT closed AND ($1::uuid IS NULL OR thread = $1) ORDER BY at LIMIT $2",
-            *(thread, count),
+            f"SELECT {_REVIEW} FROM review WHERE NOT closed AND ($1::uuid IS NULL OR thread = $1) "
+            "AND ($2::timestamptz IS NULL OR (at, id) > ($2, $3::uuid)) ORDER BY at, id LIMIT $4",
+            *(thread, *(after or (None, None)), count),
         )
         return [ReviewRow(**row) for row in rows]
 

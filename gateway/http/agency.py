@@ -1,15 +1,15 @@
 """The agency listener `/v1`: the member's own systems submit, read and answer traces (DESIGN.md section 7)."""
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import parse_qsl
 from uuid import UUID
 
 from aiohttp import web
 
-from gateway.http.serve import application, read_body, wait_seconds
+from gateway.http.serve import application, read_body, wait_seconds, whole_number
 from gateway.services.committed import LedgerView
 from gateway.services.policy import permit_client
 from gateway.services.read import PAGE_MAX, Read, events_json, review_json, thread_json
@@ -27,8 +27,10 @@ from protocols.ports.store import (
 from protocols.ports.world import Clock
 from protocols.problems import Fault, ProblemError
 from protocols.strict import b64u, dump_json, parse_json, parse_object, parse_time, unb64u
+from protocols.thread import ThreadState
 
 _JSON = "application/json"
+_ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _KEY_CHARS = range(8, 129)
 _ANSWERS = {
     "acknowledgements": "trace.acknowledgement",
@@ -106,9 +108,11 @@ class Agency:
     async def post_token(self, request: web.Request) -> web.Response:
         """OAuth 2 client credentials with private_key_jwt (RFC 7523)."""
         form = await _form(request)
-        if form.get("grant_type") != "client_credentials" or not form.get("client_assertion"):
-            raise ProblemError("auth.invalid", "send grant_type=client_credentials and a client_assertion")
-        assertion = form["client_assertion"]
+        if form.get("grant_type") != "client_credentials" or form.get("client_assertion_type") != _ASSERTION:
+            raise ProblemError(
+                "auth.invalid", f"send grant_type=client_credentials, client_assertion_type={_ASSERTION}"
+            )
+        assertion = form.get("client_assertion", "")
         row = await self._clients.client(self._access.claimed_client(assertion))
         client = None
         if row is not None and row["revoked"] is None:
@@ -128,8 +132,8 @@ class Agency:
             body=_object(body, "body"),
             handling=_object(body, "handling"),
             parts=_parts(body),
-            due=parse_time(body["due"]) if "due" in body else None,
-            expires=parse_time(body["expires"]) if "expires" in body else None,
+            due=_time(body, "due"),
+            expires=_time(body, "expires"),
         )
         answer = await self._submit.submit(draft, asked)
         thread = parse_json(answer, bytes_max=4_096)["thread"]
@@ -154,7 +158,7 @@ class Agency:
                 handling=_object(body, "handling"),
                 parts=_parts(body),
                 in_reply_to=leg.request,
-                expires=parse_time(body["expires"]) if "expires" in body else None,
+                expires=_time(body, "expires"),
                 if_match=version,
             )
             arrived = None
@@ -192,11 +196,11 @@ class Agency:
         """Threads, newest first: ?limit=&after=&state=."""
         del caller
         limit, cursor = _limit(request), request.query.get("after")
-        legs = await self._read.threads(_cursor(cursor) if cursor else None, limit, request.query.get("state"))
+        legs = await self._read.threads(_cursor(cursor) if cursor else None, limit, _state(request))
         shown: dict[str, Any] = {"traces": [thread_json(leg) for leg in legs]}
         if len(legs) == limit:
             last = legs[-1]
-            shown["next"] = b64u(f"{last.opened.isoformat()} {last.thread}".encode())
+            shown["next"] = _cursor_of(last.opened, last.thread)
         return _json(shown)
 
     async def get_trace(self, request: web.Request, caller: Caller) -> web.Response:
@@ -208,15 +212,21 @@ class Agency:
         """The feed: ?after=&limit=, `Prefer: wait=30`. Asking after a line says that all up to it were handled."""
         del caller
         after = request.query.get("after", "0")
-        if not (after.isascii() and after.isdigit() and len(after) < 18):
+        seq = whole_number(after)
+        if seq is None:
             raise _fault("", "after is a sequence number")
-        events = await self._read.events(int(after), _limit(request), wait_seconds(request))
+        events = await self._read.events(seq, _limit(request), wait_seconds(request))
         return _json({"events": events_json(events)})
 
     async def get_reviews(self, request: web.Request, caller: Caller) -> web.Response:
-        """Requests that wait for a person, with candidates, oldest first."""
+        """Requests that wait for a person, with candidates, oldest first: ?limit=&after=."""
         del caller
-        return _json({"reviews": [review_json(row) for row in await self._read.reviews(_limit(request))]})
+        limit, cursor = _limit(request), request.query.get("after")
+        rows = await self._read.reviews(_cursor(cursor) if cursor else None, limit)
+        shown: dict[str, Any] = {"reviews": [review_json(row) for row in rows]}
+        if len(rows) == limit:
+            shown["next"] = _cursor_of(rows[-1].at, rows[-1].id)
+        return _json(shown)
 
     async def get_peers(self, request: web.Request, caller: Caller) -> web.Response:
         """The members of the directory in force."""
@@ -271,9 +281,18 @@ def _object(body: dict[str, Any], name: str) -> dict[str, Any]:
     return dict(body[name])
 
 
+def _time(body: dict[str, Any], name: str) -> datetime | None:
+    try:
+        return parse_time(body[name]) if name in body else None
+    except ProblemError:
+        raise _fault(f"/{name}", "is not an RFC 3339 time in UTC with milliseconds") from None
+
+
 def _parts(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
     parts = _object(body, "parts") if "parts" in body else {}
-    return {name: _object(parts, name) for name in parts}
+    if not all(isinstance(part, dict) for part in parts.values()):
+        raise _fault("/parts", "has a part that is not an object")
+    return parts
 
 
 def _thread(request: web.Request) -> UUID:
@@ -284,22 +303,33 @@ def _thread(request: web.Request) -> UUID:
 
 
 def _if_match(request: web.Request) -> int:
-    tag = request.headers.get("If-Match", "").strip('"')
-    if not (tag.isascii() and tag.isdigit()):
+    version = whole_number(request.headers.get("If-Match", "").strip('"'))
+    if version is None:
         raise ProblemError("precondition.required", "send If-Match with the ETag of the thread")
-    return int(tag)
+    return version
 
 
 def _limit(request: web.Request) -> int:
-    text = request.query.get("limit", "50")
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= PAGE_MAX):
+    limit = whole_number(request.query.get("limit", "50"))
+    if not limit or limit > PAGE_MAX:
         raise _fault("", f"limit is 1..{PAGE_MAX}")
-    return int(text)
+    return limit
+
+
+def _state(request: web.Request) -> str | None:
+    state = request.query.get("state")
+    if state is not None and state not in get_args(ThreadState):
+        raise _fault("", f"state is one of {', '.join(get_args(ThreadState))}")
+    return state
+
+
+def _cursor_of(at: datetime, id_: UUID) -> str:
+    return b64u(f"{at.isoformat()} {id_}".encode())
 
 
 def _cursor(text: str) -> tuple[datetime, UUID]:
     try:
         at, _, thread = unb64u(text).decode("ascii").partition(" ")
-        return datetime.fromisoformat(at), UUID(thread)
-    except (ProblemError, ValueError):
+        return datetime.fromisoformat(at).astimezone(UTC), UUID(thread)
+    except (ProblemError, ValueError, OverflowError):
         raise _fault("", "after is not a cursor of this interface") from None

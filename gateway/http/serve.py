@@ -201,9 +201,14 @@ def wait_seconds(request: web.Request, longest: int = 30) -> int:
     """Seconds of `Prefer: wait=` (RFC 7240), at most `longest`; 0 without."""
     for preference in request.headers.get("Prefer", "").split(","):
         name, _, value = preference.strip().partition("=")
-        if name == "wait" and value.isascii() and value.isdigit():
-            return min(int(value), longest)
+        if name == "wait":
+            return min(whole_number(value) or 0, longest)
     return 0
+
+
+def whole_number(text: str) -> int | None:
+    """A number of up to 17 digits, so that PostgreSQL takes it as well; None for any other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else None
 
 
 def application(routes: Sequence[web.RouteDef], *middlewares: Any) -> web.Application:

@@ -143,7 +143,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     health: dict[str, str] = {}
     view = LedgerView(ports.ledger, ports.exchange)
     agency = Agency(
-        member=member, access=TokenAccess(keys.signer("token"), issuer=member, audience=audience(settings)),
+        member=member, access=TokenAccess(keys.signer("token"), issuer=member, audience=settings.audience),
         clients=ports.clients, submit=submit, read=read, ledger=view, directory=ports.directory, clock=clock,
     )  # fmt: skip
     exchange = Exchange(
@@ -157,11 +157,6 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
         committer=committer, deliver=deliver, answer=answer, directory=ports.directory, listeners=listeners,
         linking=linking, health=health,
     )  # fmt: skip
-
-
-def audience(settings: Settings) -> str:
-    """What a client's assertion must name as `aud`: the token endpoint of this node."""
-    return f"{settings.member}/v1/token"
 
 
 def wrong(ports: Ports, committer: Committer, linking: Linking) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -24,6 +25,7 @@ from protocols.problems import ProblemError
 
 _log = structlog.get_logger()
 _WAIT_S = 1.0
+_IDEMPOTENCY = timedelta(days=7)  # how long a key answers the same (DESIGN.md section 7)
 _REFRESH_S = 60.0
 _DRAIN_S = 20.0
 _KEEPALIVE_S = 75.0
@@ -60,6 +62,7 @@ async def serve(
     """Serves over given ports until `stop`; a test hands in wrapped ones."""
     origin = newest_origin(keys)
     parts = assemble(node, settings, keys, secret, origin, ports)
+    parts.health["node"] = "ledger.not_ready"
     runners = [await _listen("operations", parts, settings, node)]
     try:
         directory = await _listed(settings, keys, origin, ports, parts, stop)
@@ -67,6 +70,7 @@ async def serve(
             return
         await _open_ledger(settings, parts, directory, keys, ports)
         runners += [await _listen(name, parts, settings, node) for name in ("exchange", "agency")]
+        del parts.health["node"]
         _log.info("node_started", origin=origin, version=directory.ref.version)
         await _work(parts, ports, keys, stop, runners)
     finally:
@@ -162,6 +166,7 @@ async def _follow(parts: Parts, ports: Ports, keys: KeyStore) -> None:
     while True:
         await asyncio.sleep(_REFRESH_S)
         try:
+            await ports.exchange.forget_answers(ports.clock.now() - _IDEMPOTENCY)
             directory = await ports.directory.refresh(ports.clock.now())
             if directory.ref != noted:
                 random = keys.sealer().random(NONCE_BYTES)
@@ -170,6 +175,8 @@ async def _follow(parts: Parts, ports: Ports, keys: KeyStore) -> None:
                 noted = directory.ref
         except ProblemError as problem:
             _log.warning("directory_refresh_failed", code=problem.code)
+        except Unavailable as error:
+            _log.warning("database_unavailable", why=str(error))
 
 
 async def _listen(name: str, parts: Parts, settings: Settings, node: Path) -> web.AppRunner:

@@ -1,10 +1,12 @@
 """The node's settings: `tracewire.toml` in its folder; an unknown key is an error that names the nearest one."""
 
 import difflib
+import json
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -43,6 +45,11 @@ class Settings(BaseModel):
         """Whether the exchange listener speaks TLS."""
         return self.exchange_url.startswith("https://")
 
+    @property
+    def audience(self) -> str:
+        """What a client's assertion must name as `aud`: the token endpoint of this node."""
+        return f"{self.member}/v1/token"
+
 
 def _check(settings: Settings) -> None:
     if not settings.exchange_tls:
@@ -64,11 +71,16 @@ def load_settings(node: Path) -> Settings:
         raise ProblemError("config.invalid", f"{path} is not there: run `tracewire init` first") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ProblemError("config.invalid", f"{path} cannot be read: {error}") from None
+    return make_settings(found, str(path))
+
+
+def make_settings(found: Mapping[str, Any], place: str) -> Settings:
+    """Settings of these values, which stand in `place`; faults as in `load_settings`."""
     try:
         settings = Settings.model_validate(found)
     except ValidationError as error:
         faults = [_fault(each["type"], [str(step) for step in each["loc"]], each["msg"]) for each in error.errors()]
-        detail = f"{path}: " + "; ".join(f"{fault.pointer[1:]}: {fault.message}" for fault in faults)
+        detail = f"{place}: " + "; ".join(f"{fault.pointer[1:]}: {fault.message}" for fault in faults)
         raise ProblemError("config.invalid", detail, errors=faults) from None
     _check(settings)
     return settings
@@ -87,6 +99,6 @@ def dump_settings(settings: Settings) -> str:
     """The file's text: what differs from the defaults, and nothing else."""
     lines = ["# Settings of this node. `tracewire init --help` explains each."]
     for name, value in settings.model_dump(mode="json", exclude_defaults=True).items():
-        shown = str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else value
+        shown = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # also TOML, but for DEL
         lines.append(f"{name} = {shown}")
     return "\n".join(lines) + "\n"

@@ -69,24 +69,27 @@ class Answer:
             try:
                 arrived = await self._store.undispatched(_AT_ONCE, ["trace.request"])
                 async with asyncio.TaskGroup() as group:
-                    for each in arrived:
-                        group.create_task(self._one(each))
+                    tasks = [group.create_task(self._one(each)) for each in arrived]
             except Exception:  # the store may be away for a while; the loop outlives it
                 _log.exception("inbox_unreadable")
-                arrived = []
-            if arrived:
+                tasks = []
+            if any(task.result() for task in tasks):
                 continue
             try:
                 await asyncio.wait_for(self._wake.wait(), _LOOK_S)
             except TimeoutError:
                 continue
 
-    async def _one(self, arrived: Arrived) -> None:
+    async def _one(self, arrived: Arrived) -> bool:
+        """Whether it is done with; what may heal is taken up again."""
         try:
             await self.answer(arrived)
         except ProblemError as problem:
             _log.warning("answer_failed", id=str(arrived.id), code=problem.code)
-            await self._review(arrived, Decision(kind="person", reason="SERIAL_MISSING"), [], problem.code)
+            if problem.kind.retry == "later":
+                return False
+            await self._review(arrived, Decision(kind="person", reason="SERIAL_MISSING"), problem.code)
+        return True
 
     async def answer(self, arrived: Arrived) -> None:
         """Answers one request: acknowledgement and response in one change, or acknowledgement and a review."""
@@ -105,14 +108,11 @@ class Answer:
             return
         key = Request(caller=_CALLER, key=f"acknowledge {arrived.id}", digest=sha256(arrived.id.bytes).digest())
         await self._submit.submit(self._acknowledgement(arrived, "QUEUED"), key)
-        await self._review(arrived, decision, records, decision.reason)
+        await self._review(arrived, decision, decision.reason)
 
-    async def _review(self, arrived: Arrived, decision: Decision, records: list[Record], reason: str) -> None:
-        by_ref = {record.gun.ref: record for record in records}
-        candidates = [
-            {"record_ref": ref, "score": score, "serial": by_ref[ref].serial, "make": by_ref[ref].make}
-            for ref, score in decision.candidates[:CANDIDATES_MAX]
-        ]
+    async def _review(self, arrived: Arrived, decision: Decision, reason: str) -> None:
+        # refs and scores alone: serials of candidates are near that of the request, whose content is encrypted at rest
+        candidates = [{"record_ref": ref, "score": score} for ref, score in decision.candidates[:CANDIDATES_MAX]]
         row = ReviewRow(
             sender=arrived.sender,
             id=arrived.id,

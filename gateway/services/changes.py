@@ -176,6 +176,8 @@ class Submitted:
             stage.legs[key] = _new_leg(key, self.opens, out.id, out.created)
         else:
             leg = stage.leg(key)
+            if leg is not None and leg.role != "answerer":
+                raise ProblemError("thread.state", "only who was asked answers")
             if leg is not None and self.if_match is not None and leg.version != self.if_match:
                 raise ProblemError("precondition.failed", "the thread has another version now")
             stage.move(key, self.event, out.created)
@@ -238,6 +240,9 @@ class Received:
                 raise ProblemError("msg.thread", "the thread exists")
             stage.legs[key] = replace(_new_leg(key, self.opens, row.id, row.received), state="DELIVERED")
         else:
+            leg = stage.leg(key)
+            if leg is not None and leg.role != "asker":
+                raise ProblemError("msg.thread", "only who was asked answers")
             stage.move(key, self.event, row.received)
         index = stage.log(self.entry)
         stage.rows += [replace(row, index=index, origin=stage.plan.origin), self.proof, *self.content]

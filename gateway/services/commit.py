@@ -113,7 +113,11 @@ class Committer:
         self._committed.append(wake)
 
     async def commit(self, change: Change, bytes_: int = 0) -> Outcome:
-        """Waits until the change is durable, or lost to an earlier one. `bytes_` counts against the batch's bound.
+        """As `enqueue`, and waits."""
+        return await self.enqueue(change, bytes_)
+
+    def enqueue(self, change: Change, bytes_: int = 0) -> "asyncio.Future[Outcome]":
+        """Done when the change is durable, or lost to an earlier one. `bytes_` counts against the batch's bound.
 
         ProblemError `store.busy` (queue full, database away), `store.data`, `ledger.rollback`, or what the change raises.
         """
@@ -124,16 +128,21 @@ class Committer:
             self._queue.put_nowait(waiting)
         except asyncio.QueueFull:
             raise ProblemError("store.busy", "too many changes wait to be committed") from None
-        return await waiting.answer
+        return waiting.answer
 
     async def run(self) -> None:
         """Commits until cancelled; a batch that has begun is finished first."""
         while True:
-            await asyncio.shield(self._commit(await self._take()))
+            batch = asyncio.ensure_future(self._commit(await self._take()))
+            try:
+                await asyncio.shield(batch)
+            except asyncio.CancelledError:
+                await batch
+                raise
 
     async def drain(self) -> None:
         """Commits what is queued now; for the way down, after `run` was cancelled."""
-        while not self._queue.empty():
+        while self._held_back or not self._queue.empty():
             await self._commit(await self._take())
 
     async def check(self) -> Head:

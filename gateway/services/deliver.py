@@ -20,7 +20,7 @@ from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.entry import NONCE_BYTES, RECEIPT_KINDS, Entry, PeerRef, parse_entry
 from protocols.ledger.merkle import leaf_hash
 from protocols.ledger.proof import Place
-from protocols.limits import DIRECTORY_GRACE_S, PARCELS_MAX, POST_BYTES_MAX
+from protocols.limits import DIRECTORY_GRACE_S, POST_BYTES_MAX, UNLINKED_ALARM_S
 from protocols.ports.crypto import Sealer, Vault
 from protocols.ports.directory import DirectorySource
 from protocols.ports.rows import (
@@ -37,9 +37,11 @@ from protocols.thread import Delivery
 
 _log = structlog.get_logger()
 _LEASE = timedelta(seconds=120)
+_POST_PARCELS = 64  # a larger POST only makes the first of its messages wait for the last
 _POST_BYTES = POST_BYTES_MAX // 2  # envelopes; proofs, checkpoints and JSON escapes take the rest
 _RETRY_MAX_S, _RETRY_URGENT_MAX_S = 900.0, 60.0
 _GREET_S = 60.0  # a member that named unlinked sizes hears from us this often (ten minutes are allowed)
+_UNLINKED_ALARM = timedelta(seconds=UNLINKED_ALARM_S)
 _LOOK_S = 5.0  # the store is looked at this often even when nothing woke us
 _STATES: dict[str, Delivery] = {"received": "delivered", "refused": "refused", "id_conflict": "conflict"}
 
@@ -77,9 +79,9 @@ class Deliver:
         self._wake.set()
 
     async def run(self) -> None:
-        """Delivers until cancelled; what is claimed then comes back when its lease ends."""
+        """Delivers until cancelled; what is claimed then is given back, or comes back when its lease ends."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._greet())
+            group.create_task(self._greet_often())
             while True:
                 self._wake.clear()
                 try:
@@ -94,15 +96,23 @@ class Deliver:
                 except TimeoutError:
                     continue
 
-    async def _greet(self) -> None:
-        """Links for members that named unlinked sizes of our ledger: a POST without parcels."""
+    async def _greet_often(self) -> None:
         while True:
             await asyncio.sleep(_GREET_S)
+            await self.greet()
+
+    async def greet(self) -> None:
+        """Links for members that named unlinked sizes of our ledger: a POST without parcels. Alarms of what stays so."""
+        try:
+            for origin in await self._store.unlinked_since(self._clock.now() - _UNLINKED_ALARM):
+                self._linking.alarms.setdefault(origin, "checkpoint.unlinked")
             for peer in await self._store.unlinked_members(self._committer.origin):
                 try:
                     await self._exchange(peer, (), current(self._directory))
                 except ProblemError as problem:
                     _log.warning("post_failed", peer=peer, code=problem.code, messages=0)
+        except Exception:  # the store may be away for a while; the next round tries again
+            _log.exception("greeting_failed")
 
     async def _drain(self, peer: str) -> None:
         """POSTs to one peer until nothing is due for it."""
@@ -120,7 +130,7 @@ class Deliver:
         directory = current(self._directory)
         if now > directory.expires + timedelta(seconds=DIRECTORY_GRACE_S) or self._committer.halted:
             return False  # submissions are held (PROTOCOL.md section 5)
-        claimed = await self._store.claim(peer, now, now + _LEASE, PARCELS_MAX, _POST_BYTES)
+        claimed = await self._store.claim(peer, now, now + _LEASE, _POST_PARCELS, _POST_BYTES)
         if not claimed:
             return False
         revoked = [each for each in claimed if _revoked(each, directory)]
@@ -138,7 +148,10 @@ class Deliver:
         except ProblemError as problem:
             settled = set()
             _log.warning("post_failed", peer=peer, code=problem.code, messages=len(sending))
-        await self._rest([each for each in sending if each.id not in settled], directory)
+        except asyncio.CancelledError:  # the node stops: the next one sends at once what this one had claimed
+            await self._store.postpone({each.id: now for each in sending})
+            raise
+        await self._rest([each for each in sending if each.id not in settled], directory, asked=now)
         return bool(settled)
 
     async def _reseal(self, claimed: Sequence[Claimed]) -> None:
@@ -153,6 +166,7 @@ class Deliver:
         record = directory.records.get(peer)
         if record is None or not directory.active(peer) or record.endpoint is None:
             raise ProblemError("peer.unreachable", "the directory has no active endpoint of this member")
+        await self._linking.check_member(peer, directory)
         origin = self._committer.origin
         checkpoint = await self._prove.newest(origin)
         post = await self._post(peer, claimed, checkpoint, directory)
@@ -171,7 +185,7 @@ class Deliver:
             else:
                 code = item.code if isinstance(item, ProblemLine) else "proof.path"
                 _log.info("parcel_unanswered", id=str(each.id), code=code)
-        outcomes = await asyncio.gather(*map(self._committer.commit, changes), return_exceptions=True)
+        outcomes = await asyncio.gather(*map(self._committer.enqueue, changes), return_exceptions=True)
         return {
             change.id
             for change, outcome in zip(changes, outcomes, strict=True)
@@ -182,7 +196,7 @@ class Deliver:
         """The lines for these messages, each proven under our newest checkpoint (of its own ledger)."""
         notes: dict[Key, bytes] = {}
         places: dict[Key, Place] = {}
-        for origin in {each.origin for each in claimed}:
+        for origin in {checkpoint.origin, *(each.origin for each in claimed)}:  # without parcels links alone are sent
             newest = checkpoint if origin == checkpoint.origin else await self._prove.newest(origin)
             notes[origin, newest.size] = newest.note
             entries = {each.index: each.entry for each in claimed if each.origin == origin}
@@ -270,12 +284,12 @@ class Deliver:
             )
         )
 
-    async def _rest(self, claimed: Sequence[Claimed], directory: Directory) -> None:
-        """Postpones what was not settled; what had expired was just asked for the last time."""
+    async def _rest(self, claimed: Sequence[Claimed], directory: Directory, *, asked: datetime) -> None:
+        """Postpones what was not settled; what had expired when it was `asked` for was asked for the last time."""
         now = self._clock.now()
         due = {}
         for each in claimed:
-            if each.expires <= now:
+            if each.expires <= asked:
                 await self._give_up(each, "expired", directory)
             else:
                 due[each.id] = self._retry_at(each, now)

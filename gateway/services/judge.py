@@ -58,8 +58,12 @@ class Judge:
         self._member, self._opener, self._sealer = member, opener, sealer
         self._vault, self._verifier, self._clock = vault, verifier, clock
 
-    def judge(self, proven: Proven, directory: Directory) -> Received | Refused:
-        """The change that answers the parcel for good; ProblemError where it may heal."""
+    def judge(self, proven: Proven, directory: Directory, arrived: InboxRow | None) -> Received | Refused | InboxRow:
+        """The change that answers the parcel for good; ProblemError where it may heal.
+
+        `arrived` is what came under this id before. The same content, sealed again, gives it back: its receipt is
+        repeated, and a conflict is one, before signature and expiry are looked at (PROTOCOL.md section 4).
+        """
         try:
             envelope = parse_envelope(proven.envelope)
             opened = open_envelope(envelope, self._opener)
@@ -70,6 +74,9 @@ class Judge:
             if not proven.entry.content_c:
                 raise ProblemError("env.content", "the entry commits to nothing")
             message = self._message(proven, envelope, jws)
+            if arrived is not None:
+                same = arrived.content_c == proven.entry.content_c
+                return arrived if same else self.conflict(proven, directory, arrived)
             self._authentic(proven, jws, message, directory)
             parts = self._parts(message, opened)
             self._acceptable(message, directory)

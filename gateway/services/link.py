@@ -43,14 +43,23 @@ class Linking:
                 raise ProblemError("proof.origin", "the directory does not list this ledger")
             if ledger.member == ours:
                 continue
-            if origin in split:
+            if origin in split and ledger.state != "abandoned":
                 raise ProblemError("ledger.split_view", "two histories of this ledger are held")
-            found[origin, size] = await self._keep(origin, size, note, directory)
+            found[origin, size] = await self._keep(origin, size, note, directory, links.get(origin, ()))
         for origin in {origin for origin, _ in found} | (links.keys() & directory.ledgers.keys()):
             await self._follow(origin, links.get(origin, ()))
         return found
 
-    async def _keep(self, origin: str, size: int, note: bytes, directory: Directory) -> Checkpoint:
+    async def check_member(self, member: str, directory: Directory) -> None:
+        """`ledger.split_view` while two histories of a ledger of this member are held that nobody has abandoned."""
+        for origin in await self._store.split():
+            ledger = directory.ledgers.get(origin)
+            if ledger is not None and ledger.member == member and ledger.state != "abandoned":
+                raise ProblemError("ledger.split_view", "two histories of a ledger of this member are held")
+
+    async def _keep(
+        self, origin: str, size: int, note: bytes, directory: Directory, links: Sequence[Link]
+    ) -> Checkpoint:
         before = self._verified.get((origin, size))
         if before is not None and before.note == note:
             return before
@@ -60,7 +69,7 @@ class Linking:
         self._within(checkpoint, directory)
         if size == 0:
             raise ProblemError("note.invalid", "an empty tree is never signed")
-        await self._check(checkpoint)
+        await self._check(checkpoint, links)
         self._verified[origin, size] = checkpoint
         if len(self._verified) > _VERIFIED_MAX:
             self._verified.popitem(last=False)
@@ -89,11 +98,14 @@ class Linking:
                 self.alarms[place.origin] = "ledger.split_view"
                 raise ProblemError("ledger.split_view", "two entries are proven at one index")
 
-    async def _check(self, checkpoint: Checkpoint) -> None:
+    async def _check(self, checkpoint: Checkpoint, links: Sequence[Link]) -> None:
         """Keeps it, or proves that it contradicts the one that stands."""
         origin, at = checkpoint.origin, self._clock.now()
         if await self._store.foreign_note(origin, checkpoint.size) is None:
             held = await self._store.held(origin)
+            if len(held.unlinked) >= UNLINKED_MAX:  # the links that come with it may make room, else nothing ever would
+                await self._follow(origin, links)
+                held = await self._store.held(origin)
             if len(held.unlinked) >= UNLINKED_MAX:
                 raise ProblemError("checkpoint.unlinked", f"{UNLINKED_MAX} checkpoints of this ledger wait for links")
             await self._store.keep(checkpoint, at=at)

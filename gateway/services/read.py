@@ -71,7 +71,7 @@ class Read:
         leg = await self.leg(thread)
         shown: dict[str, Any] = thread_json(leg)
         shown["messages"] = [await self._message(each, caller) for each in await self._store.messages(thread)]
-        reviews = await self._store.reviews(thread, 1)
+        reviews = await self._store.reviews(thread, after=None, count=1)
         if reviews:
             shown["review"] = review_json(reviews[0])
         return shown
@@ -120,14 +120,14 @@ class Read:
         """The opened content of one message."""
         return open_content(self._vault, await self._store.content(sender, id_))
 
-    async def reviews(self, count: int) -> list[ReviewRow]:
-        """Requests that wait for a person."""
-        return await self._store.reviews(None, min(count, PAGE_MAX))
+    async def reviews(self, after: tuple[datetime, UUID] | None, count: int) -> list[ReviewRow]:
+        """Requests that wait for a person, oldest first."""
+        return await self._store.reviews(None, after=after, count=min(count, PAGE_MAX))
 
     async def events(self, after: int, count: int, wait_s: float) -> list[Event]:
         """The feed after `after`, waiting for the first line up to `wait_s`. What it has passed is dispatched."""
         passed = await self._store.passed(after, PAGE_MAX, self._answered)
-        changes = [self._committer.commit(self._submit.dispatched(arrived)) for arrived in passed]
+        changes = [self._committer.enqueue(self._submit.dispatched(arrived)) for arrived in passed]
         await asyncio.gather(*changes, return_exceptions=True)  # what fails is passed again by the next request
         changed = self._changed
         found = await self._store.events(after, min(count, PAGE_MAX))

@@ -122,23 +122,27 @@ class Receive:
                     continue
                 if n % _YIELD_EVERY == _YIELD_EVERY - 1:
                     await asyncio.sleep(0)
-                tasks[i] = group.create_task(self._take(each, directory))
+                tasks[i] = group.create_task(
+                    self._take(each, directory, inbox.get((each.entry.sender or "", _id(each.entry))))
+                )
         for i, task in tasks.items():
             results[i] = task.result()
         return [result for result in results if result is not None]
 
-    async def _take(self, proven: Proven, directory: Directory) -> _Result:
+    async def _take(self, proven: Proven, directory: Directory, arrived: InboxRow | None) -> _Result:
         """Opens, judges and commits one parcel; never raises, so that one parcel never costs another its answer."""
         try:
-            return await self._take_new(proven, directory)
+            return await self._take_new(proven, directory, arrived)
         except ProblemError as problem:
             return problem
         except Exception:  # P02: whatever one parcel raises is that parcel's problem line, and ours to look at
             _log.exception("parcel_failed", id=str(proven.entry.id))
             return ProblemError("internal", "the parcel could not be judged")
 
-    async def _take_new(self, proven: Proven, directory: Directory) -> _Result:
-        change = self._judge.judge(proven, directory)
+    async def _take_new(self, proven: Proven, directory: Directory, arrived: InboxRow | None) -> _Result:
+        change = self._judge.judge(proven, directory, arrived)
+        if isinstance(change, InboxRow):
+            return _Repeat(origin=change.origin, index=change.index)
         if isinstance(change, Refused):
             return await self._refuse(change)
         try:
@@ -225,6 +229,8 @@ def _entry_of(parcel: Parcel, caller: str, directory: Directory) -> Entry | Prob
     sender = entry.sender or ""
     if sender != caller and caller not in getattr(directory.records.get(sender), "hubs", ()):
         raise ProblemError("peer.identity_mismatch", "the caller is no hub of the parcel's sender")
+    if directory.failing.get(sender) == "dir.stale":
+        return ProblemError("dir.stale", "the sender's newest record has failed for longer than the grace")
     return entry
 
 

@@ -68,6 +68,7 @@ def _faults(row: Mapping[str | None, Any], line: int, records: Mapping[str, Reco
     if None in row or None in row.values():
         return [fault("", "the row has more or fewer fields than the header")]
     found = [fault(str(name), "longer than 200 characters") for name, text in row.items() if len(text) > _CHARS_MAX]
+    found += [fault(str(name), "has a NUL") for name, text in row.items() if "\0" in text]
     if not row["ref"].strip():
         found.append(fault("ref", "is empty"))
     elif row["ref"] in records:

@@ -122,7 +122,7 @@ def _joined(words: list[str]) -> str:
 
 
 def _is_prefix(word: str, *, of_two: bool) -> bool:
-    short = len(word) <= 3 if of_two else len(word) <= 4 and word.isupper()
+    short = len(word) <= 4 and (of_two or word.isupper())  # a letter lost would make a whole serial of a part
     return short and word.isascii() and word.isalpha() and word.upper() not in _NOT_SERIALS
 
 

@@ -240,6 +240,14 @@ class ExchangeStore(Protocol):
         """The sizes of our ledger that a member named last."""
         ...
 
+    async def forget_answers(self, before: datetime) -> None:
+        """Drops what clients were answered under Idempotency-Keys before a time."""
+        ...
+
+    async def unlinked_since(self, before: datetime) -> list[str]:
+        """Foreign ledgers with a checkpoint seen before a time and still not linked."""
+        ...
+
     async def unlinked_members(self, origin: str) -> list[str]:
         """Members that named sizes of this ledger of ours which they could not link."""
         ...
@@ -276,8 +284,8 @@ class ThreadStore(Protocol):
         """Undispatched arrivals whose event the feed has passed, but for some types and what waits for a person."""
         ...
 
-    async def reviews(self, thread: UUID | None, count: int) -> list[ReviewRow]:
-        """Requests that wait for a person."""
+    async def reviews(self, thread: UUID | None, *, after: tuple[datetime, UUID] | None, count: int) -> list[ReviewRow]:
+        """Requests that wait for a person, oldest first, after a cursor."""
         ...
 
 

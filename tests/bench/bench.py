@@ -178,7 +178,9 @@ async def drive(node: Path, count: int, concurrent: int) -> dict[str, object]:
             token = await agency.token()
             while len(seen) < count:
                 headers = {"Authorization": f"Bearer {token}", "Prefer": "wait=5"}
-                found = await agency._call("GET", "/v1/events", headers=headers, params={"after": str(after), "limit": "200"})
+                found = await agency._call(
+                    "GET", "/v1/events", headers=headers, params={"after": str(after), "limit": "200"}
+                )
                 now = time.perf_counter()
                 for event in found["events"]:
                     after = event["seq"]
@@ -250,9 +252,7 @@ async def ledger_rate(work: Path, seconds: float = 5.0, callers: int = 512) -> f
     identifier, timeline = await ledger.identity()
     await ledger.make_head(origin, EMPTY_ROOT)
     guard = FileGuard(folder)
-    guard.raise_to(
-        GuardMark(origin=origin, size=0, root=EMPTY_ROOT, system_identifier=identifier, timeline=timeline)
-    )
+    guard.raise_to(GuardMark(origin=origin, size=0, root=EMPTY_ROOT, system_identifier=identifier, timeline=timeline))
     committer = Committer(
         origin=origin, store=ledger, signer=LedgerNoteSigner(origin, os.urandom(32), os.urandom(32)),
         verifier=Tw1Verifier(), guard=guard, clock=clock, ids=SystemIds(),
@@ -305,10 +305,14 @@ def measure(work: Path, count: int) -> dict[str, object]:
             spent = (cpu_seconds(pids) - before) * 1000 / messages
             floor = statistics.median([floor_before, floor_ms()])
             sys.stderr.write(f"{concurrent:>4} at once: {spent:.2f} ms CPU a message, floor {floor:.3f} ms, {shown}\n")
-            for name in latency:
-                latency[name][str(concurrent)] = shown[name]
+            for name, values in latency.items():
+                values[str(concurrent)] = shown[name]
             if concurrent == 64:
-                result = {"path1_cpu_ms": round(spent, 3), "floor_ms": round(floor, 3), "ratio": round(spent / floor, 2)}
+                result = {
+                    "path1_cpu_ms": round(spent, 3),
+                    "floor_ms": round(floor, 3),
+                    "ratio": round(spent / floor, 2),
+                }
         result |= latency
     finally:
         for process in processes:

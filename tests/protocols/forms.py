@@ -101,10 +101,10 @@ def hostile(valid: bytes) -> st.SearchStrategy[bytes]:
 
 digests = st.binary(min_size=32, max_size=32)
 counts = st.integers(0, 2**53 - 1)
-uuids = st.integers(0, 2**128 - 1).map(
-    lambda n: UUID(int=n & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
+uuids = st.integers(0, 2**128 - 1).map(lambda n: UUID(int=n & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62))
+times = st.integers(0, 253_402_300_799_999).map(
+    lambda ms: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)
 )
-times = st.integers(0, 253_402_300_799_999).map(lambda ms: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms))
 words = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=12)
 members = st.builds("{}/{}".format, words, words)
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)

@@ -172,7 +172,9 @@ BAD_RECORDS: list[tuple[str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("path", "value", "code"), BAD_RECORDS, ids=[f"{path} {value!r:.24}" for path, value, _ in BAD_RECORDS])
+@pytest.mark.parametrize(
+    ("path", "value", "code"), BAD_RECORDS, ids=[f"{path} {value!r:.24}" for path, value, _ in BAD_RECORDS]
+)
 def test_a_record_with_one_fault_is_refused(path: str, value: Any, code: str) -> None:
     assert code_of(parse_record, dump_json(edited(RECORD, path, value))) == code
 

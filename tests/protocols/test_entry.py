@@ -34,7 +34,29 @@ SENT = Entry(
     suite="tw1", envelope=bytes(32), content_c=bytes(32), thread_c=bytes(32), actor_c=bytes(32),
     dir=DirRef(version=7, sha256=bytes(32)), peer=PEER,
 )  # fmt: skip
-ORDER = ["v", "kind", "at", "id", "from", "to", "via", "pair_seq", "kid", "seal_kid", "suite", "envelope", "content_c", "thread_c", "code", "read", "actor_c", "dir", "peer", "first", "n"]
+ORDER = [
+    "v",
+    "kind",
+    "at",
+    "id",
+    "from",
+    "to",
+    "via",
+    "pair_seq",
+    "kid",
+    "seal_kid",
+    "suite",
+    "envelope",
+    "content_c",
+    "thread_c",
+    "code",
+    "read",
+    "actor_c",
+    "dir",
+    "peer",
+    "first",
+    "n",
+]
 
 
 def with_members(**changes: Any) -> bytes:

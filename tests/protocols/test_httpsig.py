@@ -111,7 +111,10 @@ def test_the_window_is_300_s_back_and_60_s_ahead() -> None:
 
 
 def test_a_signature_for_a_request_without_body_does_not_cover_one_with_a_body() -> None:
-    assert code_of(parse_signature, POST, signature_input(GET, kid="k", created=NOW)[0], HEADER, NOW) == "httpsig.components"
+    assert (
+        code_of(parse_signature, POST, signature_input(GET, kid="k", created=NOW)[0], HEADER, NOW)
+        == "httpsig.components"
+    )
     assert code_of(parse_signature, GET, INPUT, HEADER, NOW) == "httpsig.components"
 
 

@@ -97,9 +97,7 @@ def test_every_proof_of_every_small_tree_holds_and_is_as_long_as_the_rfc_says() 
             )
         for old in range(size + 1):
             path = consistency_path(old, size, TREE.node)
-            assert verify_consistency(
-                old=old, new=size, old_root=TREE.root(old), new_root=TREE.root(size), path=path
-            )
+            assert verify_consistency(old=old, new=size, old_root=TREE.root(old), new_root=TREE.root(size), path=path)
 
 
 def test_subtrees_cover_a_range_exactly_and_in_order() -> None:
@@ -119,13 +117,22 @@ def test_an_inclusion_proof_holds_for_its_leaf_index_size_and_root_only(data: st
     assert verify_inclusion(**good)
     flipped = bytes([path[0][0] ^ 1]) + path[0][1:] if path else b""
     wrong = data.draw(
-        st.sampled_from([
-            {"leaf": leaf_hash(b"another")}, {"index": index + 1}, {"index": -1}, {"index": size}, {"size": 0},
-            {"root": bytes(32)}, {"root": b""}, {"path": [*path, bytes(32)]}, {"leaf": b""},
-            {"path": [flipped, *path[1:]]} if path else {"path": [b""]},
-            {"path": path[1:]} if path else {"path": [bytes(32)]},
-            {"path": [path[0][:31], *path[1:]]} if path else {"size": 2},
-        ])  # fmt: skip
+        st.sampled_from(
+            [
+                {"leaf": leaf_hash(b"another")},
+                {"index": index + 1},
+                {"index": -1},
+                {"index": size},
+                {"size": 0},
+                {"root": bytes(32)},
+                {"root": b""},
+                {"path": [*path, bytes(32)]},
+                {"leaf": b""},
+                {"path": [flipped, *path[1:]]} if path else {"path": [b""]},
+                {"path": path[1:]} if path else {"path": [bytes(32)]},
+                {"path": [path[0][:31], *path[1:]]} if path else {"size": 2},
+            ]
+        )  # fmt: skip
     )
     assert not verify_inclusion(**good | wrong)
 
@@ -140,11 +147,22 @@ def test_a_consistency_proof_holds_for_its_two_trees_only(data: st.DataObject) -
     flip = data.draw(st.integers(0, len(path) - 1))
     flipped = [*path[:flip], bytes([path[flip][0] ^ 1]) + path[flip][1:], *path[flip + 1 :]]
     wrong = data.draw(
-        st.sampled_from([
-            {"old_root": bytes(32)}, {"new_root": bytes(32)}, {"old": new, "new": old}, {"old": 0}, {"old": -1},
-            {"path": []}, {"path": [*path, bytes(32)]}, {"path": path[:-1]}, {"path": flipped}, {"old_root": b""},
-            {"old_root": good["new_root"], "new_root": good["old_root"]}, {"path": [b"", *path[1:]]},
-        ])  # fmt: skip
+        st.sampled_from(
+            [
+                {"old_root": bytes(32)},
+                {"new_root": bytes(32)},
+                {"old": new, "new": old},
+                {"old": 0},
+                {"old": -1},
+                {"path": []},
+                {"path": [*path, bytes(32)]},
+                {"path": path[:-1]},
+                {"path": flipped},
+                {"old_root": b""},
+                {"old_root": good["new_root"], "new_root": good["old_root"]},
+                {"path": [b"", *path[1:]]},
+            ]
+        )  # fmt: skip
     )
     assert not verify_consistency(**good | wrong)
 

@@ -131,7 +131,9 @@ def test_a_foreign_log_is_read_and_its_checkpoints_hold() -> None:
             assert edge.tiles() == {(0, 0): (log / tile_path((0, 0), size + 1)).read_bytes()}
 
 
-@pytest.mark.parametrize("sizes", [[1], [255], [256], [257], [511, 512, 513], [100, 300, 70_000], [65_535, 65_536, 65_537]])
+@pytest.mark.parametrize(
+    "sizes", [[1], [255], [256], [257], [511, 512, 513], [100, 300, 70_000], [65_535, 65_536, 65_537]]
+)
 def test_an_edge_that_grows_by_batches_writes_the_tiles_of_the_whole_tree(sizes: list[int]) -> None:
     edge, stored, at = Edge(0, {}), dict[TileId, bytes](), 0
     for size in sizes:

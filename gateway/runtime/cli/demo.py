@@ -4,33 +4,36 @@ import asyncio
 import contextlib
 import fcntl
 import json as jsonlib
+import shutil
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict
+from itertools import chain
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from gateway.runtime.cli.say import problems
+from gateway.runtime.cli.say import problems, say
+from gateway.runtime.cli.trace import AgencyClient
 from gateway.runtime.demo import cases as questions
 from gateway.runtime.demo import play, proofs
-from gateway.runtime.demo.federation import Federation, state_folder
+from gateway.runtime.demo.federation import MEMBERS, Federation, state_folder
+from gateway.runtime.settings import load_settings
 from protocols.problems import ProblemError
 from protocols.strict import dump_json
 
-_WRONG = 3
-_INTERRUPTED = 130
-_FOUND = "demo.json"
+Flag = Annotated[bool, Parameter(negative="")]
+_WRONG, _INTERRUPTED = 3, 130
 
 
 def demo(
     *,
-    keep: Annotated[bool, Parameter(negative="")] = False,
-    fresh: Annotated[bool, Parameter(negative="")] = False,
-    stop: Annotated[bool, Parameter(negative="")] = False,
+    keep: Flag = False,
+    fresh: Flag = False,
+    stop: Flag = False,
     json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
     """Trace 635 real guns between an authority, a focal point, a registry and a manufacturer on this machine.
@@ -53,121 +56,130 @@ def demo(
     show = _Show(Console(stderr=json, highlight=False, soft_wrap=True))
     with problems(as_json=json), _alone():
         federation = Federation(state_folder())
-        if stop:
-            federation.close()
-            show.step("Stopped and removed.")
-            return 0
-        if not fresh and (federation.folder / _FOUND).exists() and federation.alive():
-            found = jsonlib.loads((federation.folder / _FOUND).read_text(encoding="utf-8"))
-            show.kept(found)
-            _end(found | {"already_running": True}, as_json=json)
+        kept = federation.folder / "demo.json"
+        if not (fresh or stop) and kept.exists() and federation.alive():
+            found = jsonlib.loads(kept.read_text(encoding="utf-8")) | {"already_running": True}
+            say(_where_text(found), found, as_json=json)
             return 0
         federation.close()
-        kept = False
+        if stop:
+            say("The demo is stopped and removed.", {"stopped": True}, as_json=json)
+            return 0
         try:
             found = _run(federation, show)
-            kept = keep and found["ok"]
-            if kept:
-                found |= _addresses(federation)
-                (federation.folder / _FOUND).write_text(jsonlib.dumps(found), encoding="utf-8")
+            if keep and found["ok"]:
+                found |= _where(federation)
+                kept.write_text(jsonlib.dumps(found), encoding="utf-8")
         except KeyboardInterrupt:
-            show.step("Interrupted: stopping and removing everything.")
+            show.step("Interrupted: everything is stopped and removed.")
             return _INTERRUPTED
         finally:
-            if not kept:
-                _uninterrupted(federation.close)
-        show.end(found)
-        _end(found, as_json=json)
+            if not kept.exists():
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, signal.SIG_IGN)
+                federation.close()
+        found["seconds"] = round(show.seconds(), 1)
+        say(_end_text(found), found, as_json=json)
         return 0 if found["ok"] else _WRONG
 
 
 def _run(federation: Federation, show: "_Show") -> dict[str, Any]:
     """The demo itself: the object that --json prints."""
-    rows = questions.guns()
-    cases, register = questions.make_cases(rows)
-    stands = questions.as_they_stand(register)
-    federation.open()
-    show.step("PostgreSQL runs (embedded, one server, a database for each node)")
-    federation.found_directory()
-    show.step(f"The authority has made the directory and serves it at {federation.directory_url}")
-    for short, member in federation.members.items():
-        federation.make_node(short)
-        show.step(f"{member.name} ({member.full}) has keys, a database and its place in the directory")
-    federation.publish()
-    held = federation.fill_register(questions.register_csv(rows))
-    show.step(f"The directory is published; the registry holds {held} real guns (credit: NOTICE)")
+    guns = questions.read_register()
+    cases, stands = questions.make_cases(guns), questions.as_they_stand(guns)
+    url = federation.open()
+    show.step(f"PostgreSQL runs, one server for all; the authority serves its new directory at {url}")
+    for short, (name, _, role) in MEMBERS.items():
+        federation.make_node(short, url)
+        show.step(f"{name} (demo/{short}, {role}) has keys and a database, and is admitted")
+    held = federation.publish()
+    show.step(f"The directory is published; the registry holds {held} real guns")
     federation.run_nodes()
     show.step("Three nodes are ready")
-    played = asyncio.run(_play(federation, show, cases, register))
-    show.table(played, stands)
+    played = asyncio.run(_play(federation, show, cases, {record.gun.ref: record for record in guns}))
+    show.table(played, f"Asked for exactly as the register writes them, {stands} have an automatic answer.")
     exported = proofs.export(federation)
-    sizes = ", ".join(f"{short} {size}" for short, size in exported.sizes.items())
-    show.step(f"Ledgers taken out as C2SP tiles: {sizes} entries")
-    ledgers = show.checks(proofs.check_ledgers(exported))
-    lies = show.checks(proofs.check_lies(federation, exported))
-    example = federation.folder / "request.json"
-    example.write_bytes(dump_json(cases[1].body))
-    wrong = played.wrong + [f"{check.what}: {check.said}" for check in (*ledgers, *lies) if not check.right]
+    show.step(f"Ledgers taken out: {', '.join(f'{short} {size} entries' for short, size in exported.sizes.items())}")
+    made = chain(proofs.check_ledgers(exported), proofs.check_lies(federation, exported))
+    checks = [show.check(check) for check in made]
+    wrong = played.wrong + [f"{check.what}: {check.said}" for check in checks if not check.right]
     return {
         "ok": not wrong,
-        "requests": sum(played.outcomes.values()),
-        "register": held,
-        "automatic_as_they_stand": stands,
+        "requests": played.outcomes.total(),
         "outcomes": dict(played.outcomes),
         "expected": dict(played.expected),
+        "automatic_as_they_stand": stands,
         "entries": exported.sizes,
-        "ledgers": [{"what": each.what, "said": each.said, "holds": each.right} for each in ledgers],
-        "lies": [{"what": each.what, "said": each.said, "caught": each.right} for each in lies],
-        "foreign_verifier": proofs.VERIFIER.exists(),
+        "checks": [asdict(check) for check in checks],
         "wrong": wrong,
-        "seconds": round(show.seconds(), 1),
     }
 
 
 async def _play(
     federation: Federation, show: "_Show", cases: list[questions.Case], register: dict[str, Any]
 ) -> play.Played:
-    async with play.agencies(federation) as here:
-        began = show.seconds()
+    async with contextlib.AsyncExitStack() as stack:
+        nodes = {short: await stack.enter_async_context(AgencyClient(federation.node(short))) for short in MEMBERS}
+        for agency in nodes.values():
+            await agency.token()  # once, not by every one of the first calls
         with show.live("The police ask") as progress:
-            threads, refused = await play.ask(here, cases, cases[1], progress)
-        took = show.seconds() - began
-        show.step(f"{len(cases) + 1} requests submitted, each signed, sealed and in the ledger ({took:.1f} s)")
+            threads, refused = await play.ask(nodes["police"], cases, progress)
+        show.step(f"{len(threads) + 1} trace requests submitted: signed, sealed, and in the police's ledger")
         with show.live("The registry answers") as progress:
-            await play.settle(here, progress)
-        show.step("The registry has answered what the rule lets it answer, and acknowledged the rest")
-        await play.refuse(here)
-        decided = await play.decide_ten(here, register)
-        show.step(f"The manufacturer's person has refused one, the registry's person has answered {len(decided)}")
+            await play.settle(nodes["police"], progress)
+        show.step("The registry has answered where exactly one record fits, and acknowledged the rest")
+        await play.refuse(nodes["maker"])
+        decided = await play.decide_ten(nodes["registry"], register)
+        show.step(f"The manufacturer's person has refused one; the registry's person has answered {len(decided)}")
         with show.live("Reading every thread on both sides"):
-            return await play.look_back(here, dict(zip(threads, cases, strict=True)), refused, decided, register)
+            return await play.look_back(nodes, dict(zip(threads, cases, strict=True)), refused, decided, register)
 
 
-def _addresses(federation: Federation) -> dict[str, Any]:
-    names = ("agency", "exchange", "operations")
-    members = {
-        each.full: {
-            "node": str(federation.node(short)),
-            "log": str(federation.log(short)),
-            **{name: f"http://127.0.0.1:{port}" for name, port in zip(names, each.ports, strict=True)},
-        }
-        for short, each in federation.members.items()
-    }
+def _where(federation: Federation) -> dict[str, Any]:
     request = federation.folder / "request.json"
-    commands = [
-        f"tracewire show {federation.node('police')}",
-        f"tracewire submit {federation.node('police')} {request} --to demo/registry",
-        f"tracewire ledger export {federation.node('registry')} /tmp/registry-ledger",
-    ]
-    return {"directory": federation.directory_url, "members": members, "try": commands, "stop": "tracewire demo --stop"}
+    request.write_bytes(dump_json(questions.make_cases(questions.read_register())[1].body))
+    police, tracewire = federation.node("police"), shutil.which("tracewire") or "tracewire"
+    return {
+        "running": {
+            f"demo/{short}": f"http://{load_settings(federation.node(short)).agency_bind}, node {federation.node(short)}, "
+            f"log {federation.log(short)}"
+            for short in MEMBERS
+        },
+        "try": [
+            f"{tracewire} show {police}",
+            f"{tracewire} submit {police} {request} --to demo/registry",
+            f"{tracewire} ledger export {police} {federation.folder}/my-export",
+        ],
+        "stop": f"{tracewire} demo --stop",
+    }
+
+
+def _where_text(found: dict[str, Any]) -> str:
+    running = [f"  {name:<14}{where}" for name, where in found["running"].items()]
+    tries = [f"  {each}" for each in found["try"]]
+    return "\n".join(["The federation runs:", *running, "Try next:", *tries, f"Stop it: {found['stop']}"])
+
+
+def _end_text(found: dict[str, Any]) -> str:
+    outcomes, lies = found["outcomes"], [check["right"] for check in found["checks"] if check["lie"]]
+    waiting = sum(count for name, count in outcomes.items() if name.startswith("waiting"))
+    lines = [f"not as expected: {each}" for each in found["wrong"][:20]]
+    lines += [_where_text(found)] if "running" in found else []
+    summary = (
+        f"{'All as expected' if found['ok'] else 'NOT as expected'}: {found['requests']} requests, "
+        f"{outcomes.get(play.AUTOMATIC, 0)} answered automatically, {waiting} waiting for a person, "
+        f"{sum(found['entries'].values())} ledger entries verified, {sum(lies)} of {len(lies)} lies caught, "
+        f"in {found['seconds']:.0f} s."
+    )
+    return "\n".join([*lines, summary])
 
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """One demo of an account at a time; SIGTERM ends it as Ctrl-C does."""
-    path = state_folder().with_suffix(".lock")
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with path.open("w") as lock:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with state_folder().with_suffix(".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -175,82 +187,37 @@ def _alone() -> Iterator[None]:
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
-def _uninterrupted(close: Any) -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN), signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        close()
-    finally:
-        signal.signal(signal.SIGINT, before[0])
-        signal.signal(signal.SIGTERM, before[1])
-
-
-def _end(found: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print(jsonlib.dumps(found), flush=True)
-
-
-@dataclass(slots=True)
 class _Show:
-    """What a person sees: one line a step, a live count where there is a terminal, tables."""
+    """What a person sees: one line a step, a live count where there is a terminal, a table."""
 
-    console: Console
-    began: float = field(default_factory=time.monotonic)
+    def __init__(self, console: Console) -> None:
+        self._console, self._began = console, time.monotonic()
 
     def seconds(self) -> float:
-        return time.monotonic() - self.began
+        return time.monotonic() - self._began
 
     def step(self, text: str) -> None:
-        self.console.print(f"[dim]{self.seconds():5.1f} s[/dim]  {text}")
+        self._console.print(f"{self.seconds():5.1f} s  {text}", markup=False)
 
     @contextlib.contextmanager
     def live(self, text: str) -> Iterator[play.Progress]:
-        with self.console.status(text) as status:
+        with self._console.status(text) as status:
             yield lambda progress: status.update(f"{text}: {progress}")
 
-    def table(self, played: play.Played, stands: int) -> None:
-        table = Table(title=f"What became of {sum(played.outcomes.values())} requests", title_justify="left")
-        table.add_column("outcome")
-        table.add_column("requests", justify="right")
-        table.add_column("by the rule", justify="right")
-        for name, count, should in play.table_rows(played):
-            table.add_row(name, str(count), str(should), style="" if count == should else "bold red")
-        self.console.print(table)
-        self.console.print(
-            f"Asked exactly as the register writes them, {stands} of the 635 have an automatic answer.\n"
-        )
+    def table(self, played: play.Played, caption: str) -> None:
+        table = Table(title=f"What became of {played.outcomes.total()} requests", caption=caption)
+        table.add_column("outcome", no_wrap=True)
+        table.add_column("count", justify="right", no_wrap=True)
+        table.add_column("rule", justify="right", no_wrap=True)
+        for name, count, should in played.rows():
+            table.add_row(name, str(count), str(should), style="" if count == should else "red")
+        self._console.print(table)
 
-    def checks(self, found: list[proofs.Check]) -> list[proofs.Check]:
-        for check in found:
-            mark = "[green]right[/green]" if check.right else "[bold red]WRONG[/bold red]"
-            self.step(f"{mark}  {check.what}")
-            self.console.print(f"                  the verifier: {check.said}", markup=False)
-        return found
-
-    def kept(self, found: dict[str, Any]) -> None:
-        self.console.print(f"The federation runs. Directory: {found['directory']}", markup=False)
-        for name, member in found["members"].items():
-            self.console.print(f"  {name}", markup=False)
-            for what, where in member.items():
-                self.console.print(f"    {what:<11}{where}", markup=False)
-        self.console.print("Try next:", *(f"  {each}" for each in found["try"]), sep="\n", markup=False)
-        self.console.print(f"Stop it: {found['stop']}", markup=False)
-
-    def end(self, found: dict[str, Any]) -> None:
-        for each in found["wrong"][:20]:
-            self.console.print(f"  not as expected: {each}", style="red", markup=False)
-        if "members" in found:
-            self.kept(found)
-        caught = sum(each["caught"] for each in found["lies"])
-        outcomes, entries = found["outcomes"], sum(found["entries"].values())
-        self.step(
-            f"{'All as expected' if found['ok'] else 'NOT as expected'}: {found['requests']} requests, "
-            f"{outcomes.get(play.AUTOMATIC, 0)} answered automatically, "
-            f"{sum(n for name, n in outcomes.items() if name.startswith('waiting'))} waiting for a person, "
-            f"{entries} ledger entries verified, {caught} of {len(found['lies'])} lies caught, {self.seconds():.0f} s"
-        )
-
-
-__all__ = ["demo"]
+    def check(self, check: proofs.Check) -> proofs.Check:
+        self.step(f"{'ok   ' if check.right else 'WRONG'}  {check.what}")
+        self._console.print(f"                the verifier: {check.said}", markup=False)
+        return check

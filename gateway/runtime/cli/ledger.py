@@ -8,9 +8,11 @@ import cyclopts
 from cyclopts import Parameter
 
 from gateway.runtime.cli.client import node_pool
-from gateway.runtime.cli.say import problems, read_file, say
+from gateway.runtime.cli.say import SecretFrom, problems, read_file, say
 from gateway.runtime.settings import load_settings
 from gateway.services.prove import Prove
+from gateway.services.recover import Recover, Recovered
+from keys.keystore import KeyStore
 from keys.suite import Tw1Verifier
 from protocols.ledger.checkpoint import LedgerKeys, verify_checkpoint
 from protocols.ledger.entry import parse_entry
@@ -26,6 +28,7 @@ from protocols.problems import ProblemError
 app = cyclopts.App(name="ledger", help="This node's ledger: take it out as files, check it from its bytes.")
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 _FAILED = 3
+_NO_SECRET = SecretFrom()
 
 
 @app.command
@@ -227,3 +230,58 @@ def verify_proof(file: Path, *, vkey: list[str], json: AsJson = False) -> int:
         found = {"ok": True, "origin": place.origin, "index": place.index, "size": place.size, "entry": entry}
         say(text, found, as_json=json)
     return 0
+
+
+@app.command
+def recover(
+    node: Path, *, waive: list[str] | None = None, secret: SecretFrom = _NO_SECRET, json: AsJson = False
+) -> None:
+    """Write the fork guard anew after a database promotion, a moved cluster or a lost guard file.
+
+    Stop the node first. Every member of the directory is asked what it holds of this ledger; if anybody holds more
+    than the database, entries were lost and only a new ledger helps. Start the node again afterwards.
+
+    Parameters
+    ----------
+    node
+        The node's folder.
+    waive
+        A member that cannot be asked; repeat for several. Say in your own records why.
+    json
+        Print one JSON object.
+    """
+
+    async def run() -> Recovered:
+        from adapters.postgres.ledger import PostgresLedger
+        from gateway.runtime.compose import connect_ports
+
+        settings, keys = load_settings(node), KeyStore.open(node / "keys", secret.secret())
+        async with node_pool(node) as pool:
+            ports = connect_ports(node, settings, keys, pool, "")
+            try:
+                directory = ports.directory.current
+                if directory is None:
+                    raise ProblemError("dir.stale", "no directory was accepted yet")
+                use = Recover(
+                    member=settings.member,
+                    ledger=PostgresLedger("", pool),
+                    guard=ports.guard,
+                    transport=ports.transport,
+                    verifier=Tw1Verifier(),
+                )
+                origin = max(key.origin for key in keys.inventory() if key.origin)
+                return await use.recover(origin, directory, waive=waive or ())
+            finally:
+                await ports.transport.close()  # type: ignore[attr-defined]
+
+    with problems(as_json=json):
+        found = asyncio.run(run())
+        held = "\n".join(f"  {name} holds size {size}" for name, size in sorted(found.answered.items()))
+        text = f"The guard is at size {found.mark.size} of {found.mark.origin}.\n{held}"
+        shown = {
+            "origin": found.mark.origin,
+            "size": found.mark.size,
+            "answered": found.answered,
+            "waived": found.waived,
+        }
+        say(text, shown, as_json=json)

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from gateway.runtime.cli.client import make_client
 from gateway.runtime.cli.say import SecretFrom, clock, problems, read_file, say
 from gateway.runtime.database import app_dsn, server_of
-from gateway.runtime.settings import FILE, Settings, dump_settings, load_settings
+from gateway.runtime.settings import FILE, Settings, dump_settings, load_settings, make_settings
 from keys.guard import FileGuard
 from keys.keystore import KeyStore
 from keys.vault import EpochVault
@@ -73,10 +73,10 @@ def init(
         if (node / FILE).exists():
             raise ProblemError("config.invalid", f"{node} holds a node already; nothing was changed")
         given = dict(each.partition("=")[::2] for each in settings or [])
-        text = dump_settings(Settings.model_validate({
+        text = dump_settings(make_settings({
             "member": member, "name": name, "country": country, "directory": directory, "exchange_url": exchange_url,
             "database": database, **given,
-        }))  # fmt: skip
+        }, "the options"))  # fmt: skip
         pinned = read_file(root)
         node.mkdir(parents=True, exist_ok=True)
         (node / "root.json").write_bytes(pinned)

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from gateway.runtime.world import SystemClock
 from keys.secret import Secret
+from protocols.ports.store import Unavailable
 from protocols.problems import Fault, ProblemError
 
 
@@ -70,7 +71,11 @@ def say(text: str, found: Mapping[str, Any], *, as_json: bool) -> None:
 def problems(*, as_json: bool) -> Iterator[None]:
     """Ends the process with exit code 1 and the problem on stderr: code, what is wrong, the way out."""
     try:
-        yield
+        try:
+            yield
+        except Unavailable:
+            fault = Fault("", "store.busy", "", "Start the server, or correct `database` in tracewire.toml.")
+            raise ProblemError("store.busy", "the database does not answer", errors=[fault]) from None
     except ProblemError as error:
         document = error.document()
         fixes = [each.fix for each in error.errors] or [error.kind.fix]

@@ -10,7 +10,6 @@ from cyclopts import Parameter
 
 from gateway.runtime.cli.client import key_path
 from gateway.runtime.cli.say import clock, problems, read_file, say
-from gateway.runtime.compose import audience
 from gateway.runtime.settings import Settings, load_settings
 from gateway.runtime.world import SystemIds
 from keys.files import read_private
@@ -49,7 +48,7 @@ class AgencyClient:
         """An access token with at least a minute of life."""
         if clock().timestamp() > self._until - 60:
             now = clock()
-            assertion = client_assertion(self._key, self._client, self._actor, audience(self._settings), now)
+            assertion = client_assertion(self._key, self._client, self._actor, self._settings.audience, now)
             form = {
                 "grant_type": "client_credentials",
                 "client_assertion_type": _ASSERTION,

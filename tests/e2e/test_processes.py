@@ -1,0 +1,468 @@
+"""An authority and two members as processes of their own: traced, killed, stopped, and searched for what must not leak."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from adapters.postgres.embedded import EmbeddedServer
+from gateway.runtime.cli.main import app
+from gateway.runtime.cli.trace import AgencyClient
+from protocols.ledger.entry import Entry, parse_entry
+from protocols.problems import ProblemError
+from tests.federation import HANDLING, _free_port, new_database, trace_request
+
+ROOT = Path(__file__).parents[2]
+WAIT_S = 25.0
+PASSPHRASE = "correct canary battery 77"
+SERIAL, PERSON, ADDRESS = "CANARY77X1", "Canaria Persona77", "7 Canaria77 Street"
+REGISTER = "ref,serial,make,model,type,calibre,sold_on,dealer,country\n{rows}"
+
+Json = dict[str, Any]
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """The first true value of the condition; fails after WAIT_S."""
+    end = time.monotonic() + WAIT_S
+    while not (found := condition()):
+        assert time.monotonic() < end, "what was waited for did not happen"
+        time.sleep(0.05)
+    return found
+
+
+def get(url: str) -> tuple[int, bytes]:
+    """Status and body of a GET; 0 where nobody listens."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+    except OSError:
+        return 0, b""
+
+
+def start(log: Path, *tokens: object) -> subprocess.Popen[bytes]:
+    """The command as a process; its log is appended to."""
+    program = "from gateway.runtime.cli.main import main; main()"
+    with log.open("ab") as stderr:
+        return subprocess.Popen(
+            [sys.executable, "-c", program, *map(str, tokens)], cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr
+        )
+
+
+@dataclass
+class Commands:
+    """Runs commands in this process and keeps all that they said."""
+
+    said: list[str] = field(default_factory=list)
+
+    def __call__(self, *tokens: object, code: int = 0) -> Json:
+        """The one JSON document of a command that ends in this exit code."""
+        program = [str(token) for token in (*tokens, "--json")]
+        out, err = self._capture(program, code)
+        lines = (out or err).splitlines()
+        assert len(lines) == 1, (out, err)
+        found: Json = json.loads(lines[0])
+        return found
+
+    def _capture(self, program: list[str], code: int) -> tuple[str, str]:
+        import contextlib
+        import io
+
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                ended = app(program) or 0
+            except SystemExit as end:
+                ended = end.code or 0
+        self.said += [out.getvalue(), err.getvalue()]
+        assert ended == code, (program, out.getvalue(), err.getvalue())
+        return out.getvalue(), err.getvalue()
+
+
+@dataclass
+class Member:
+    """One member's node."""
+
+    folder: Path
+    name: str
+    server: EmbeddedServer
+    database: str
+    secret: tuple[str, str]
+    ports: dict[str, int]
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_suffix(".log")
+
+    def lines(self) -> list[Json]:
+        """The log so far."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def start(self) -> None:
+        self.process = start(self.log, "run", self.folder, *self.secret)
+
+    def ready(self) -> bool:
+        return self.ask("readyz")[0] == 200 and get(f"http://127.0.0.1:{self.ports['agency']}/")[0] == 404
+
+    def ask(self, path: str) -> tuple[int, bytes]:
+        return get(f"http://127.0.0.1:{self.ports['operations']}/{path}")
+
+    def end(self, number: signal.Signals) -> int:
+        """The exit code after a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        code = self.process.wait(WAIT_S)
+        assert self.process.stdout is not None
+        assert self.process.stdout.read() == b"", "a node's stdout stays empty"
+        self.process.stdout.close()
+        self.process = None
+        return code
+
+    def rows(self, sql: str) -> list[Any]:
+        async def fetch() -> list[Any]:
+            connection = await asyncpg.connect(self.server.dsn(self.database))
+            try:
+                return await connection.fetch(sql)
+            finally:
+                await connection.close()
+
+        return asyncio.run(fetch())
+
+    def entries(self) -> list[Entry]:
+        return [parse_entry(row["data"]) for row in self.rows("SELECT data FROM entry ORDER BY index")]
+
+
+@dataclass
+class World:
+    """The network and what was seen while it was made."""
+
+    folder: Path
+    run: Commands
+    server: EmbeddedServer
+    a: Member
+    b: Member
+    authority: subprocess.Popen[bytes]
+    waiting: Json = field(default_factory=dict)
+
+    def submit(self, serial: str, **more: Any) -> Json:
+        path = self.folder / "request.json"
+        path.write_text(json.dumps({"body": trace_request(serial), "handling": HANDLING, **more}))
+        return self.run("submit", self.a.folder, path, "--to", self.b.name)
+
+    def becomes(self, asked: Json, state: str) -> Json:
+        """The asker's thread once it is in a state."""
+        found: Json = until(
+            lambda: (shown := self.run("show", self.a.folder, asked["thread"]))["state"] == state and shown
+        )
+        return found
+
+
+def _member(folder: Path, short: str, run: Commands, server: EmbeddedServer, url: str) -> Member:
+    database, dsn = asyncio.run(new_database(server))
+    ports = {name: _free_port() for name in ("agency", "exchange", "operations")}
+    if short == "a":
+        (folder / "passphrase").write_text(PASSPHRASE + "\n")
+        secret = ("--passphrase-file", str(folder / "passphrase"))
+    else:
+        secret = ("--key-file", str(folder / "key"))
+    settings = [f"{name}_bind=127.0.0.1:{port}" for name, port in ports.items()]
+    settings += ["retry_first_s=0.2", f"registry={str(short == 'b').lower()}"]
+    run(
+        "init", folder / short, "--member", f"demo/{short}", "--name", f"Agency {short}", "--country", "AT", "--root",
+        folder / "auth" / "repository" / "1.root.json", "--directory", url, "--exchange-url",
+        f"http://127.0.0.1:{ports['exchange']}", "--database", dsn,
+        "--owner-dsn", server.dsn(database, user=f"{database}_owner"),
+        *[token for each in settings for token in ("--set", each)], *secret,
+    )  # fmt: skip
+    return Member(folder / short, f"demo/{short}", server, database, secret, ports)
+
+
+def _admit(folder: Path, member: Member, role: str, run: Commands) -> None:
+    request, key = member.folder / "member-request.json", ("--key-file", folder / "key")
+    run("member", "request", member.folder, *member.secret)
+    challenge = run("directory", "admit", folder / "auth", request, "--role", role, *key)["challenge"]
+    run("member", "request", member.folder, "--answer", challenge, *member.secret)
+    assert run("directory", "admit", folder / "auth", request, "--role", role, *key)["state"] == "admitted"
+
+
+@pytest.fixture(scope="module")
+def world(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Both nodes run before the directory lists them; what they showed then is kept."""
+    folder, run = tmp_path_factory.mktemp("world"), Commands()
+    key = ("--key-file", folder / "key")
+    run("directory", "init", folder / "auth", "--network", "demo", *key)
+    authority = start(folder / "authority.log", "directory", "serve", folder / "auth", "--port", "0", *key, "--json")
+    assert authority.stdout is not None
+    members: list[Member] = []
+    try:
+        url = json.loads(authority.stdout.readline())["url"]
+        for short in "ab":
+            members.append(_member(folder, short, run, postgres, url))
+        a, b = members
+        for member in members:
+            member.start()
+        for member, role in ((a, "focal-point"), (b, "registry")):
+            _admit(folder, member, role, run)
+        world = World(folder, run, postgres, a, b, authority)
+        until(lambda: a.ask("readyz")[0] and b.ask("readyz")[0] and b"waiting_for_directory" in a.log.read_bytes())
+        world.waiting = {
+            "readyz": a.ask("readyz"), "livez": a.ask("livez"), "log": a.lines(), "entries": a.entries(),
+            "checkpoints": a.rows("SELECT size FROM checkpoint"),
+            "agency": get(f"http://127.0.0.1:{a.ports['agency']}/"),
+        }  # fmt: skip
+        run("directory", "publish", folder / "auth", *key)
+        until(lambda: a.ready() and b.ready())
+        yield world
+    finally:
+        for member in members:
+            if member.process is not None:
+                member.end(signal.SIGTERM)
+        authority.terminate()
+        assert authority.wait(WAIT_S) == 0
+        authority.stdout.close()
+
+
+def test_a_node_that_no_directory_lists_waits_loudly_and_signs_nothing(world: World) -> None:
+    status, body = world.waiting["readyz"]
+    assert (status, json.loads(body)) == (503, {"ready": False, "wrong": {"directory": "ledger.not_ready"}})
+    assert world.waiting["livez"][0] == 200
+    (why, *_) = [line["why"] for line in world.waiting["log"] if line["event"] == "waiting_for_directory"]
+    assert "tracewire member request" in why
+    assert (world.waiting["entries"], world.waiting["checkpoints"]) == ([], [])
+    assert world.waiting["agency"] == (0, b""), "no client is served yet"
+
+
+def test_it_starts_by_itself_once_it_is_listed(world: World) -> None:
+    assert world.a.ask("readyz") == (200, b'{"ready": true, "wrong": {}}')
+    assert world.a.entries()[0].kind == "ledger-opened"
+    assert "node_started" in [line["event"] for line in world.a.lines()]
+
+
+def test_operations_show_life_readiness_and_metrics_and_nothing_else(world: World) -> None:
+    assert world.a.ask("livez") == (200, b'{"live": true}')
+    status, metrics = world.a.ask("metrics")
+    assert status == 200
+    size = next(line for line in metrics.decode().splitlines() if line.startswith("tracewire_ledger_size "))
+    assert float(size.split(" ")[1]) == len(world.a.entries())
+    assert b"tracewire_commit_queue 0.0" in metrics
+    status, body = world.a.ask("v1/traces")
+    assert (status, json.loads(body)["code"]) == (404, "http.not_found")
+
+
+def test_z13_the_listeners_share_no_route(world: World) -> None:
+    for port, path in (
+        ("exchange", "metrics"),
+        ("exchange", "v1/traces"),
+        ("agency", "metrics"),
+        ("agency", "ledger/x/checkpoint"),
+    ):
+        assert get(f"http://127.0.0.1:{world.a.ports[port]}/{path}")[0] == 404
+
+
+def test_a_request_is_delivered_answered_by_the_register_and_provable(world: World) -> None:
+    rows = f"g1,{SERIAL},Glock,17,pistol,9mm,2019-04-01,Dealer One,AT\n"
+    (world.folder / "guns.csv").write_text(REGISTER.format(rows=rows))
+    assert world.run("registry", "import", world.b.folder, world.folder / "guns.csv")["imported"] == 1
+    persons = {"persons": [{"role": {"code": "POSSESSOR", "raw": ""}, "name": PERSON, "address": ADDRESS}]}
+    asked = world.submit(SERIAL, parts={"persons": persons})
+    shown = world.becomes(asked, "ANSWERED")
+    assert [(each["type"], each["state"]) for each in shown["messages"]][0] == ("trace.request", "delivered")
+    answer = next(each for each in shown["messages"] if each["type"] == "trace.response")
+    assert answer["body"]["result"]["code"] == "TRACED_TO_DEALER"
+    assert shown["messages"][0]["parts"] == {"persons": persons}
+    for member in (world.a, world.b):
+        out = world.folder / f"out-{member.folder.name}"
+        exported = world.run("ledger", "export", member.folder, out)
+        verified = world.run("ledger", "verify", out)
+        assert (verified["ok"], verified["size"]) == (True, exported["size"])
+    vkeys = (world.folder / "out-a" / "vkeys").read_text().split()
+    proof = world.folder / "sent.tlog-proof"
+    place = shown["messages"][0]["ledger"]
+    world.run("ledger", "proof", world.a.folder, place["index"], proof)
+    checked = world.run("verify", proof, "--vkey", vkeys[0], "--vkey", vkeys[1])
+    entry = parse_entry(checked["entry"].encode())
+    assert (entry.kind, str(entry.id), checked["origin"]) == ("sent", asked["id"], place["origin"])
+
+
+def test_an_exported_ledger_with_one_changed_byte_is_exit_code_3(world: World) -> None:
+    out = world.folder / "changed"
+    world.run("ledger", "export", world.b.folder, out)
+    bundle = next((out / "tile" / "entries").rglob("*.p/*"))
+    data = bytearray(bundle.read_bytes())
+    data[-3] ^= 1
+    bundle.write_bytes(data)
+    assert world.run("ledger", "verify", out, code=3)["ok"] is False
+    assert world.run("ledger", "export", world.b.folder, out, code=1)["code"] == "config.invalid", "it is not empty"
+
+
+def test_clients_come_and_go_beside_a_running_node(world: World) -> None:
+    node = world.a.folder
+    world.run("client", "add", node, "case-system", "--actor", "inspector-7", "--scope", "trace:read")
+    who = ("--client", "case-system", "--actor", "inspector-7")
+    assert world.run("token", node, *who)["access_token"].count(".") == 2
+    assert world.run("show", node, *who)["traces"]
+    path = world.folder / "request.json"
+    path.write_text(json.dumps(trace_request("SCOPE123")))
+    assert world.run("submit", node, path, "--to", world.b.name, *who, code=1)["code"] == "auth.scope"
+    assert world.run("token", node, "--client", "case-system", "--actor", "other", code=1)["code"] == "auth.invalid"
+    world.run("client", "revoke", node, "case-system")
+    assert world.run("token", node, *who, code=1)["code"] == "auth.invalid"
+
+
+async def _many(node: Path, to: str, serials: list[str], at_half: Callable[[], None]) -> list[Json]:
+    """Submits at once, calls `at_half` when half is accepted; what was accepted."""
+    accepted: list[Json] = []
+
+    async def one(agency: AgencyClient, serial: str) -> None:
+        body = {"to": to, "body": trace_request(serial), "handling": HANDLING}
+        try:
+            accepted.append(await agency.post("/v1/traces", body))
+        except ProblemError:
+            return
+        if len(accepted) == len(serials) // 2:
+            at_half()
+
+    async with AgencyClient(node) as agency:
+        await agency.token()
+        await asyncio.gather(*(one(agency, serial) for serial in serials))
+    return accepted
+
+
+def _count(member: Member, kind: str, ids: set[str]) -> list[int]:
+    """How often each id stands in the ledger under a kind."""
+    found = [str(entry.id) for entry in member.entries() if entry.kind == kind]
+    return [found.count(each) for each in ids]
+
+
+def test_a_receiver_killed_in_the_midst_gets_everything_once(world: World) -> None:
+    serials = [f"KILL{n:04}" for n in range(60)]
+    accepted = asyncio.run(_many(world.a.folder, world.b.name, serials, lambda: world.b.end(signal.SIGKILL)))
+    assert len(accepted) == len(serials), "the sender's clients do not notice"
+    world.b.start()
+    until(world.b.ready)
+    ids = {each["id"] for each in accepted}
+    until(lambda: not world.a.rows("SELECT 1 FROM outbox WHERE state = 'queued'"))
+    assert _count(world.a, "sent", ids) == [1] * 60
+    assert _count(world.a, "receipt", ids) == [1] * 60
+    assert _count(world.b, "received", ids) == [1] * 60
+    inbox = [str(row["id"]) for row in world.b.rows("SELECT id FROM inbox WHERE type = 'trace.request'")]
+    assert sorted(each for each in inbox if each in ids) == sorted(ids)
+
+
+def test_sigterm_ends_a_node_when_all_it_accepted_is_in_its_ledger(world: World) -> None:
+    assert world.a.process is not None
+    ending = world.a.process
+    accepted = asyncio.run(_many(world.a.folder, world.b.name, [f"TERM{n:04}" for n in range(200)], ending.terminate))
+    assert ending.wait(WAIT_S) == 0
+    assert "node_stopping" in [line["event"] for line in world.a.lines()]
+    assert len(accepted) >= 100
+    assert _count(world.a, "sent", {each["id"] for each in accepted}) == [1] * len(accepted)
+    assert ending.stdout is not None
+    ending.stdout.close()
+    world.a.start()
+    until(world.a.ready)
+    until(lambda: not world.a.rows("SELECT 1 FROM outbox WHERE state = 'queued'"))
+    assert all(kind == 1 for kind in _count(world.b, "received", {each["id"] for each in accepted}))
+
+
+async def _bad_input(node: Path, to: str) -> list[ProblemError]:
+    """What the node says to requests with canaries in every wrong place."""
+    good = {"to": to, "body": trace_request(SERIAL), "handling": HANDLING}
+    wrong: list[Json] = [
+        good | {"to": f"demo/{SERIAL.lower()}"},
+        good | {SERIAL: PERSON},
+        good | {"body": trace_request(SERIAL, **{PERSON: ADDRESS})},
+        good | {"body": trace_request(SERIAL, priority=PERSON)},
+        good | {"body": trace_request(SERIAL, circumstances={"recovered_on": PERSON})},
+        good | {"handling": {"codes": [PERSON], "purpose": SERIAL}},
+        good | {"parts": {"persons": {"persons": [{"name": PERSON, "address": 7, SERIAL: 1}]}}},
+        good | {"parts": {PERSON: {"name": PERSON}}},
+        good | {"due": PERSON, "expires": SERIAL},
+    ]
+    found = []
+    async with AgencyClient(node) as agency:
+        for body in wrong:
+            with pytest.raises(ProblemError) as caught:
+                await agency.post("/v1/traces", body)
+            found.append(caught.value)
+        for path in (f"/v1/traces/{SERIAL}", f"/v1/{SERIAL}", f"/v1/traces?state={PERSON}"):
+            with pytest.raises(ProblemError) as caught:
+                await agency.get(path)
+            found.append(caught.value)
+    return found
+
+
+def _secrets(member: Member) -> set[str]:
+    """Private key material of a member in the forms in which it might be printed."""
+    pem = (member.folder / "clients" / "local.pem").read_text().splitlines()[1]
+    found = {pem, PASSPHRASE}
+    if member.secret[0] == "--key-file":
+        raw = Path(member.secret[1]).read_bytes()
+        found |= {raw.hex(), repr(raw)[2:-1]}
+    return found
+
+
+def test_g02_no_canary_is_in_any_log_metric_ledger_or_problem(world: World) -> None:
+    shown = world.becomes(world.submit(SERIAL, parts={"persons": {"persons": [
+        {"role": {"code": "POSSESSOR", "raw": ""}, "name": PERSON, "address": ADDRESS}]}}), "ANSWERED")  # fmt: skip
+    assert SERIAL in json.dumps(shown), "the canary did go through"
+    tokens = {world.run("token", member.folder)["access_token"] for member in (world.a, world.b)}
+    problems = asyncio.run(_bad_input(world.a.folder, world.b.name))
+    places = {f"problem {n} {p.code}": f"{p} {p.detail} {p.errors}".encode() for n, p in enumerate(problems)}
+    assert all(p.code != "internal" for p in problems)
+    bad = REGISTER.format(rows=f"r,{SERIAL},Glock,{'x' * 201},,,{PERSON},,{ADDRESS}\n,{SERIAL},,,,,,,\n")
+    (world.folder / "bad.csv").write_text(bad)
+    places["registry import"] = json.dumps(
+        world.run("registry", "import", world.b.folder, world.folder / "bad.csv", code=1)
+    ).encode()
+    for member in (world.a, world.b):
+        out = world.folder / f"canary-{member.folder.name}"
+        world.run("ledger", "export", member.folder, out)
+        places |= {str(path): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        places |= {str(member.log): member.log.read_bytes(), f"{member.name} metrics": member.ask("metrics")[1]}
+    places["authority"] = (world.folder / "authority.log").read_bytes()
+    places["postgres"] = (world.server._folder / "server.log").read_bytes()
+    canaries = {SERIAL, "Canaria", "CANARY77", *tokens, *_secrets(world.a), *_secrets(world.b)}
+    canaries |= {token.split(".")[2] for token in tokens}
+    assert len(places["postgres"]) > 0
+    hits = [
+        (place, n)
+        for place, data in places.items()
+        for n, each in enumerate(sorted(canaries))
+        if each.lower().encode() in data.lower()
+    ]
+    assert hits == []
+
+
+def test_the_log_of_a_whole_run_is_json_lines_of_known_keys(world: World) -> None:
+    for member in (world.a, world.b):
+        lines = member.lines()
+        assert lines
+        assert not [line for line in lines if "dropped_keys" in line], "no code of ours logs what is not allowed"
+        assert not [line for line in lines if line["level"] in ("error", "critical")]
+        assert not [line for line in lines if line["event"] == "library_logged"]
+
+
+def test_no_secret_stands_in_the_command_line_or_environment_of_a_process(world: World) -> None:
+    for process in (world.a.process, world.b.process, world.authority):
+        assert process is not None
+        for name in ("cmdline", "environ"):
+            data = Path(f"/proc/{process.pid}/{name}").read_bytes()
+            assert PASSPHRASE.encode() not in data
+            assert (world.folder / "key").read_bytes() not in data
+    assert os.environ.get("TRACEWIRE_PASSPHRASE") is None

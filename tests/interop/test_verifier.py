@@ -1,0 +1,467 @@
+"""The independent verifier finds nothing wrong with our ledgers, and every kind of tampering by its own code."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+FILE = Path(__file__).parents[2] / "deploy" / "verifier" / "tracewire_verify.py"
+FOREIGN = Path(__file__).parents[2].parent / "shared" / "vectors" / "transparency-dev-tessera" / "testdata" / "log"
+FOREIGN_VKEY = "example.com/log/testdata+33d7b496+AeHTu4Q3hEIMHNqc6fASMsq3rKNx280NI+oO5xCFkkSx"
+
+
+def _load():
+    spec = importlib.util.spec_from_file_location("tracewire_verify", FILE)
+    module = sys.modules["tracewire_verify"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+verify = _load()
+
+
+def fails(code, call, *arguments, **options):
+    with pytest.raises(verify.Failure) as caught:
+        call(*arguments, **options)
+    assert caught.value.code == code, caught.value
+    return caught.value.detail
+
+
+@pytest.fixture
+def folder(busy, tmp_path):
+    return busy.a.write(tmp_path / "a")
+
+
+def _flip(path, at=-1):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def _write_both(exchange, tmp_path):
+    shutil.rmtree(tmp_path, ignore_errors=True)
+    return exchange.a.write(tmp_path / "a"), exchange.b.write(tmp_path / "b")
+
+
+# --- one ledger
+
+
+def test_a_ledger_of_ours_holds(folder, busy):
+    log = verify.verify_log(folder, busy.a.signer.vkeys)
+    assert (log.origin, log.size, log.signatures, log.own_keys) == (busy.a.origin, len(busy.a.entries), 2, False)
+    assert log.kinds == {"admin": 42, "ledger-opened": 1, "receipt": 3, "sent": 300}
+    assert log.older_checkpoints == len(busy.a.checkpoints)
+    assert verify.verify_log(folder).own_keys
+
+
+@pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 511, 512, 513])
+def test_ledgers_of_every_shape_hold(new_ledger, tmp_path, size):
+    ledger = new_ledger("test/br-pf")
+    ledger.open()
+    if size > 1:
+        ledger.add(*(ledger.entry("admin", code=f"c{i}") for i in range(size - 1)))
+    assert verify.verify_log(ledger.write(tmp_path)).size == size
+
+
+def test_tiles_published_while_the_tree_was_smaller_are_compared_too(folder):
+    whole = (folder / "tile/0/000").read_bytes()
+    old = folder / "tile/0/000.p/7"
+    old.parent.mkdir()
+    old.write_bytes(whole[: 7 * 32])
+    verify.verify_log(folder)
+    _flip(old)
+    assert "000.p/7" in fails("tile", verify.verify_log, folder)
+
+
+def test_a_changed_byte_in_an_entry_is_another_root(folder):
+    bundle = folder / "tile/entries/000"
+    bundle.write_bytes(bundle.read_bytes().replace(b'"suite":"tw1"', b'"suite":"tw2"', 1))
+    fails("root", verify.verify_log, folder)
+
+
+def test_a_dropped_entry_is_a_short_bundle(folder, busy):
+    bundle = folder / "tile/entries/000"
+    data = bundle.read_bytes()
+    cut = 2 + len(busy.a.entries[0])
+    bundle.write_bytes(data[cut:])
+    assert "255 entries" in fails("bundle", verify.verify_log, folder)
+    bundle.write_bytes(data[:-1])
+    fails("bundle", verify.verify_log, folder)
+
+
+@pytest.mark.parametrize("name", ["tile/0/000", "tile/0/001.p/90", "tile/1/000.p/1"])
+def test_a_changed_tile_is_found(folder, name):
+    _flip(folder / name)
+    assert name in fails("tile", verify.verify_log, folder)
+
+
+def test_a_missing_tile_or_bundle_is_found(folder):
+    (folder / "tile/0/000").unlink()
+    fails("missing", verify.verify_log, folder)
+    (folder / "tile/entries/000").unlink()
+    fails("missing", verify.verify_log, folder)
+
+
+def test_a_tile_past_the_signed_size_is_found(folder):
+    (folder / "tile/0/002").write_bytes(b"")
+    fails("tile", verify.verify_log, folder)
+
+
+def test_a_checkpoint_of_another_key_is_found(folder, busy, new_ledger):
+    other = new_ledger(busy.a.member, seed=2)
+    forged = other.signer.sign(busy.a.edge.size, busy.a.edge.root(), busy.a.entry("admin").at)
+    (folder / "checkpoint").write_bytes(forged)
+    fails("signature", verify.verify_log, folder)
+    mixed = forged.split(b"\n")[:5] + busy.a.checkpoints[busy.a.edge.size].split(b"\n")[5:]
+    (folder / "checkpoint").write_bytes(b"\n".join(mixed))
+    assert "0x01" in fails("signature", verify.verify_log, folder)
+
+
+@pytest.mark.parametrize(("line", "named"), [(4, "0x01"), (5, "0x06")])
+def test_both_signatures_are_needed_and_must_hold(folder, line, named):
+    path = folder / "checkpoint"
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join(lines[:line] + lines[line + 1 :]))
+    assert named in fails("signature", verify.verify_log, folder)
+    broken = lines[line][:-8] + (b"AAAA" if lines[line][-8:-4] != b"AAAA" else b"BBBB") + lines[line][-4:]
+    path.write_bytes(b"\n".join([*lines[:line], broken, *lines[line + 1 :]]))
+    assert named in fails("signature", verify.verify_log, folder)
+
+
+def test_keys_that_are_given_count_more_than_those_in_the_folder(folder, busy, new_ledger):
+    other = new_ledger(busy.a.member, seed=2)
+    fails("signature", verify.verify_log, folder, other.signer.vkeys)
+    fails("key", verify.verify_log, folder, busy.a.signer.vkeys[:1])
+    fails("key", verify.verify_log, folder, busy.b.signer.vkeys)
+    fails("key", verify.verify_log, folder, ("x", "y"))
+
+
+def test_an_extension_line_is_refused_since_one_signature_does_not_cover_it(folder):
+    path = folder / "checkpoint"
+    path.write_bytes(path.read_bytes().replace(b"\n\n", b"\nextension\n\n", 1))
+    fails("note", verify.verify_log, folder)
+
+
+def test_an_old_checkpoint_that_the_entries_do_not_give_is_found(folder, busy):
+    forged = busy.a.signer.sign(77, bytes(32), busy.a.entry("admin").at)
+    (folder / "checkpoints/77").write_bytes(forged)
+    assert "size 77" in fails("consistency", verify.verify_log, folder)
+    (folder / "checkpoints/77").write_bytes(busy.a.checkpoints[78])
+    fails("consistency", verify.verify_log, folder)
+    (folder / "checkpoints/77").unlink()
+    (folder / "checkpoint.old").write_bytes(forged)
+    fails("consistency", verify.verify_log, folder)
+    (folder / "checkpoint.old").write_bytes(forged.replace(b"\n77\n", b"\n78\n"))
+    fails("signature", verify.verify_log, folder)
+
+
+def test_a_gap_in_pair_seq_is_found(exchange, tmp_path):
+    exchange.sent(1, 1, exchange.a, exchange.b.member)
+    exchange.sent(2, 3, exchange.a, exchange.b.member)
+    assert "entry 2: pair_seq 3 where 2" in fails("order", verify.verify_log, exchange.a.write(tmp_path))
+
+
+def test_a_message_sealed_again_repeats_its_number_and_any_other_repeats_none(exchange, tmp_path):
+    a, b = exchange.a, exchange.b
+    first = exchange.sent(1, 1, a, b.member)
+    exchange.sent(1, 1, a, b.member, envelope=bytes(32), seal_kid="seal-2", peer=a.ref(first))
+    exchange.sent(2, 2, a, b.member)
+    exchange.sent(3, 1, a, "test/other")
+    assert verify.verify_log(a.write(tmp_path / "good")).kinds["sent"] == 4
+    exchange.sent(4, 2, a, b.member)
+    fails("order", verify.verify_log, a.write(tmp_path / "bad"))
+
+
+def test_the_first_entry_opens_the_ledger_and_the_last_closes_it(new_ledger, tmp_path):
+    ledger = new_ledger("test/br-pf")
+    ledger.add(ledger.entry("admin", code="test"))
+    fails("order", verify.verify_log, ledger.write(tmp_path / "unopened"))
+    ledger = new_ledger("test/br-pf")
+    ledger.open()
+    ledger.add(ledger.entry("ledger-closed", sender=ledger.member))
+    verify.verify_log(ledger.write(tmp_path / "closed"))
+    ledger.add(ledger.entry("admin", code="test"))
+    fails("order", verify.verify_log, ledger.write(tmp_path / "reopened"))
+
+
+def _with(old, new):
+    return lambda data: data.replace(old, new, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _with(b'"v":1,"kind":"sent"', b'"kind":"sent","v":1'),
+        _with(b'"v":1', b'"v":1.0'),
+        _with(b'"v":1', b'"v":2'),
+        _with(b'"v":1,', b'"v": 1,'),
+        _with(b'"v":1,', b'"v":1,"v":1,'),
+        _with(b'"kind":"sent"', b'"kind":"sold"'),
+        _with(b'"kind":"sent"', b'"kind":["sent"]'),
+        _with(b'"suite":"tw1",', b""),
+        _with(b'"suite":"tw1"', b'"suite":null'),
+        _with(b'"suite":"tw1"', b'"suite":""'),
+        _with(b'"suite":"tw1"', b'"suite":"tw\\u0031"'),
+        _with(b'"suite":"tw1"', b'"suite":"\\u0000"'),
+        _with(b'"suite":"tw1"', b'"suite":"\\ud800"'),
+        _with(b'"suite":"tw1"', b'"suite":"' + b"x" * 257 + b'"'),
+        _with(b'"suite":"tw1"', b'"suite":"\xff"'),
+        _with(b'"suite":"tw1"', b'"suite":"tw1","extra":"x"'),
+        _with(b'"pair_seq":1', b'"pair_seq":"1"'),
+        _with(b'"pair_seq":1', b'"pair_seq":0'),
+        _with(b'"pair_seq":1', b'"pair_seq":true'),
+        _with(b'"at":"2026-11-22T', b'"at":"2026-13-22T'),
+        _with(b'.000Z"', b'Z"'),
+        _with(b"-7000-8000-", b"-4000-8000-"),
+        _with(b'"version":3', b'"version":-3'),
+        lambda data: data[:-3] + b'"}',  # 21 characters of 22
+        lambda data: data[:-3] + b'B"}',  # 16 bytes and stray bits
+        lambda data: data + b"\n",
+        lambda data: b"[" * 2000,
+    ],
+)
+def test_an_entry_that_is_not_to_the_byte_what_the_grammar_says_is_found(exchange, tmp_path, change):
+    good = exchange.sent(1, 1, exchange.a, exchange.b.member)
+    data = exchange.a.entries[good]
+    assert verify.parse_entry(data)["kind"] == "sent"
+    bad = change(data)
+    assert bad != data
+    exchange.a.add(bad)
+    assert "entry 2" in fails("entry", verify.verify_log, exchange.a.write(tmp_path))
+
+
+def test_texts_with_escapes_and_every_kind_of_entry_are_read(exchange, tmp_path):
+    a = exchange.a
+    a.add(a.entry("admin", code='"\\\n\x01é\u2028🔫'))
+    a.add(a.entry("key", code="added", kid="kid-1"), a.entry("directory", dir=exchange.message(1, a, "x")["dir"]))
+    assert sum(verify.verify_log(a.write(tmp_path)).kinds.values()) == 4
+
+
+def test_an_entry_of_another_member_has_no_place_here(exchange, tmp_path):
+    sent = exchange.sent(1, 1, exchange.b, exchange.a.member)
+    exchange.a.add(exchange.b.entries[sent])
+    assert "from is not" in fails("entry", verify.verify_log, exchange.a.write(tmp_path))
+
+
+def test_the_precise_cause_of_a_refusal_may_not_stand_in_a_ledger(exchange, tmp_path):
+    sent = exchange.sent(1, 1, exchange.a, exchange.b.member)
+    exchange.arrived(1, 1, sent, exchange.a, exchange.b, kind="refused", code="env.signature", read=True)
+    fails("entry", verify.verify_log, exchange.b.write(tmp_path))
+
+
+# --- two ledgers
+
+
+def test_two_ledgers_match_and_every_message_is_counted_once(exchange, tmp_path):
+    a, b = exchange.a, exchange.b
+    exchange.whole(1, 1, a, b)
+    exchange.whole(2, 1, b, a)
+    refused = exchange.arrived(
+        3, 2, exchange.sent(3, 2, a, b.member), a, b, kind="refused", code="env.invalid", read=True
+    )
+    exchange.receipt(3, 2, refused, a, b, code="env.invalid")
+    exchange.sent(4, 3, a, b.member)
+    exchange.arrived(5, 4, exchange.sent(5, 4, a, b.member), a, b)
+    exchange.sent(6, 5, a, b.member)
+    lost = exchange.message(6, a, b.member)
+    a.add(a.entry("undelivered", **lost, pair_seq=5, code="expired"))
+    exchange.sent(7, 1, a, "test/other")
+    found = verify.match(*_write_both(exchange, tmp_path), (*a.signer.vkeys, *b.signer.vkeys))
+    assert found.there == verify.Direction(
+        sent=5, matched=2, unanswered=1, receipt_pending=1, undelivered=1, elsewhere=0, outside=0
+    )
+    assert found.back == verify.Direction(sent=1, matched=1, outside=0)
+    assert found.other_peers == 1
+    assert not found.a.own_keys
+
+
+def test_a_receipt_after_undelivered_supersedes_it(exchange, tmp_path):
+    a, b = exchange.a, exchange.b
+    sent = exchange.sent(1, 1, a, b.member)
+    arrived = exchange.arrived(1, 1, sent, a, b)
+    a.add(a.entry("undelivered", **exchange.message(1, a, b.member), pair_seq=1, code="expired"))
+    exchange.receipt(1, 1, arrived, a, b)
+    assert verify.match(*_write_both(exchange, tmp_path)).there.matched == 1
+
+
+def test_swapped_receipts_are_found_and_both_indexes_named(exchange, tmp_path):
+    a, b = exchange.a, exchange.b
+    arrived = [exchange.arrived(n, n, exchange.sent(n, n, a, b.member), a, b) for n in (1, 2)]
+    swapped = exchange.receipt(1, 1, arrived[1], a, b)
+    detail = fails("mismatch", verify.match, *_write_both(exchange, tmp_path))
+    assert f"{a.origin} entry {swapped} and {b.origin} entry {arrived[1]}" in detail
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"envelope": bytes(32)},
+        {"content_c": bytes(32)},
+        {"pair_seq": 7},
+        {"code": "env.invalid"},
+    ],
+)
+def test_a_receipt_that_says_other_than_the_entry_it_names_is_found(exchange, tmp_path, changes):
+    a, b = exchange.a, exchange.b
+    arrived = exchange.arrived(1, 1, exchange.sent(1, 1, a, b.member), a, b)
+    exchange.receipt(1, 1, arrived, a, b, **changes)
+    fails("mismatch", verify.match, *_write_both(exchange, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"leaf": bytes(32)}, {"index": 0}, {"root": bytes(32)}, {"size": 2}, {"origin": "test/x/1"}]
+)
+@pytest.mark.parametrize("side", ["receipt", "received"])
+def test_a_forged_reference_is_found(exchange, tmp_path, changes, side):
+    a, b = exchange.a, exchange.b
+    sent = exchange.sent(1, 1, a, b.member)
+    sent = exchange.sent(2, 2, a, b.member)
+    forged = {"peer": replace(a.ref(sent), **changes)} if side == "received" else {}
+    arrived = exchange.arrived(2, 2, sent, a, b, **forged)
+    b.add(b.entry("admin", code="test"))
+    forged = {"peer": replace(b.ref(arrived), **changes)} if side == "receipt" else {}
+    exchange.receipt(2, 2, arrived, a, b, **forged)
+    fails("mismatch", verify.match, *_write_both(exchange, tmp_path))
+
+
+def test_an_arrival_of_other_bytes_than_were_sent_is_found(exchange, tmp_path):
+    a, b = exchange.a, exchange.b
+    exchange.arrived(1, 1, exchange.sent(1, 1, a, b.member), a, b, content_c=bytes(32))
+    assert "content_c" in fails("mismatch", verify.match, *_write_both(exchange, tmp_path))
+
+
+def test_a_message_received_twice_or_receipted_twice_is_found(exchange, tmp_path):
+    a, b = exchange.a, exchange.b
+    sent, arrived, _ = exchange.whole(1, 1, a, b)
+    exchange.receipt(1, 1, arrived, a, b)
+    assert "second receipt" in fails("mismatch", verify.match, *_write_both(exchange, tmp_path / "1"))
+    exchange.arrived(1, 1, sent, a, b)
+    assert "twice" in fails("mismatch", verify.match, *_write_both(exchange, tmp_path / "2"))
+
+
+def test_one_id_with_two_contents_is_found(exchange, tmp_path):
+    a, b = exchange.a, exchange.b
+    exchange.sent(1, 1, a, b.member)
+    exchange.sent(1, 2, a, b.member, content_c=bytes(32))
+    assert "two contents" in fails("mismatch", verify.match, *_write_both(exchange, tmp_path))
+
+
+def test_a_ledger_that_lost_its_end_is_found_unless_it_is_only_the_older_export(exchange, tmp_path):
+    a, b = exchange.a, exchange.b
+    older = b.write(tmp_path / "older")
+    exchange.whole(1, 1, a, b)
+    newer = a.write(tmp_path / "newer")
+    assert "entry 1" in fails("missing", verify.match, newer, older)
+    assert verify.match(newer, older, live=True).there.elsewhere == 1
+    other = verify.match(older, newer, live=True)
+    assert (other.there.sent, other.back.elsewhere) == (0, 1)
+
+
+def test_another_ledger_of_the_same_member_is_counted_and_not_judged(exchange, tmp_path):
+    a, b = exchange.a, exchange.b
+    last_year = replace(a.ref(0), origin=f"{a.member}/2025.1")
+    exchange.arrived(1, 9, 0, a, b, peer=last_year)
+    next_year = replace(b.ref(0), origin=f"{b.member}/2027.1")
+    exchange.sent(2, 1, a, b.member)
+    exchange.receipt(2, 1, 0, a, b, peer=next_year)
+    found = verify.match(*_write_both(exchange, tmp_path)).there
+    assert (found.outside, found.elsewhere, found.sent) == (1, 1, 1)
+
+
+def test_a_ledger_does_not_match_itself(folder):
+    fails("mismatch", verify.match, folder, folder)
+
+
+# --- proofs
+
+
+def test_every_proof_of_ours_holds_and_no_other_does(busy, tmp_path):
+    file = tmp_path / "x.tlog-proof"
+    for index in (0, 1, 255, 256, busy.a.edge.size - 1):
+        file.write_bytes(busy.a.proof(index))
+        proof = verify.verify_proof(file, busy.a.signer.vkeys)
+        assert (proof.origin, proof.size, proof.index) == (busy.a.origin, busy.a.edge.size, index)
+        assert proof.entry.encode() == busy.a.entries[index]
+    lines = file.read_bytes().split(b"\n")
+    for changed in (
+        [*lines[:2], b"index 3", *lines[3:]],
+        [*lines[:1], busy.b.proof(0).split(b"\n")[1], *lines[2:]],
+        [*lines[:3], *lines[4:]],
+        [*lines[:3], lines[3], *lines[3:]],
+        [b"c2sp.org/tlog-proof@v2", *lines[1:]],
+        [*lines[:1], *lines[2:]],
+    ):
+        file.write_bytes(b"\n".join(changed))
+        fails("receipt", verify.verify_proof, file, busy.a.signer.vkeys)
+    file.write_bytes(busy.a.proof(1))
+    fails("key", verify.verify_proof, file, busy.b.signer.vkeys)
+    file.write_bytes(busy.a.proof(1).replace(b"\n\n", b"\n\nx", 1))
+    fails("key", verify.verify_proof, file, busy.a.signer.vkeys)
+
+
+# --- the program and foreign logs
+
+
+def _run(*arguments):
+    command = [sys.executable, "-I", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_program_works_alone_and_its_exit_codes_tell(busy, tmp_path):
+    program = tmp_path / "elsewhere" / "verify.py"
+    program.parent.mkdir()
+    shutil.copy(FILE, program)
+    a, b = busy.a.write(tmp_path / "a"), busy.b.write(tmp_path / "b")
+    vkeys = [f"--vkey={key}" for key in busy.a.signer.vkeys]
+    good = _run(program, "log", a, *vkeys, "--json")
+    assert (good.returncode, json.loads(good.stdout)["kinds"]["sent"]) == (0, 300)
+    matched = _run(program, "match", a, b)
+    assert matched.returncode == 0
+    assert '"matched": 3' in matched.stdout
+    file = tmp_path / "x.tlog-proof"
+    file.write_bytes(busy.a.proof(5))
+    proven = _run(program, "proof", file, *vkeys)
+    assert (proven.returncode, '"index": 5' in proven.stdout) == (0, True)
+    _flip(a / "tile/0/000")
+    bad = _run(program, "log", a)
+    assert (bad.returncode, bad.stdout) == (1, "FAIL tile: tile/0/000 differs from the entries\n")
+    told = _run(program, "log", a, "--json")
+    assert (told.returncode, json.loads(told.stdout)["code"]) == (1, "tile")
+    assert [_run(program, *wrong).returncode for wrong in ([], ["log"], ["proof", file], ["match", a])] == [2, 2, 2, 2]
+
+
+def test_a_ledger_cannot_write_lines_of_its_own_into_the_verdict(exchange, tmp_path):
+    a, b = exchange.a, exchange.b
+    forged = replace(a.ref(0), origin="test/x/1\nOK \x1b[2J")
+    exchange.arrived(1, 1, 0, a, b, peer=forged)
+    printed = _run(FILE, "match", *_write_both(exchange, tmp_path)).stdout
+    assert (len(printed.splitlines()), "\x1b" in printed, printed[:13]) == (1, False, "FAIL mismatch")
+
+
+def test_the_program_imports_nothing_of_ours_and_starts_at_once():
+    listing = "import sys, runpy; runpy.run_path(sys.argv[1]); print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = set(_run("-c", listing, FILE).stdout.split())
+    assert loaded.isdisjoint({"protocols", "keys", "adapters", "gateway", "pydantic", "aiohttp"})
+    assert "cryptography" in loaded
+    took = []
+    for _ in range(5):
+        start = time.perf_counter()
+        assert _run(FILE, "--help").returncode == 0
+        took.append(time.perf_counter() - start)
+    assert min(took) < 0.5  # 0.15 s on an idle machine
+
+
+@pytest.mark.skipif(not FOREIGN.is_dir(), reason=f"the foreign log is not here: {FOREIGN}")
+def test_a_log_of_another_implementation_is_verified(tmp_path):
+    log = verify.verify_log(FOREIGN, [FOREIGN_VKEY], signatures=1, entries="opaque")
+    assert (log.size, log.signatures, log.older_checkpoints) == (15, 1, 16)
+    fails("key", verify.verify_log, FOREIGN, [FOREIGN_VKEY], entries="opaque")
+    copy = shutil.copytree(FOREIGN, tmp_path / "log")
+    _flip(copy / "tile/entries/000.p/3")
+    fails("bundle", verify.verify_log, copy, [FOREIGN_VKEY], signatures=1, entries="opaque")

@@ -1,0 +1,171 @@
+"""Threads: answers move both legs; one that does not fit is refused; a request under the same key is one message."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from protocols.ledger.entry import parse_entry
+from protocols.problems import ProblemError
+from tests.federation import (
+    ACKNOWLEDGEMENT,
+    DELAY,
+    LEASE,
+    REFUSAL,
+    RESPONSE,
+    Federation,
+    Json,
+    Node,
+    Stranger,
+    match_ledgers,
+    refused,
+    unreachable,
+)  # fmt: skip
+
+INTERIM = RESPONSE | {"final": False}
+
+
+async def opened(fed: Federation) -> tuple[Node, Node, Json]:
+    """Two nodes and a request that has arrived."""
+    a, b = await fed.nodes("a", "b")
+    sent = await a.trace(b)
+    await a.becomes(sent, "delivered")
+    return a, b, sent
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [("trace.acknowledgement", ACKNOWLEDGEMENT, "ACKNOWLEDGED"), ("trace.response", RESPONSE, "ANSWERED")],
+        [("trace.response", INTERIM, "IN_PROGRESS"), ("trace.response", RESPONSE, "ANSWERED"), ("trace.response", RESPONSE, "ANSWERED")],
+        [("trace.refusal", DELAY, "IN_PROGRESS"), ("trace.refusal", REFUSAL, "REFUSED")],
+    ],
+)  # fmt: skip
+async def test_answers_move_both_legs_alike(fed: Federation, steps: list[tuple[str, Json, str]]) -> None:
+    a, b, sent = await opened(fed)
+    for type_, body, state in steps:
+        reply = await b.send(b.reply(a, sent, type_, body))
+        await b.becomes(reply, "delivered")
+        assert (await a.leg(sent), await b.leg(sent)) == (state, state)
+    await match_ledgers(a, b)
+
+
+async def test_an_answer_the_thread_does_not_allow_is_refused_before_it_is_sent(fed: Federation) -> None:
+    a, b, sent = await opened(fed)
+    await refused("precondition.failed", b.send(b.reply(a, sent, "trace.response", RESPONSE, if_match=99)))
+    leg = await b.read.leg(UUID(sent["thread"]))
+    reply = await b.send(b.reply(a, sent, "trace.refusal", REFUSAL, if_match=leg.version))
+    await b.becomes(reply, "delivered")
+    await refused("thread.state", b.send(b.reply(a, sent, "trace.response", RESPONSE)))
+    await refused("precondition.failed", b.send(b.reply(a, sent, "trace.response", RESPONSE, if_match=leg.version)))
+    await refused("thread.not_found", b.send(b.reply(a, sent, "trace.response", RESPONSE, thread=UUID(sent["id"]))))
+    assert await b.kinds() == ["ledger-opened", "received", "sent", "receipt"]
+    await match_ledgers(a, b)
+
+
+async def test_who_asked_cannot_answer_its_own_request(fed: Federation) -> None:
+    a, b, sent = await opened(fed)
+    await refused("thread.state", a.send(a.reply(b, sent, "trace.response", RESPONSE)))
+    (m,) = await fed.strangers("m")
+    request = m.message(b)
+    await m.give(b, m.parcel(b, message=request))
+    own = {"type": "trace.response", "body": RESPONSE, "thread": request.thread, "in_reply_to": request.id}
+    place = await m.give(b, m.parcel(b, message=own))
+    assert parse_entry(place.entry).code == "msg.thread"
+    assert (await b.read.leg(request.thread)).state == "DELIVERED"
+
+
+async def test_an_incoming_answer_that_does_not_fit_its_thread_is_refused_as_msg_thread(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    m, other = await fed.strangers("m", "n")
+    a.wire.hook = m.answering(m.receipt)
+    sent = await a.trace(m)
+    await a.becomes(sent, "delivered")
+    fits = {"type": "trace.refusal", "body": REFUSAL, "thread": UUID(sent["thread"])}
+
+    async def code(stranger: Stranger, **changes: object) -> str | None:
+        return parse_entry((await stranger.give(a, stranger.parcel(a, message=fits | changes))).entry).code
+
+    assert await code(other) == "msg.thread", "another member's answer"
+    assert await code(m, thread=UUID(sent["id"])) == "msg.thread", "no such thread"
+    assert await code(m, type="trace.request", body=m.message(a).body) == "msg.thread", "the thread exists"
+    assert await code(m) is None
+    assert await code(m, type="trace.response", body=RESPONSE) == "msg.thread", "after the refusal"
+    assert await a.leg(sent) == "REFUSED"
+    causes = [row["cause"] for row in await a.rows("SELECT cause FROM refusal ORDER BY index")]
+    assert causes == ["thread.not_found", "thread.not_found", "msg.thread", "thread.state"]
+
+
+async def test_an_acknowledgement_that_its_answer_overtook_is_received(fed: Federation) -> None:
+    """Retries are spread, so messages of one thread may arrive in another order."""
+    a, b, sent = await opened(fed)
+    b.wire.hook = unreachable
+    first = await b.send(b.reply(a, sent, "trace.acknowledgement", ACKNOWLEDGEMENT))
+    await b.sql("UPDATE outbox SET due = due + interval '1 hour' WHERE id = $1", UUID(first["id"]))
+    b.wire.hook = None
+    await b.becomes(await b.send(b.reply(a, sent, "trace.response", RESPONSE)), "delivered")
+    await b.sql("UPDATE outbox SET due = due - interval '1 hour', leased = NULL WHERE id = $1", UUID(first["id"]))
+    await b.becomes(first, "delivered")
+    assert await a.leg(sent) == "ANSWERED"
+    await match_ledgers(a, b)
+
+
+async def test_an_answer_to_a_request_that_we_gave_up_is_received(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+
+    async def answers_lost(peer: str, body: bytes, send: Callable[[], Awaitable[bytes]]) -> bytes:
+        await send()
+        raise ProblemError("peer.unreachable", "the answer was lost")
+
+    a.wire.hook = answers_lost
+    sent = await a.trace(b)
+    await b.leg_becomes(sent, "DELIVERED")
+    fed.clock.ahead += timedelta(days=31)
+    await fed.refresh()
+    await a.becomes(sent, "undelivered")
+    await b.becomes(await b.send(b.reply(a, sent, "trace.response", RESPONSE)), "delivered")
+    assert await a.leg(sent) == "ANSWERED"
+    await match_ledgers(a, b)
+
+
+# ---- idempotency
+
+
+async def test_the_same_key_is_one_message_also_when_both_come_at_once_and_another_body_is_refused(
+    fed: Federation,
+) -> None:
+    a, b = await fed.nodes("a", "b")
+    drafts = [a.draft(b) for _ in range(4)]
+    same = await asyncio.gather(*(a.send(draft, key="k", digest=b"1") for draft in drafts))
+    assert all(each == same[0] for each in same)
+    assert await a.send(a.draft(b), key="k", digest=b"1") == same[0]
+    await refused("idempotency.reused", a.send(a.draft(b), key="k", digest=b"2"))
+    await a.restart()
+    assert await a.send(a.draft(b), key="k", digest=b"1") == same[0]
+    both = await asyncio.gather(
+        a.send(a.draft(b), key="l", digest=b"1"), a.send(a.draft(b), key="l", digest=b"2"), return_exceptions=True
+    )
+    assert sum(isinstance(each, dict) for each in both) == 1
+    fed.clock.ahead += LEASE
+    await a.becomes(same[0], "delivered")
+    assert (await a.count("outbox"), (await a.kinds()).count("sent")) == (2, 2)
+
+
+async def test_a_draft_that_nobody_may_send_makes_no_entry(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    (auditor, gone) = await fed.strangers("auditor", "gone", roles=("auditor",))
+    fed.set_status(gone, "suspended")
+    await fed.publish()
+    draft = a.draft(auditor)
+    for code, wrong in {
+        "msg.not_permitted": draft,
+        "peer.suspended": a.draft(gone),
+        "member.unknown": replace(draft, recipient="testnet/nobody"),
+        "type.unknown": replace(draft, type="trace.gossip"),
+        "schema.invalid": replace(draft, body={}),
+    }.items():
+        await refused(code, a.send(wrong))
+    assert await a.kinds() == ["ledger-opened"]
