@@ -194,7 +194,7 @@ class Directory:
     def open_ledger(self, member: str) -> str | None:
         """The origin of a member's newest open ledger: `<year>.<n>` in order of numbers, 2026.10 after 2026.9."""
         found = [origin for origin, each in self.ledgers.items() if each.member == member and each.state == "open"]
-        return max(found, key=_year_and_number, default=None)
+        return max(found, key=year_and_number, default=None)
 
     def active(self, member: str) -> bool:
         """Whether a member is admitted and neither suspended nor revoked."""
@@ -294,7 +294,8 @@ def build_directory(
     )
 
 
-def _year_and_number(origin: str) -> tuple[int, ...]:
+def year_and_number(origin: str) -> tuple[int, ...]:
+    """Year and number of an origin, to order ledgers: 2026.9 before 2026.10."""
     return tuple(int(part) for part in origin.rpartition("/")[2].split("."))
 
 

@@ -89,6 +89,7 @@ CODES: dict[str, Kind] = {
     "ledger.rollback": Kind(503, "The ledger's database went back", "later", "Run `tracewire doctor`; sign nothing."),
     "ledger.closed": Kind(503, "Ledger is closed", "later", "Open the next ledger."),
     "ledger.not_ready": Kind(503, "Ledger is not open yet", "later", "Have the directory list this node, then wait."),
+    "evidence.invalid": Kind(422, "Evidence does not hold", "never", "Ask who exported it for a fresh export."),
     "tile.missing": Kind(404, "No such tile", "never", "Ask for tiles of a size that a checkpoint names."),
     # directory
     "dir.invalid": Kind(400, "Directory document is invalid", "after-fix", "The authority must publish a valid one."),

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from adapters.postgres.embedded import EmbeddedServer
+from gateway.runtime.log import configure_logging
 
+configure_logging()  # structlog's own traceback renderer takes seconds for a deep one
 _numbers = itertools.count(1)
 
 

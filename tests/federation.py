@@ -155,6 +155,9 @@ class Wire:
     async def checkpoint(self, peer: Record, origin: str) -> bytes | None:
         return await self.client.checkpoint(peer, origin)
 
+    async def tile(self, peer: Record, origin: str, path: str) -> bytes | None:
+        return await self.client.tile(peer, origin, path)
+
     async def directory_file(self, peer: Record, name: str) -> bytes | None:
         return await self.client.directory_file(peer, name)
 

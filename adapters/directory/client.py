@@ -8,7 +8,7 @@ FOLDER/accepted.jsonl  one line a version: reference, time, and whose newest rec
 import asyncio
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -74,6 +74,10 @@ class DirectoryClient:
         """A file of the mirror; None for a name that is not there or not one of TUF's."""
         return self._mirror.read(name)
 
+    async def files(self, ref: DirRef, members: Collection[str]) -> dict[str, bytes]:
+        """The TUF files of an accepted version with these members' records, roots too; empty where it never was one."""
+        return await asyncio.to_thread(self._files, ref, members)
+
     def _refresh(self, now: datetime, fetch: Fetch) -> Directory:
         with self._one:
             snapshot, expires = self._update(now, fetch)
@@ -97,6 +101,15 @@ class DirectoryClient:
                     self._old.pop(next(iter(self._old)))
                 self._old[ref] = _directory(top, members, failures, min(top.snapshot.expires, top.targets.expires))
             return self._old[ref]
+
+    def _files(self, ref: DirRef, members: Collection[str]) -> dict[str, bytes]:
+        with self._one:
+            if ref not in self._lines:
+                return {}
+            names = [path.name for path in self._mirror.folder.glob("[1-9]*.root.json")]
+            names.append(f"{ref.version}.snapshot.json")
+            self._reload(ref, only=members, used=names)
+            return {name: data for name in names if (data := self._mirror.read(name)) is not None}
 
     def _update(self, now: datetime, fetch: Fetch) -> tuple[bytes, datetime]:
         """The newest snapshot that TUF trusts, and when the first of the four top-level files expires."""
@@ -172,10 +185,17 @@ class DirectoryClient:
         except ProblemError:
             self._members, self._failures = {}, {}
 
-    def _reload(self, ref: DirRef) -> tuple[Top, dict[str, Member], dict[str, Failure]]:
-        """From the mirror alone: the hashes lead from the reference to every file, all were verified once."""
+    def _reload(
+        self, ref: DirRef, *, only: Collection[str] | None = None, used: list[str] | None = None
+    ) -> tuple[Top, dict[str, Member], dict[str, Failure]]:
+        """From the mirror alone: the hashes lead from the reference to every file, all were verified once.
+
+        `only` leaves other members out; the names of the files read are added to `used`.
+        """
 
         def load(name: str, bytes_max: int, check: Check) -> bytes:
+            if used is not None:
+                used.append(name)
             return self._load(name, bytes_max, check, None)
 
         snapshot = self._mirror.read(f"{ref.version}.snapshot.json") or b""
@@ -186,6 +206,8 @@ class DirectoryClient:
         members = {}
         for each in top.network.members:
             noted = failing.get(each.member)
+            if only is not None and each.member not in only:
+                continue
             if noted is None or "sha256" in noted:
                 role = (noted["version"], noted["sha256"]) if noted else None
                 members[each.member] = reload_member(top, each.member, role, load)

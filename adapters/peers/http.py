@@ -1,5 +1,6 @@
 """Signed requests to peers over HTTP: TLS 1.3 with the peer's key pinned by the directory; every read bounded."""
 
+import re
 import ssl
 from collections.abc import Callable
 from hashlib import sha256
@@ -18,6 +19,7 @@ from protocols.strict import b64u, parse_object
 
 _TIMEOUT = aiohttp.ClientTimeout(total=300, connect=10, sock_read=60)
 _CONNECTIONS_A_PEER = 4
+_LOOPBACK = re.compile(r"http://(127\.\d+\.\d+\.\d+|localhost|\[::1\])[:/]")
 
 
 class PinnedConnector(aiohttp.TCPConnector):
@@ -68,6 +70,11 @@ class PeerClient:
         """A TUF file that the peer holds, or None."""
         return await self._send(peer, "GET", f"/exchange/v1/directory/{name}", None, DIRECTORY_BYTES_MAX)
 
+    async def tile(self, peer: Record, origin: str, path: str) -> bytes | None:
+        """A hash tile of the peer's ledger by its C2SP path, or None."""
+        log = sha256(origin.encode()).hexdigest()
+        return await self._send(peer, "GET", f"/ledger/{log}/{path}", None, NOTE_BYTES_MAX)
+
     def _session(self, peer: Record) -> aiohttp.ClientSession:
         pins = frozenset(peer.endpoint.spki) if peer.endpoint else frozenset()
         key = peer.member, pins
@@ -93,7 +100,7 @@ class PeerClient:
         if peer.endpoint is None:
             raise ProblemError("peer.unreachable", "the directory lists no endpoint of this member")
         uri = peer.endpoint.url.rstrip("/") + path
-        if not (uri.startswith("https://") or self._plain_allowed):
+        if not (uri.startswith("https://") or (self._plain_allowed and _LOOPBACK.match(uri))):
             raise ProblemError("peer.identity", "plain HTTP is only for loopback in a test network")
         headers = self._headers(method, uri, body)
         try:

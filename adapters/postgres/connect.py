@@ -27,6 +27,14 @@ GONE = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
 )
+_HEALS = (
+    *GONE,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
 
 
 async def connect(dsn: str) -> Connection:
@@ -68,9 +76,7 @@ class Pool:
         try:
             async with self._pool.acquire(timeout=ACQUIRE_S) as found:
                 yield found  # type: ignore[misc]
-        except (*GONE, asyncpg.TooManyConnectionsError, asyncpg.TransactionRollbackError) as error:
-            raise Unavailable(type(error).__name__) from error
-        except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError) as error:
+        except _HEALS as error:
             raise Unavailable(type(error).__name__) from error
 
     async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:

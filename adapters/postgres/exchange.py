@@ -14,6 +14,7 @@ from protocols.ports.rows import (
     Arrived,
     Claimed,
     Held,
+    IdempotencyRow,
     InboxRow,
     ProofRow,
     RefusalRow,
@@ -74,6 +75,10 @@ class PostgresExchange:
             *(list(due), list(due.values())),
         )
 
+    async def release(self) -> None:
+        """Ends every lease."""
+        await self._pool.execute("UPDATE outbox SET leased = NULL WHERE state = 'queued' AND leased IS NOT NULL")
+
     async def arrivals(
         self, keys: Sequence[tuple[str, UUID]]
     ) -> tuple[dict[tuple[str, UUID], InboxRow], dict[tuple[str, UUID], list[RefusalRow]]]:
@@ -86,13 +91,13 @@ class PostgresExchange:
         row = await self._pool.row("SELECT count(*) AS n FROM refusal WHERE sender = $1 AND at >= $2", sender, since)
         return int(row["n"]) if row else 0
 
-    async def undispatched(self, count: int, types: Sequence[str]) -> list[Arrived]:
+    async def undispatched(self, count: int, types: Sequence[str], but: Sequence[UUID]) -> list[Arrived]:
         """Arrived messages neither dispatched nor put before a person, oldest first."""
         rows = await self._pool.fetch(
-            "SELECT sender, id, thread, type, content_c FROM inbox i WHERE NOT dispatched AND type = ANY($2) "
+            "SELECT sender, id, thread, type, content_c FROM inbox i WHERE NOT dispatched AND type = ANY($2) AND NOT id = ANY($3) "
             "AND NOT EXISTS (SELECT FROM review r WHERE r.sender = i.sender AND r.id = i.id) "
             "ORDER BY received LIMIT $1",
-            *(count, list(types)),
+            *(count, list(types), list(but)),
         )
         return [Arrived(**row) for row in rows]
 
@@ -143,16 +148,19 @@ class PostgresExchange:
         """Origins whose two histories we hold."""
         return {row["origin"] for row in await self._pool.fetch("SELECT origin FROM split_view")}
 
-    async def link(self, origin: str, sizes: Sequence[int]) -> None:
-        """Marks sizes as linked; never back."""
-        sql = "UPDATE peer_checkpoint SET linked = true WHERE origin = $1 AND size = ANY($2)"
-        await self._pool.execute(sql, origin, list(sizes))
+    async def link(self, origin: str, sizes: Sequence[int], *, newest: int) -> None:
+        """Marks sizes as linked, if `newest` is still the newest linked one; never back."""
+        await self._pool.execute(
+            "UPDATE peer_checkpoint SET linked = true WHERE origin = $1 AND size = ANY($2) AND $3 = "
+            "(SELECT coalesce(max(size), 0) FROM peer_checkpoint WHERE origin = $1 AND linked)",
+            *(origin, list(sizes), newest),
+        )
 
     async def foreign_note(self, origin: str, size: int | None = None) -> bytes | None:
-        """The newest (linked first) note of a foreign ledger, or that of a size."""
+        """The newest note of a foreign ledger, or that of a size."""
         row = await self._pool.row(
             "SELECT note FROM peer_checkpoint WHERE origin = $1 AND ($2::bigint IS NULL OR size = $2) "
-            "ORDER BY linked DESC, size DESC LIMIT 1",
+            "ORDER BY size DESC LIMIT 1",
             *(origin, size),
         )
         return row["note"] if row else None
@@ -169,6 +177,12 @@ class PostgresExchange:
         """The sizes of our ledger that a member named last."""
         row = await self._pool.row("SELECT sizes FROM peer_named WHERE member = $1 AND origin = $2", member, origin)
         return tuple(row["sizes"]) if row else ()
+
+    async def answered(self, client: str, key: str) -> IdempotencyRow | None:
+        """What a client was answered under a key."""
+        sql = "SELECT client, key, digest, answer, at FROM idempotency WHERE client = $1 AND key = $2"
+        row = await self._pool.row(sql, client, key)
+        return IdempotencyRow(**row) if row else None
 
     async def forget_answers(self, before: datetime) -> None:
         """Drops what clients were answered under Idempotency-Keys before a time."""

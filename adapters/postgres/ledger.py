@@ -35,9 +35,8 @@ from protocols.ports.store import (
 )
 from protocols.problems import ProblemError
 
-_T = TypeVar("_T", IdempotencyRow, InboxRow, RefusalRow, Leg)
+_T = TypeVar("_T", IdempotencyRow, InboxRow, RefusalRow)
 _TABLES: dict[type[Any], str] = {
-    Leg: "leg",
     OutboxRow: "outbox",
     SealedRow: "sealed",
     InboxRow: "inbox",
@@ -48,7 +47,7 @@ _TABLES: dict[type[Any], str] = {
     IdempotencyRow: "idempotency",
     ReviewRow: "review",
 }
-_COLUMNS = {row: [field.name for field in fields(row)] for row in _TABLES}
+_COLUMNS = {row: [field.name for field in fields(row)] for row in (*_TABLES, Leg)}
 _COLUMN_LIST = {row: ", ".join(f'"{name}"' for name in names) for row, names in _COLUMNS.items()}
 _IDENTITY = "SELECT s.system_identifier::text, c.timeline_id FROM pg_control_system() s, pg_control_checkpoint() c"
 _TILES = (
@@ -61,7 +60,10 @@ _LEG_UPSERT = (
     "ON CONFLICT (thread, counterpart) DO UPDATE SET state = excluded.state, version = excluded.version, "
     "updated = excluded.updated"
 )
-_TRY_AGAIN = (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
+_KEEP_PROOF = (
+    f"INSERT INTO peer_proof ({_COLUMN_LIST[ProofRow]}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING"
+)
+_FAILED = (*GONE, asyncpg.PostgresError)  # whatever PostgreSQL says besides refused rows may heal
 _DATA = (
     *(asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError),
     *(ValueError, OverflowError, TypeError),  # what COPY raises for a value that it cannot encode
@@ -108,13 +110,17 @@ class PostgresBatch:
         if wanted.arrivals:
             found.inbox, found.refusals = await read_arrivals(self._db, list(wanted.arrivals))
         if wanted.legs:
-            legs = await select_keys(self._db, Leg, "thread, counterpart", "uuid[], text[]", wanted.legs)
+            legs = await self._legs({thread for thread, _ in wanted.legs})
             found.legs = {(leg.thread, leg.counterpart): leg for leg in legs}
         if wanted.pairs:
             sql = "SELECT recipient, next FROM pair WHERE origin = $1 AND recipient = ANY($2)"
             rows = await self._db.fetch(sql, self.head.origin, list(wanted.pairs))
             found.pairs = {row["recipient"]: row["next"] for row in rows}
         return found
+
+    async def _legs(self, threads: set[UUID]) -> list[Leg]:
+        sql = f"SELECT {_COLUMN_LIST[Leg]} FROM leg WHERE thread = ANY($1)"
+        return [Leg(**row) for row in await self._db.fetch(sql, list(threads))]
 
     async def write(self, writes: Writes) -> None:
         """Everything of the batch; DataError where the database refuses a row."""
@@ -160,6 +166,9 @@ class PostgresBatch:
             by_type.setdefault(type(row), []).append(row)
         for kind, rows in by_type.items():
             records = [tuple(getattr(row, name) for name in _COLUMNS[kind]) for row in rows]
+            if kind is ProofRow:  # the same proof may come twice: as a parcel's and in another's answer
+                await self._db.executemany(_KEEP_PROOF, records)
+                continue
             await self._db.copy_records_to_table(_TABLES[kind], records=records, columns=_COLUMNS[kind])
         if writes.settled:
             await self._db.execute(
@@ -186,6 +195,13 @@ class PostgresBatch:
             await self._db.execute(
                 _LEG_UPSERT, *([getattr(leg, name) for leg in writes.legs.values()] for name in _COLUMNS[Leg])
             )
+
+
+async def _roll_back(connection: Connection) -> None:
+    try:
+        await connection.execute("ROLLBACK")
+    except _FAILED:
+        connection.terminate()
 
 
 async def select_keys(
@@ -225,33 +241,39 @@ class PostgresLedger:
 
     async def _own(self) -> Connection:
         if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._dsn)
-            self._identity = tuple(await self._connection.fetchrow(_IDENTITY))  # type: ignore[arg-type]
+            connection = await connect(self._dsn)
+            try:
+                row = await connection.fetchrow(_IDENTITY)
+            except _FAILED as error:
+                connection.terminate()
+                raise Unavailable(type(error).__name__) from error
+            assert row is not None  # two functions of one row each
+            self._connection, self._identity = connection, (row[0], row[1])
         return self._connection
 
     @asynccontextmanager
     async def batch(self, origin: str) -> AsyncIterator[PostgresBatch]:
         """A transaction under the head lock; committed when the block ends without error.
 
-        Unavailable before COMMIT, OutcomeUnknown where the connection was lost around it, DataError for refused rows.
+        Unavailable (or ProblemError `store.full`) before COMMIT, OutcomeUnknown where COMMIT gave no answer, DataError
+        for refused rows.
         """
         connection = await self._own()
-        begun = False
         try:
             await connection.execute("BEGIN")
-            begun = True
-            head = await self._lock(connection, origin)
-            yield PostgresBatch(connection, head)
-        except (*GONE, *_TRY_AGAIN) as error:
+            yield PostgresBatch(connection, await self._lock(connection, origin))
+        except asyncpg.DiskFullError as error:
+            connection.terminate()
+            raise ProblemError("store.full", "the database's disk is full") from error
+        except _FAILED as error:
             connection.terminate()
             raise Unavailable(type(error).__name__) from error
         except BaseException:
-            if begun and not connection.is_closed():
-                await connection.execute("ROLLBACK")
+            await _roll_back(connection)
             raise
         try:
             await connection.execute("COMMIT")
-        except (*GONE, asyncpg.PostgresError) as error:
+        except _FAILED as error:
             connection.terminate()
             raise OutcomeUnknown(type(error).__name__) from error
 
@@ -279,7 +301,7 @@ class PostgresLedger:
                 await self._lock(connection, origin)
                 sql = "SELECT true FROM checkpoint WHERE batch = $1"
                 return bool(await connection.fetchval(sql, batch))
-        except (*GONE, *_TRY_AGAIN) as error:
+        except _FAILED as error:
             connection.terminate()
             raise Unavailable(type(error).__name__) from error
 

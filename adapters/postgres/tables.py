@@ -192,12 +192,15 @@ class PeerProof(SQLModel, table=True):
     """Peers' proofs that we verified, of parcels and of receipts; path hashes are concatenated."""
 
     __tablename__ = "peer_proof"
-    __table_args__ = (Index("ix_peer_proof_origin_index", "origin", "index"),)
-    peer: str = _text(key=True)
-    id: UUID = Field(primary_key=True)
+    __table_args__ = (
+        Index("ix_peer_proof_peer_id", "peer", "id"),
+        Index("ix_peer_proof_origin_index", "origin", "index"),
+    )
+    peer: str = _text()
+    id: UUID
     digest: bytes = _bytes(key=True)
-    origin: str = _text()
-    index: int = _big()
+    origin: str = _text(key=True)
+    index: int = _big(key=True)
     size: int = _big()
     path: bytes = _bytes()
     entry: bytes = _bytes()

@@ -72,6 +72,15 @@ class PostgresThreads:
         rows = await self._pool.fetch(f"SELECT {_PROOF} FROM peer_proof WHERE peer = $1 AND id = $2", peer, id_)
         return [ProofRow(**row) for row in rows]
 
+    async def entries_about(self, origin: str, ids: Sequence[UUID], start: int) -> dict[int, bytes]:
+        """Our entries from index `start` on whose message has one of these ids; reads every entry in between."""
+        rows = await self._pool.fetch(
+            "SELECT index, data FROM entry WHERE origin = $1 AND index >= $2 "
+            """AND substring(convert_from(data, 'UTF8') from '"id":"([^"]*)"') = ANY($3) ORDER BY index""",
+            *(origin, start, [str(id_) for id_ in ids]),
+        )
+        return {row["index"]: row["data"] for row in rows}
+
     async def events(self, after: int, count: int) -> list[Event]:
         """The feed after a sequence number."""
         rows = await self._pool.fetch(

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from gateway.http.serve import application, read_body, wait_seconds, whole_number
 from gateway.services.committed import LedgerView
+from gateway.services.evidence import Export
 from gateway.services.policy import permit_client
 from gateway.services.read import PAGE_MAX, Read, events_json, review_json, thread_json
 from gateway.services.submit import Draft, Request, Submit, current
@@ -59,7 +60,9 @@ class Agency:
         ledger: LedgerView,
         directory: DirectorySource,
         clock: Clock,
+        export: Export,
     ) -> None:
+        self._export = export
         self._member, self._access, self._clients, self._submit = member, access, clients, submit
         self._read, self._ledger, self._directory, self._clock = read, ledger, directory, clock
         self._callers: dict[str, tuple[Caller, float]] = {}
@@ -72,6 +75,7 @@ class Agency:
             web.post("/v1/traces", self._for(write, self.post_trace)),
             web.get("/v1/traces", self._for(read, self.get_traces)),
             web.get("/v1/traces/{thread}", self._for(read, self.get_trace)),
+            web.get("/v1/traces/{thread}/evidence", self._for("evidence:read", self.get_evidence)),
             web.get("/v1/events", self._for(read, self.get_events)),
             web.get("/v1/reviews", self._for(read, self.get_reviews)),
             web.get("/v1/peers", self._for(read, self.get_peers)),
@@ -207,6 +211,20 @@ class Agency:
         """One thread with its messages, and what waits for a person."""
         shown = await self._read.thread(_thread(request), caller)
         return _json(shown, {"ETag": f'"{shown["version"]}"'})
+
+    async def get_evidence(self, request: web.Request, caller: Caller) -> web.Response:
+        """The thread as one file that an outsider verifies: ?parts=yes (scope `parts:read`), ?content=no."""
+        asked = {name: request.query.get(name, "") for name in ("parts", "content")}
+        if (
+            request.query.keys() - asked.keys()
+            or asked["parts"] not in ("", "yes")
+            or asked["content"] not in ("", "no")
+        ):
+            raise ProblemError("http.query", "the parameters are parts=yes and content=no")
+        thread, content = _thread(request), not asked["content"]
+        data = await self._export.export(thread, caller, content=content, parts=bool(asked["parts"]))
+        headers = {"Content-Disposition": f'attachment; filename="{thread}.zip"', "Cache-Control": "no-store"}
+        return web.Response(body=data, content_type="application/zip", headers=headers)
 
     async def get_events(self, request: web.Request, caller: Caller) -> web.Response:
         """The feed: ?after=&limit=, `Prefer: wait=30`. Asking after a line says that all up to it were handled."""

@@ -1,5 +1,8 @@
 """The exchange listener: signed requests of peers, and the ledger for whoever may read it (PROTOCOL.md section 4)."""
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
 
@@ -11,7 +14,7 @@ from gateway.services.receive import Receive
 from gateway.services.submit import current
 from protocols.exchange.httpsig import Request, digest_of, parse_signature
 from protocols.exchange.lines import MEDIA_TYPE, encode_post, parse_post
-from protocols.limits import POST_BYTES_MAX
+from protocols.limits import POST_BYTES_MAX, POSTS_A_MEMBER_MAX, POSTS_MAX
 from protocols.ports.crypto import Verifier
 from protocols.ports.directory import DirectorySource
 from protocols.ports.world import Clock
@@ -37,6 +40,7 @@ class Exchange:
     ) -> None:
         self._url, self._receive, self._directory = url.rstrip("/"), receive, directory
         self._ledger, self._verifier, self._clock = ledger, verifier, clock
+        self._posts: Counter[str] = Counter()
 
     def app(self, *middlewares: Any) -> web.Application:
         """The listener's application."""
@@ -86,11 +90,23 @@ class Exchange:
         if request.content_type != MEDIA_TYPE:
             raise ProblemError("http.media_type", f"send {MEDIA_TYPE}")
         caller, digest = self._caller(request, body=True)
-        body = await read_body(request, bytes_max=POST_BYTES_MAX, media_type=MEDIA_TYPE)
-        if sha256(body).digest() != digest:
-            raise ProblemError("httpsig.digest", "the body differs from its digest")
-        answer = await self._receive.receive(caller, parse_post(body, answer=False))
+        with self._slot(caller):
+            body = await read_body(request, bytes_max=POST_BYTES_MAX, media_type=MEDIA_TYPE)
+            if sha256(body).digest() != digest:
+                raise ProblemError("httpsig.digest", "the body differs from its digest")
+            answer = await self._receive.receive(caller, parse_post(body, answer=False))
         return web.Response(body=encode_post(answer), content_type=MEDIA_TYPE)
+
+    @contextmanager
+    def _slot(self, caller: str) -> Iterator[None]:
+        """A place for one more POST of this member; `store.busy` where it, or all, hold as many as memory is meant for."""
+        if self._posts[caller] >= POSTS_A_MEMBER_MAX or self._posts.total() >= POSTS_MAX:
+            raise ProblemError("store.busy", "too many POSTs at once")
+        self._posts[caller] += 1
+        try:
+            yield
+        finally:
+            self._posts[caller] -= 1
 
     async def get_checkpoint(self, request: web.Request) -> web.Response:
         """The newest signed bytes we hold of an origin, named by hex SHA-256."""

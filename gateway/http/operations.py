@@ -9,14 +9,14 @@ from prometheus_client.exposition import choose_encoder
 from gateway.http.serve import application
 
 Health = Callable[[], Mapping[str, str]]
-"""What is wrong now: check -> problem code; empty when all is well."""
+"""check -> problem code; empty when all is well."""
 
 
 class Operations:
     """Liveness, readiness by named checks, metrics without case data."""
 
-    def __init__(self, *, health: Health, registry: CollectorRegistry) -> None:
-        self._health, self._registry = health, registry
+    def __init__(self, *, wrong: Health, warnings: Health, registry: CollectorRegistry) -> None:
+        self._wrong, self._warnings, self._registry = wrong, warnings, registry
 
     def app(self) -> web.Application:
         """The listener's application."""
@@ -32,10 +32,11 @@ class Operations:
         return web.json_response({"live": True})
 
     async def get_readyz(self, request: web.Request) -> web.Response:
-        """200 when nothing is wrong, else 503 with every check that fails."""
+        """200 when nothing keeps this node from its work, else 503 with every check that fails; warnings beside it."""
         del request
-        wrong = dict(self._health())
-        return web.json_response({"ready": not wrong, "wrong": wrong}, status=503 if wrong else 200)
+        wrong = dict(self._wrong())
+        shown = {"ready": not wrong, "wrong": wrong, "warnings": dict(self._warnings())}
+        return web.json_response(shown, status=503 if wrong else 200)
 
     async def get_metrics(self, request: web.Request) -> web.Response:
         """Prometheus or OpenMetrics text, as the Accept header asks."""

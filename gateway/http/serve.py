@@ -10,6 +10,7 @@ from aiohttp import HttpVersion10, HttpVersion11, http_exceptions, web, web_serv
 from aiohttp.web_protocol import RequestHandler
 
 from protocols.limits import BODY_DEADLINE_S, BODY_GRACE_S, BODY_RATE_MIN, HEADER_DEADLINE_S, HEADERS_MAX
+from protocols.ports.store import Unavailable
 from protocols.problems import ProblemError
 
 _log = structlog.get_logger()
@@ -126,6 +127,8 @@ async def problems(request: web.Request, handler: Endpoint) -> web.StreamRespons
         return await handler(request)
     except ProblemError as problem:
         return problem_response(problem)
+    except Unavailable:
+        return problem_response(ProblemError("store.busy", "the database cannot be reached"))
     except web.HTTPException as error:
         code = _STATUS.get(error.status, "internal") if request.method in METHODS else "http.method"
         response = problem_response(ProblemError(code))

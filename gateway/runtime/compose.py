@@ -26,9 +26,10 @@ from gateway.services.answer import Answer
 from gateway.services.commit import Committer
 from gateway.services.committed import LedgerView
 from gateway.services.deliver import Deliver
+from gateway.services.evidence import Export
 from gateway.services.judge import Judge
 from gateway.services.link import Linking
-from gateway.services.prove import Prove
+from gateway.services.prove import Prove, Release
 from gateway.services.read import Read
 from gateway.services.receive import Receive
 from gateway.services.submit import Submit
@@ -106,14 +107,15 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     member, clock, ids = settings.member, ports.clock, ports.ids
     verifier, sealer = Tw1Verifier(), keys.sealer()
     vault = EpochVault(node / "keys", secret)
-    prove, linking = Prove(ports.ledger), Linking(ports.exchange, verifier, clock)
     committer = Committer(
         origin=origin, store=ports.ledger, signer=keys.note_signer(origin), verifier=verifier, guard=ports.guard,
         clock=clock, ids=ids,
     )  # fmt: skip
+    release = Release(ports.ledger, ports.guard, lambda: committer.halted is not None)
+    prove, linking = Prove(ports.ledger, release), Linking(ports.exchange, verifier, clock)
     submit = Submit(
         member=member, directory=ports.directory, committer=committer, signer=keys.signer("message"), sealer=sealer,
-        vault=vault, clock=clock, ids=ids,
+        vault=vault, clock=clock, ids=ids, store=ports.exchange,
     )  # fmt: skip
     judge = Judge(member=member, opener=keys.opener(), sealer=sealer, vault=vault, verifier=verifier, clock=clock)
     receive = Receive(
@@ -141,16 +143,21 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     committer.on_commit(deliver.wake)
     committer.on_commit(read.wake)
     health: dict[str, str] = {}
-    view = LedgerView(ports.ledger, ports.exchange)
+    view = LedgerView(ports.ledger, ports.exchange, release)
     agency = Agency(
         member=member, access=TokenAccess(keys.signer("token"), issuer=member, audience=settings.audience),
         clients=ports.clients, submit=submit, read=read, ledger=view, directory=ports.directory, clock=clock,
+        export=exporter(member, ports, read, prove),
     )  # fmt: skip
     exchange = Exchange(
         url=settings.exchange_url, receive=receive, directory=ports.directory, ledger=view, verifier=verifier,
         clock=clock,
     )  # fmt: skip
-    operations = Operations(health=lambda: health | wrong(ports, committer, linking), registry=metrics(committer))
+    operations = Operations(
+        wrong=lambda: health | wrong(ports, committer),
+        warnings=lambda: warnings(ports, linking),
+        registry=metrics(committer),
+    )
     halted = unless_halted(lambda: committer.halted, but="/exchange/v1/checkpoints/")
     listeners = {"agency": agency.app(halted), "exchange": exchange.app(halted), "operations": operations.app()}
     return Parts(
@@ -159,20 +166,31 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     )  # fmt: skip
 
 
-def wrong(ports: Ports, committer: Committer, linking: Linking) -> dict[str, str]:
-    """What health shows: check -> problem code."""
-    found = {f"ledger {origin}": code for origin, code in linking.alarms.items()}
-    if committer.halted:
-        found["ledger"] = committer.halted.code
+def exporter(member: str, ports: Ports, read: Read, prove: Prove) -> Export:
+    """The export of evidence over a node's ports."""
+    return Export(
+        member=member, read=read, threads=ports.threads, ledger=ports.ledger, exchange=ports.exchange, prove=prove,
+        transport=ports.transport, directory=ports.directory, clock=ports.clock,
+    )  # fmt: skip
+
+
+def wrong(ports: Ports, committer: Committer) -> dict[str, str]:
+    """What keeps this node from its work: check -> problem code."""
+    found = {"ledger": committer.halted.code} if committer.halted else {}
     directory = ports.directory.current
     if directory is None:
-        found["directory"] = "dir.stale"
-    else:
-        late = ports.clock.now() - directory.expires
-        if late > timedelta(0):
-            found["directory"] = "dir.stale" if late.total_seconds() > DIRECTORY_GRACE_S else "dir.expired"
-        found |= {f"member {name}": code for name, code in directory.failing.items()}
+        return found | {"directory": "dir.stale"}
+    late = ports.clock.now() - directory.expires
+    if late > timedelta(0):
+        found["directory"] = "dir.stale" if late.total_seconds() > DIRECTORY_GRACE_S else "dir.expired"
     return found
+
+
+def warnings(ports: Ports, linking: Linking) -> dict[str, str]:
+    """What is wrong with others and needs a person here: it never makes this node unready."""
+    directory = ports.directory.current
+    found = {f"ledger {origin}": code for origin, code in linking.alarms.items()}
+    return found | {f"member {name}": code for name, code in (directory.failing if directory else {}).items()}
 
 
 def metrics(committer: Committer) -> CollectorRegistry:

@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+from asyncio import Task
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -16,8 +18,8 @@ from gateway.runtime.settings import Settings, load_settings
 from gateway.services.changes import Noted
 from keys.keystore import KeyStore
 from keys.secret import Secret
-from protocols.directory import Directory
-from protocols.ledger.entry import NONCE_BYTES, Entry
+from protocols.directory import Directory, year_and_number
+from protocols.ledger.entry import NONCE_BYTES, Entry, parse_entry
 from protocols.ports.store import (
     Unavailable,
 )
@@ -68,33 +70,38 @@ async def serve(
         directory = await _listed(settings, keys, origin, ports, parts, stop)
         if directory is None:
             return
-        await _open_ledger(settings, parts, directory, keys, ports)
-        runners += [await _listen(name, parts, settings, node) for name in ("exchange", "agency")]
-        del parts.health["node"]
-        _log.info("node_started", origin=origin, version=directory.ref.version)
-        await _work(parts, ports, keys, stop, runners)
+        async with asyncio.TaskGroup() as group:
+            committing = group.create_task(parts.committer.run())
+            await _open_ledger(settings, parts, directory, keys, ports)
+            runners += [await _listen(name, parts, settings, node) for name in ("exchange", "agency")]
+            del parts.health["node"]
+            _log.info("node_started", origin=origin, version=directory.ref.version)
+            working = [group.create_task(loop) for loop in _loops(parts, ports, keys)]
+            await stop.wait()
+            _log.info("node_stopping")
+            await _drain(parts, runners, working, committing)
     finally:
         for runner in runners:
             await runner.cleanup()
 
 
-async def _work(parts: Parts, ports: Ports, keys: KeyStore, stop: asyncio.Event, runners: list[web.AppRunner]) -> None:
-    """The loops under one TaskGroup; on the way down requests end first, then the loops, then the committer."""
-    async with asyncio.TaskGroup() as group:
-        committing = group.create_task(parts.committer.run())
-        working = [group.create_task(parts.deliver.run()), group.create_task(_follow(parts, ports, keys))]
-        if parts.answer is not None:
-            working.append(group.create_task(parts.answer.run()))
-        await stop.wait()
-        _log.info("node_stopping")
-        for runner in runners:
-            await runner.cleanup()
-        for task in working:
-            task.cancel()
-        await asyncio.wait(working, timeout=_DRAIN_S)
-        committing.cancel()
-        await asyncio.wait([committing])
-        await parts.committer.drain()
+def _loops(parts: Parts, ports: Ports, keys: KeyStore) -> list[Coroutine[None, None, None]]:
+    loops = [parts.deliver.run(), _follow(parts, ports, keys)]
+    return loops if parts.answer is None else [*loops, parts.answer.run()]
+
+
+async def _drain(
+    parts: Parts, runners: Sequence[web.AppRunner], working: Sequence[Task[None]], committing: Task[None]
+) -> None:
+    """On the way down requests end first, then the loops, then the committer."""
+    for runner in runners:
+        await runner.cleanup()
+    for task in working:
+        task.cancel()
+    await asyncio.wait(working, timeout=_DRAIN_S)
+    committing.cancel()
+    await asyncio.wait([committing])
+    await parts.committer.drain()
 
 
 async def _open_pool(dsn: str, stop: asyncio.Event) -> Pool | None:
@@ -124,7 +131,7 @@ async def _listed(
                 directory = found  # an accepted version serves while the source is away
         if directory is not None:
             ledger = directory.ledgers.get(origin)
-            if ledger is not None and directory.active(settings.member):
+            if ledger is not None and ledger.state == "open" and directory.active(settings.member):
                 if (str(ledger.keys.ed25519), str(ledger.keys.mldsa44)) != keys.note_signer(origin).vkeys:
                     raise ProblemError("config.invalid", "the directory lists other keys for our ledger than we hold")
                 parts.health.pop("directory", None)
@@ -139,7 +146,10 @@ async def _listed(
 
 
 async def _open_ledger(settings: Settings, parts: Parts, directory: Directory, keys: KeyStore, ports: Ports) -> None:
-    """Checks guard and signatures; writes `ledger-opened` into an empty ledger. A rollback leaves the node read-only."""
+    """Checks guard and signatures; writes `ledger-opened` into an empty ledger, else the directory if it is a newer one.
+
+    A rollback leaves the node read-only.
+    """
     try:
         head = await parts.committer.check()
     except ProblemError as problem:
@@ -147,17 +157,14 @@ async def _open_ledger(settings: Settings, parts: Parts, directory: Directory, k
             raise
         _log.error("ledger_halted", code=problem.code, why=problem.detail)
         return
-    if head.size == 0:
-        entry = Entry(
-            kind="ledger-opened",
-            at=ports.clock.now(),
-            n=keys.sealer().random(NONCE_BYTES),
-            sender=settings.member,
-            dir=directory.ref,
-        )
-        committing = asyncio.ensure_future(parts.committer.run())
-        await parts.committer.commit(Noted(entry=entry))
-        committing.cancel()
+    kind, sender = ("ledger-opened", settings.member) if head.size == 0 else ("directory", None)
+    if head.size:
+        last = await ports.ledger.entries(head.origin, head.size - 1, head.size)
+        if parse_entry(last[0]).dir == directory.ref:
+            return
+    random = keys.sealer().random(NONCE_BYTES)
+    entry = Entry(kind=kind, at=ports.clock.now(), n=random, sender=sender, dir=directory.ref)
+    await parts.committer.commit(Noted(entry=entry))
 
 
 async def _follow(parts: Parts, ports: Ports, keys: KeyStore) -> None:
@@ -175,8 +182,8 @@ async def _follow(parts: Parts, ports: Ports, keys: KeyStore) -> None:
                 noted = directory.ref
         except ProblemError as problem:
             _log.warning("directory_refresh_failed", code=problem.code)
-        except Unavailable as error:
-            _log.warning("database_unavailable", why=str(error))
+        except Exception:  # a full disk or a database that is away: the next round tries again
+            _log.exception("directory_not_followed")
 
 
 async def _listen(name: str, parts: Parts, settings: Settings, node: Path) -> web.AppRunner:
@@ -205,7 +212,7 @@ async def _sleep(stop: asyncio.Event, seconds: float) -> None:
 
 def newest_origin(keys: KeyStore) -> str:
     """The newest ledger that we hold keys of."""
-    origins = sorted(key.origin for key in keys.inventory() if key.origin)
+    origins = [key.origin for key in keys.inventory() if key.origin]
     if not origins:
         raise ProblemError("key.store", "the key store holds no ledger key: run `tracewire init`")
-    return origins[-1]
+    return max(origins, key=year_and_number)

@@ -7,6 +7,7 @@ import asyncio
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 import structlog
 
@@ -33,6 +34,7 @@ from protocols.strict import dump_json, format_time
 _log = structlog.get_logger()
 _AT_ONCE = 64
 _LOOK_S = 5.0
+_LATER_S = 60.0  # what cannot be answered now waits aside, so that it never blocks others
 _SEARCH_MAX = 200
 ACTOR = "registry"
 _CALLER = Caller(client="tracewire:registry", actor=ACTOR, scopes=frozenset())
@@ -57,6 +59,7 @@ class Answer:
         self._office, self._store, self._registry = office, store, registry
         self._read, self._submit, self._committer, self._clock = read, submit, committer, clock
         self._wake = asyncio.Event()
+        self._later: dict[UUID, float] = {}
 
     def wake(self) -> None:
         """Looks at the inbox now."""
@@ -67,7 +70,9 @@ class Answer:
         while True:
             self._wake.clear()
             try:
-                arrived = await self._store.undispatched(_AT_ONCE, ["trace.request"])
+                now = asyncio.get_running_loop().time()
+                self._later = {id_: at for id_, at in self._later.items() if at > now}
+                arrived = await self._store.undispatched(_AT_ONCE, ["trace.request"], list(self._later))
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(self._one(each)) for each in arrived]
             except Exception:  # the store may be away for a while; the loop outlives it
@@ -87,8 +92,13 @@ class Answer:
         except ProblemError as problem:
             _log.warning("answer_failed", id=str(arrived.id), code=problem.code)
             if problem.kind.retry == "later":
+                self._later[arrived.id] = asyncio.get_running_loop().time() + _LATER_S
                 return False
             await self._review(arrived, Decision(kind="person", reason="SERIAL_MISSING"), problem.code)
+        except Exception:  # one request's failure is its own
+            _log.exception("answer_failed", id=str(arrived.id))
+            self._later[arrived.id] = asyncio.get_running_loop().time() + _LATER_S
+            return False
         return True
 
     async def answer(self, arrived: Arrived) -> None:

@@ -90,6 +90,7 @@ class Plan:
         self.size = size
         self.generation = generation
         self.standing = standing
+        self.threads = {thread for thread, _ in standing.legs}
         self.entries: list[bytes] = []
         self.rows: list[Row] = []
         self.settled: list[tuple[UUID, Delivery]] = []
@@ -110,6 +111,7 @@ class Plan:
         self.pairs |= stage.pairs
         standing = self.standing
         standing.legs |= stage.legs
+        self.threads |= {thread for thread, _ in stage.legs}
         standing.pairs |= stage.pairs
         standing.outbox |= dict(stage.settled)
         for key in stage.dispatched:
@@ -200,12 +202,16 @@ class Resealed:
     def wants(self, wanted: Wanted) -> None:
         """The message."""
         wanted.outbox.add(self.outbox.id)
+        wanted.pairs.add(self.entry.recipient or "")
 
     def apply(self, stage: Stage) -> Lost | None:
         """Only while the message is queued."""
         if stage.plan.standing.outbox.get(self.outbox.id) != "queued":
             return Lost(row=None)
-        index = stage.log(self.entry)
+        entry, recipient = self.entry, self.entry.recipient
+        if self.before.origin != stage.plan.origin and recipient:  # numbers count within one ledger
+            entry = entry.with_seq(stage.next_seq(recipient))
+        index = stage.log(entry)
         stage.resealed.append(replace(self.outbox, origin=stage.plan.origin, index=index))
         stage.rows.append(self.before)
         return None
@@ -236,7 +242,7 @@ class Received:
         _check_generation(self.content, stage)
         key = row.thread, row.sender
         if self.opens:
-            if stage.leg(key) is not None:
+            if row.thread in stage.plan.threads:  # whoever knows a thread's id could mix into another's
                 raise ProblemError("msg.thread", "the thread exists")
             stage.legs[key] = replace(_new_leg(key, self.opens, row.id, row.received), state="DELIVERED")
         else:

@@ -149,7 +149,10 @@ class Committer:
         """The head, after the guard's and the signatures' checks; ProblemError `ledger.rollback` halts."""
         async with self._store.batch(self.origin) as batch:
             await self._verified_edge(batch)
-            return batch.head
+            head = batch.head
+        mark = self._mark(head.size, head.root, head)  # a crash may have come between COMMIT and guard
+        await asyncio.to_thread(self._guard.raise_to, mark)
+        return head
 
     async def _take(self) -> list[_Waiting]:
         first = self._held_back or await self._queue.get()
@@ -205,12 +208,13 @@ class Committer:
                 if plan.entries:
                     edge, proofs = self._extend(old_edge, plan, head, at)
                     await batch.write(self._writes(plan, batch_id, head, edge[1], proofs.checkpoint, at))
-        except OutcomeUnknown:
+        except OutcomeUnknown as error:
             if not await self._was_committed(batch_id):
-                await self._transact(waiting, self._ids.uuid7())
-                return
+                raise Unavailable("the batch was not committed") from error
         if edge is not None and proofs is not None and head is not None:
-            await asyncio.to_thread(self._guard.raise_to, self._mark(proofs.checkpoint, head))
+            await asyncio.to_thread(
+                self._guard.raise_to, self._mark(proofs.checkpoint.size, proofs.checkpoint.root, head)
+            )
             self._edge, self._root = edge[0], proofs.checkpoint.root
         _answer(results, proofs)
         if edge is not None:
@@ -268,7 +272,10 @@ class Committer:
         edge = self._edge
         if edge is None or (edge.size, self._root) != (head.size, head.root):
             edge = await self._load_edge(batch)
-        mark = await asyncio.to_thread(self._guard.read, self.origin)
+        try:
+            mark = await asyncio.to_thread(self._guard.read, self.origin)
+        except ProblemError as problem:
+            self._halt(problem.detail)
         if mark is None:
             self._halt("there is no fork guard beside the keys")
         if (mark.system_identifier, mark.timeline) != (head.system_identifier, head.timeline):
@@ -312,11 +319,11 @@ class Committer:
         self.halted = ProblemError("ledger.rollback", why)
         raise self.halted
 
-    def _mark(self, checkpoint: Checkpoint, head: Head) -> GuardMark:
+    def _mark(self, size: int, root: bytes, head: Head) -> GuardMark:
         return GuardMark(
             origin=self.origin,
-            size=checkpoint.size,
-            root=checkpoint.root,
+            size=size,
+            root=root,
             system_identifier=head.system_identifier,
             timeline=head.timeline,
         )
@@ -330,6 +337,9 @@ def _decide(waiting: Sequence[_Waiting], plan: Plan) -> list[tuple[_Waiting, int
             lost = each.change.apply(stage)
         except ProblemError as problem:
             results.append((each, problem))
+            continue
+        except ValueError:  # an entry that cannot be written: this change's own fault, not the batch's
+            results.append((each, ProblemError("store.data", "the entry of this change cannot be written")))
             continue
         if lost is None:
             plan.merge(stage)

@@ -2,6 +2,7 @@
 
 from hashlib import sha256
 
+from gateway.services.prove import Release
 from protocols.directory import Directory
 from protocols.ledger.merkle import HASH_BYTES
 from protocols.ledger.tiles import ENTRIES, WIDTH, encode_bundle, parse_tile_path, tile_width
@@ -20,8 +21,8 @@ def log_name(origin: str) -> str:
 class LedgerView:
     """Serves C2SP tlog-tiles from the store."""
 
-    def __init__(self, ledger: LedgerStore, exchange: ExchangeStore) -> None:
-        self._ledger, self._exchange = ledger, exchange
+    def __init__(self, ledger: LedgerStore, exchange: ExchangeStore, release: Release) -> None:
+        self._ledger, self._exchange, self._release = ledger, exchange, release
 
     async def _origin(self, log: str) -> str:
         for origin in await self._ledger.heads():
@@ -31,7 +32,7 @@ class LedgerView:
 
     async def own_note(self, log: str) -> bytes:
         """Our newest signed checkpoint; `ledger.not_ready` before the first."""
-        checkpoint = await self._ledger.checkpoint(await self._origin(log))
+        checkpoint = await self._release.checkpoint(await self._origin(log))
         if checkpoint is None:
             raise ProblemError("ledger.not_ready", "the ledger has no entry yet")
         return checkpoint.note
@@ -40,7 +41,7 @@ class LedgerView:
         """The newest note we hold of any ledger of the directory, ours too."""
         for origin in directory.ledgers:
             if log_name(origin) == log:
-                own = await self._ledger.checkpoint(origin)
+                own = await self._release.checkpoint(origin)
                 return own.note if own else await self._exchange.foreign_note(origin)
         return None
 
@@ -48,7 +49,7 @@ class LedgerView:
         """A tile or entry bundle by its C2SP path; `tile.missing` above the newest checkpoint or for width 0."""
         origin = await self._origin(log)
         tile, width = parse_tile_path(path)
-        checkpoint = await self._ledger.checkpoint(origin)
+        checkpoint = await self._release.checkpoint(origin)
         if checkpoint is None or width > tile_width(tile, checkpoint.size):
             raise ProblemError("tile.missing", "the ledger has not grown that far")
         if tile[0] == ENTRIES:

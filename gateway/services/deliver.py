@@ -79,12 +79,19 @@ class Deliver:
         self._wake.set()
 
     async def run(self) -> None:
-        """Delivers until cancelled; what is claimed then is given back, or comes back when its lease ends."""
+        """Delivers until cancelled; what is claimed then is given back, as is at first what a killed node had claimed.
+
+        A node is the only one that delivers its outbox. Were there another, a message would be sent twice and settled once.
+        """
+        released = False
         async with asyncio.TaskGroup() as group:
             group.create_task(self._greet_often())
             while True:
                 self._wake.clear()
                 try:
+                    if not released:
+                        await self._store.release()
+                        released = True
                     for peer in await self._store.due_peers(self._clock.now()):
                         if peer not in self._busy:
                             self._busy.add(peer)
@@ -106,23 +113,34 @@ class Deliver:
         try:
             for origin in await self._store.unlinked_since(self._clock.now() - _UNLINKED_ALARM):
                 self._linking.alarms.setdefault(origin, "checkpoint.unlinked")
-            for peer in await self._store.unlinked_members(self._committer.origin):
-                try:
-                    await self._exchange(peer, (), current(self._directory))
-                except ProblemError as problem:
-                    _log.warning("post_failed", peer=peer, code=problem.code, messages=0)
+            peers = [
+                each for each in await self._store.unlinked_members(self._committer.origin) if each not in self._busy
+            ]
+            async with asyncio.TaskGroup() as group:
+                for peer in peers:
+                    group.create_task(self._greet_one(peer))
         except Exception:  # the store may be away for a while; the next round tries again
             _log.exception("greeting_failed")
 
+    async def _greet_one(self, peer: str) -> None:
+        try:
+            async with asyncio.timeout(_GREET_S):
+                await self._exchange(peer, (), current(self._directory))
+        except (ProblemError, TimeoutError) as error:
+            _log.warning("post_failed", peer=peer, code=getattr(error, "code", "peer.unreachable"), messages=0)
+
     async def _drain(self, peer: str) -> None:
         """POSTs to one peer until nothing is due for it."""
+        posted = False
         try:
             while await self.deliver(peer):
-                pass
+                posted = True
         except Exception:  # one peer's failure is its own; its messages come back when their lease ends
             _log.exception("delivery_failed", peer=peer)
         finally:
             self._busy.discard(peer)
+            if posted:  # what came after the last look was not started, since this peer was busy
+                self._wake.set()
 
     async def deliver(self, peer: str) -> bool:
         """One POST to a peer; whether there may be more. Claimed messages are settled or postponed when it returns."""
@@ -137,10 +155,10 @@ class Deliver:
         for each in revoked:
             await self._give_up(each, "key.revoked", directory)
         sending = [each for each in claimed if not _revoked(each, directory)]
-        stale = [each for each in sending if _seal_retired(each, directory, now)]
-        if stale:
-            await self._reseal(stale)
-            sending = [each for each in sending if each not in stale]
+        stale = [each for each in sending if each.expires > now and _seal_retired(each, directory, now)]
+        for each in stale:
+            await self._reseal(each)
+        sending = [each for each in sending if each not in stale]
         if not sending:
             return True
         try:
@@ -154,12 +172,22 @@ class Deliver:
         await self._rest([each for each in sending if each.id not in settled], directory, asked=now)
         return bool(settled)
 
-    async def _reseal(self, claimed: Sequence[Claimed]) -> None:
-        """Seals the same JWS to the newer key; the messages are due again at once."""
-        for each in claimed:
-            content = open_content(self._vault, await self._threads.content(self._member, each.id))
-            await self._committer.commit(self._submit.reseal(each, content))
-        await self._store.postpone({each.id: self._clock.now() for each in claimed})
+    async def _reseal(self, claimed: Claimed) -> None:
+        """Seals the same JWS to the newer key; the message is due again at once, or later where that cannot be."""
+        due = self._clock.now()
+        try:
+            content = open_content(self._vault, await self._threads.content(self._member, claimed.id))
+            before = await self._store.sealed([claimed.id])
+            first = min(before, key=lambda row: (row.origin, row.index), default=None)
+            leaf = leaf_hash(await self._prove.entry(first.origin, first.index) if first else claimed.entry)
+            origin, index = (first.origin, first.index) if first else (claimed.origin, claimed.index)
+            await self._committer.commit(
+                self._submit.reseal(claimed, content, PeerRef(origin=origin, index=index, leaf=leaf))
+            )
+        except ProblemError as problem:
+            _log.warning("reseal_failed", id=str(claimed.id), code=problem.code)
+            due = self._retry_at(claimed, due)
+        await self._store.postpone({claimed.id: due})
 
     async def _exchange(self, peer: str, claimed: Sequence[Claimed], directory: Directory) -> set[UUID]:
         """POST and answer; the ids that a good receipt settled."""
@@ -171,7 +199,7 @@ class Deliver:
         checkpoint = await self._prove.newest(origin)
         post = await self._post(peer, claimed, checkpoint, directory)
         answer = parse_post(await self._transport.post(record, encode_post(post)), answer=True)
-        checkpoints = await self._linking.take(answer.checkpoints, answer.hello.links, directory, ours=self._member)
+        checkpoints, _ = await self._linking.take(answer.checkpoints, answer.hello.links, directory, about=[peer])
         await self._store.name(peer, origin, answer.hello.held.get(origin, (0,)))
         if len(answer.items) != len(claimed):
             raise ProblemError("peer.answer", "not one answer a parcel")

@@ -1,7 +1,8 @@
 """Links checkpoints of foreign ledgers: one rule for every way they come (PROTOCOL.md section 4)."""
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from protocols.directory import Directory
 from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
@@ -14,6 +15,7 @@ from protocols.ports.store import (
 )
 from protocols.ports.world import Clock
 from protocols.problems import ProblemError
+from protocols.strict import b64u
 
 Key = tuple[str, int]
 _VERIFIED_MAX = 1_024
@@ -25,36 +27,59 @@ class Linking:
     def __init__(self, store: ExchangeStore, verifier: Verifier, clock: Clock) -> None:
         self._store, self._verifier, self._clock = store, verifier, clock
         self._verified: OrderedDict[Key, Checkpoint] = OrderedDict()
+        self._locks: dict[str, asyncio.Lock] = {}
         self.alarms: dict[str, str] = {}
 
     async def take(
-        self, notes: Mapping[Key, bytes], links: Mapping[str, Sequence[Link]], directory: Directory, *, ours: str
-    ) -> dict[Key, Checkpoint]:
-        """Verifies and keeps the checkpoints of a POST or answer, follows its links; checkpoints by (origin, size).
+        self,
+        notes: Mapping[Key, bytes],
+        links: Mapping[str, Sequence[Link]],
+        directory: Directory,
+        *,
+        about: Collection[str],
+    ) -> tuple[dict[Key, Checkpoint], set[Key]]:
+        """Verifies and keeps the checkpoints of a POST or answer, follows its links.
 
-        A checkpoint that contradicts one held raises `ledger.split_view` after both notes were kept; of a ledger that
-        the directory does not list, `proof.origin`; without both signatures, `proof.policy`.
+        Returns the checkpoints by (origin, size), and those for which there was no room (`checkpoint.unlinked`): the
+        answer still says what is held, else the sender could never link them.
+
+        `about` names the members whose ledgers the caller speaks for; lines about others are gossip, and links about
+        others nobody's. A checkpoint that contradicts one held raises `ledger.split_view` after both notes were kept;
+        of a ledger that the directory does not list, `proof.origin`; without both signatures, `proof.policy`.
         """
-        split = await self._store.split() if notes else set()
+        for member in about if notes else ():
+            await self.check_member(member, directory)
         found: dict[Key, Checkpoint] = {}
+        full: set[Key] = set()
         for (origin, size), note in notes.items():
             ledger = directory.ledgers.get(origin)
             if ledger is None:
                 raise ProblemError("proof.origin", "the directory does not list this ledger")
-            if ledger.member == ours:
+            if ledger.member not in about:
                 continue
-            if origin in split and ledger.state != "abandoned":
-                raise ProblemError("ledger.split_view", "two histories of this ledger are held")
-            found[origin, size] = await self._keep(origin, size, note, directory, links.get(origin, ()))
-        for origin in {origin for origin, _ in found} | (links.keys() & directory.ledgers.keys()):
-            await self._follow(origin, links.get(origin, ()))
-        return found
+            async with self._lock(origin):
+                try:
+                    found[origin, size] = await self._keep(origin, size, note, directory, links.get(origin, ()))
+                except ProblemError as problem:
+                    if problem.code != "checkpoint.unlinked":
+                        raise
+                    full.add((origin, size))
+        for origin in links:
+            if origin in directory.ledgers and directory.ledgers[origin].member in about:
+                async with self._lock(origin):
+                    await self._follow(origin, links[origin])
+        return found, full
+
+    def _lock(self, origin: str) -> asyncio.Lock:
+        """One at a time per ledger: two POSTs must not link two futures of the same size."""
+        return self._locks.setdefault(origin, asyncio.Lock())
 
     async def check_member(self, member: str, directory: Directory) -> None:
         """`ledger.split_view` while two histories of a ledger of this member are held that nobody has abandoned."""
         for origin in await self._store.split():
             ledger = directory.ledgers.get(origin)
             if ledger is not None and ledger.member == member and ledger.state != "abandoned":
+                self.alarms[origin] = "ledger.split_view"
                 raise ProblemError("ledger.split_view", "two histories of a ledger of this member are held")
 
     async def _keep(
@@ -62,37 +87,42 @@ class Linking:
     ) -> Checkpoint:
         before = self._verified.get((origin, size))
         if before is not None and before.note == note:
+            await self._within(before, directory)
             return before
         checkpoint = verify_checkpoint(note, directory.ledgers[origin].keys, self._verifier)
         if checkpoint.size != size:
             raise ProblemError("note.invalid", "the checkpoint is of another size than its line")
-        self._within(checkpoint, directory)
         if size == 0:
             raise ProblemError("note.invalid", "an empty tree is never signed")
+        await self._within(checkpoint, directory)
         await self._check(checkpoint, links)
         self._verified[origin, size] = checkpoint
         if len(self._verified) > _VERIFIED_MAX:
             self._verified.popitem(last=False)
         return checkpoint
 
-    @staticmethod
-    def _within(checkpoint: Checkpoint, directory: Directory) -> None:
-        """`proof.origin` for what lies beyond the end of a closed or abandoned ledger."""
+    async def _within(self, checkpoint: Checkpoint, directory: Directory) -> None:
+        """`proof.origin` for what lies beyond the end of a closed or abandoned ledger, or was never seen before it."""
         ledger = directory.ledgers[checkpoint.origin]
-        if ledger.last is not None and checkpoint.size > ledger.last.size:
-            raise ProblemError("proof.origin", "the directory lists an end of this ledger before this checkpoint")
+        if ledger.last is not None and (
+            checkpoint.size > ledger.last.size
+            or (checkpoint.size == ledger.last.size and ledger.last.root not in (None, b64u(checkpoint.root)))
+        ):
+            raise ProblemError("proof.origin", "the directory lists another end of this ledger")
+        if ledger.state == "abandoned" and await self._store.foreign_note(checkpoint.origin, checkpoint.size) is None:
+            raise ProblemError("proof.origin", "the ledger was abandoned, and this checkpoint is new")
 
     async def one_history(self, places: Sequence[Place], checkpoints: Mapping[Key, Checkpoint]) -> None:
-        """`ledger.split_view`, both notes kept, where another entry was proven at one of these places before."""
+        """`ledger.split_view`, both notes kept, where two entries are proven at one place, now or before."""
         if not places:
             return
-        before = {
-            (row.origin, row.index): row for row in await self._store.proven([(p.origin, p.index) for p in places])
-        }
+        known = {(p.origin, p.index): (p.size, p.entry) for p in places}
+        for row in await self._store.proven(list(known)):
+            known[row.origin, row.index] = row.size, row.entry
         for place in places:
-            row = before.get((place.origin, place.index))
-            if row is not None and row.entry != place.entry:
-                first = await self._store.foreign_note(place.origin, row.size)
+            size, entry = known[place.origin, place.index]
+            if entry != place.entry:
+                first = await self._store.foreign_note(place.origin, size)
                 second = checkpoints[place.origin, place.size].note
                 await self._store.keep_conflict(first or b"", second, origin=place.origin, at=self._clock.now())
                 self.alarms[place.origin] = "ledger.split_view"
@@ -121,7 +151,10 @@ class Linking:
         held = await self._store.held(origin)
         linked, whole = follow(held.linked, held.roots, links)
         if linked:
-            await self._store.link(origin, linked)
+            await self._store.link(origin, linked, newest=held.linked)
+        if self.alarms.get(origin) == "ledger.split_view":
+            return
+        if linked:
             self.alarms.pop(origin, None)
         if not whole:
             self.alarms[origin] = "checkpoint.links"

@@ -1,37 +1,66 @@
 """Builds proofs and links of our own ledger from its stored tiles."""
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
 
 from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.linking import Link, chain
 from protocols.ledger.merkle import consistency_path, inclusion_path
 from protocols.ledger.proof import Place
 from protocols.ledger.tiles import WIDTH, TileId, TileReader, TilesWanted, tile_width
+from protocols.ports.crypto import Guard
 from protocols.ports.store import (
     LedgerStore,
 )
 from protocols.problems import ProblemError
 
 _TILES_MAX = 4_096  # full tiles kept in memory: 8 KiB each
+_TRIES_MAX, _WAIT_S = 100, 0.05
+
+
+class Release:
+    """Lets our checkpoints out once the guard remembers them: it is raised after COMMIT (PROTOCOL.md section 6).
+
+    A halted node has nothing to protect any more: what its database holds is shown, and nothing new is signed.
+    """
+
+    def __init__(self, store: LedgerStore, guard: Guard, halted: Callable[[], bool]) -> None:
+        self._store, self._guard, self._halted = store, guard, halted
+        self._sizes: dict[str, int] = {}
+
+    async def checkpoint(self, origin: str, size: int | None = None) -> Checkpoint | None:
+        """The newest checkpoint, or that of a size; `store.busy` where the guard stays behind it."""
+        found = await self._store.checkpoint(origin, size)
+        if found is None:
+            return None
+        for _ in range(_TRIES_MAX):
+            if self._halted() or found.size <= self._sizes.get(origin, 0):
+                return found
+            mark = await asyncio.to_thread(self._guard.read, origin)
+            if mark is not None and mark.size >= found.size:
+                self._sizes[origin] = mark.size
+                return found
+            await asyncio.sleep(_WAIT_S)
+        raise ProblemError("store.busy", "the guard does not remember this size yet")
 
 
 class Prove:
     """Inclusion and consistency proofs under signed checkpoints; full tiles never change, so they are kept."""
 
-    def __init__(self, store: LedgerStore) -> None:
-        self._store = store
+    def __init__(self, store: LedgerStore, release: Release) -> None:
+        self._store, self._release = store, release
         self._full: dict[tuple[str, TileId], bytes] = {}
 
     async def newest(self, origin: str) -> Checkpoint:
         """Our newest signed checkpoint; `ledger.not_ready` where there is none."""
-        checkpoint = await self._store.checkpoint(origin)
+        checkpoint = await self._release.checkpoint(origin)
         if checkpoint is None:
             raise ProblemError("ledger.not_ready", "the ledger has no entry yet")
         return checkpoint
 
     async def at(self, origin: str, size: int) -> Checkpoint:
         """Our signed checkpoint of exactly this size; `tile.missing` where none was signed."""
-        checkpoint = await self._store.checkpoint(origin, size)
+        checkpoint = await self._release.checkpoint(origin, size)
         if checkpoint is None:
             raise ProblemError("tile.missing", "no checkpoint of this size")
         return checkpoint

@@ -94,13 +94,13 @@ class Read:
             return shown | _ERASED
         shown |= {"body": content.message.body, "handling": content.message.handling}
         if content.parts and "parts:read" in caller.scopes:
-            await self._note_opened(stored, content, caller)
+            await self.note_opened(stored, content, caller)
             shown["parts"] = dict(content.read_parts(self._opener))
         elif content.parts:
             shown["parts"] = [part.ref.name for part in content.parts]
         return shown
 
-    async def _note_opened(self, stored: StoredMessage, content: Content, caller: Caller) -> None:
+    async def note_opened(self, stored: StoredMessage, content: Content, caller: Caller) -> None:
         """Reading a restricted part is an entry of its own: which message, which part, by whom."""
         for part in content.parts:
             entry = Entry(

@@ -34,6 +34,7 @@ from protocols.ports.world import Clock
 from protocols.problems import ProblemError
 
 _log = structlog.get_logger()
+_SEEK_S = 30.0
 _YIELD_EVERY = 16  # parcels opened before other work of the node gets its turn
 
 
@@ -65,12 +66,13 @@ class Receive:
     ) -> None:
         self._member, self._directory, self._committer, self._store = member, directory, committer, store
         self._linking, self._prove, self._judge, self._clock = linking, prove, judge, clock
+        self._sought, self._seek_after = 0, 0.0
 
     async def receive(self, caller: str, post: Post) -> Post:
         """The answer to a verified member's POST: receipts and problems in the parcels' order.
 
         Raises for the POST as a whole: `peer.identity_mismatch`, `peer.suspended`, `proof.*`, `note.invalid`,
-        `ledger.split_view`, `checkpoint.unlinked`, `dir.stale`, `ledger.rollback`.
+        `ledger.split_view`, `dir.stale`, `ledger.rollback`.
         """
         directory = await self._fresh(post.hello.dir_version)
         if not directory.active(caller):
@@ -78,15 +80,16 @@ class Receive:
         if self._committer.halted:
             raise self._committer.halted
         entries = [_entry_of(parcel, caller, directory) for parcel in post.items]
-        checkpoints = await self._linking.take(post.checkpoints, post.hello.links, directory, ours=self._member)
+        about = {caller} | {entry.sender or "" for entry in entries if isinstance(entry, Entry)}
+        checkpoints, full = await self._linking.take(post.checkpoints, post.hello.links, directory, about=about)
         origin = self._committer.origin
         await self._store.name(caller, origin, post.hello.held.get(origin, (0,)))
-        results = await self._judge_all(post.items, entries, checkpoints, directory)
+        results = await self._judge_all(post.items, entries, checkpoints, full, directory)
         return await self._answer(caller, results, directory, post)
 
     async def _fresh(self, their_version: int) -> Directory:
         directory, now = current(self._directory), self._clock.now()
-        if their_version > directory.ref.version or now > directory.expires:
+        if self._may_seek(their_version if their_version > directory.ref.version else 0, now > directory.expires):
             try:
                 directory = await self._directory.refresh(now)
             except ProblemError as problem:
@@ -95,17 +98,28 @@ class Receive:
             raise ProblemError("dir.stale", "our directory has expired")
         return directory
 
+    def _may_seek(self, version: int, expired: bool) -> bool:
+        """A peer's word makes us look for a version once, and for an expired directory twice a minute, not more."""
+        now = asyncio.get_running_loop().time()
+        if not (expired or version > self._sought) or now < self._seek_after:
+            return False
+        self._seek_after, self._sought = now + _SEEK_S, max(version, self._sought)
+        return True
+
     async def _judge_all(
         self,
         parcels: Sequence[Parcel],
         entries: Sequence[Entry | ProblemError],
         checkpoints: Mapping[Key, Checkpoint],
+        full: set[Key],
         directory: Directory,
     ) -> list[_Result]:
         results: list[_Result | None] = [None] * len(parcels)
         proven: dict[int, Proven] = {}
         for i, (parcel, entry) in enumerate(zip(parcels, entries, strict=True)):
             try:
+                if (parcel.place.origin, parcel.place.size) in full:
+                    raise ProblemError("checkpoint.unlinked", "this checkpoint waits for links")
                 proven[i] = _prove(parcel, entry, checkpoints, self._member)
             except ProblemError as problem:
                 results[i] = problem
@@ -166,31 +180,33 @@ class Receive:
         return _result(await self._committer.commit(change))
 
     async def _answer(self, caller: str, results: Sequence[_Result], directory: Directory, post: Post) -> Post:
-        repeats: dict[str, set[int]] = {}
-        notes: dict[Key, bytes] = {}
-        for result in results:
-            if isinstance(result, _Repeat):
-                repeats.setdefault(result.origin, set()).add(result.index)
-        places: dict[tuple[str, int], Place] = {}
-        for origin, indexes in repeats.items():
-            checkpoint = await self._prove.newest(origin)
-            notes[origin, checkpoint.size] = checkpoint.note
-            found = await self._prove.places_at(checkpoint, indexes)
-            places |= {(origin, index): place for index, place in found.items()}
+        places, notes = await self._places(results)
         items: list[Answer] = []
         for result in results:
-            match result:
-                case ProblemError():
-                    items.append(ProblemLine(code=outside(result.code), detail=result.kind.title))
-                case _Repeat():
-                    items.append(Receipt(place=places[result.origin, result.index]))
-                case Place():
-                    items.append(Receipt(place=result))
-        for origin, size in {(place.origin, place.size) for place in results if isinstance(place, Place)}:
-            found_note = await self._prove.at(origin, size)
-            notes[origin, size] = found_note.note
+            if isinstance(result, ProblemError):
+                items.append(ProblemLine(code=outside(result.code), detail=result.kind.title))
+            else:
+                items.append(Receipt(place=places[result.origin, result.index]))
         hello = await self.hello(caller, directory, notes, post.hello.held)
         return Post(hello=hello, checkpoints=notes, items=tuple(items))
+
+    async def _places(self, results: Sequence[_Result]) -> tuple[dict[Key, Place], dict[Key, bytes]]:
+        """Every receipt by (origin, index) under one checkpoint a ledger, and those checkpoints' notes."""
+        places: dict[Key, Place] = {}
+        notes: dict[Key, bytes] = {}
+        standing = [result for result in results if not isinstance(result, ProblemError)]
+        for origin in {each.origin for each in standing}:
+            ours = [each for each in standing if each.origin == origin]
+            fresh = {each.index: each for each in ours if isinstance(each, Place)}
+            sizes = {place.size for place in fresh.values()}
+            if len(sizes) == 1 and len(fresh) == len({each.index for each in ours}):  # one batch took them all
+                checkpoint = await self._prove.at(origin, sizes.pop())
+            else:
+                checkpoint = await self._prove.newest(origin)
+                fresh = await self._prove.places_at(checkpoint, {each.index for each in ours})
+            notes[origin, checkpoint.size] = checkpoint.note
+            places |= {(origin, index): place for index, place in fresh.items()}
+        return places, notes
 
     async def hello(
         self, member: str, directory: Directory, notes: Mapping[Key, bytes], named: Mapping[str, Sequence[int]]

@@ -15,7 +15,7 @@ from protocols.directory import SUITE, Directory
 from protocols.exchange.envelope import seal
 from protocols.exchange.message import SALT_BYTES, Message, Part, seal_part, sign_message
 from protocols.ledger.entry import NONCE_BYTES, Entry, PeerRef, actor_commitment, content_commitment, thread_commitment
-from protocols.ledger.merkle import leaf_hash
+from protocols.limits import EXPIRES_MAX_S
 from protocols.messages import validate_body, validate_handling, validate_part
 from protocols.ports.access import Caller
 from protocols.ports.crypto import Sealer, Signer, Vault
@@ -28,8 +28,9 @@ from protocols.ports.rows import (
     Resealing,
     SealedRow,
 )
+from protocols.ports.store import ExchangeStore
 from protocols.ports.world import Clock, Ids
-from protocols.problems import ProblemError
+from protocols.problems import Fault, ProblemError
 from protocols.strict import dump_json
 from protocols.thread import event_of
 
@@ -83,8 +84,9 @@ class Submit:
         vault: Vault,
         clock: Clock,
         ids: Ids,
+        store: ExchangeStore,
     ) -> None:
-        self._member, self._directory, self._committer = member, directory, committer
+        self._member, self._directory, self._committer, self._store = member, directory, committer, store
         self._signer, self._sealer, self._vault, self._clock, self._ids = signer, sealer, vault, clock, ids
 
     async def submit(self, draft: Draft, request: Request, answers: Arrived | None = None) -> bytes:
@@ -93,7 +95,13 @@ class Submit:
         ProblemError `schema.invalid`, `type.unknown`, `msg.not_permitted`, `member.unknown`, `thread.*`,
         `precondition.failed`, `idempotency.reused`, `dir.*`, `store.*`.
         """
-        message, change = self.prepare(draft, actor=request.caller.actor, request=request)
+        try:
+            message, change = self.prepare(draft, actor=request.caller.actor, request=request)
+        except ProblemError:
+            before = await self._store.answered(request.caller.client, request.key)
+            if before is None or before.digest != request.digest:
+                raise
+            return before.answer  # it was accepted when it could be; a repetition gets the same answer
         dispatched = self.dispatched(answers) if answers else None
         whole = Answered(dispatched=dispatched, messages=(change,)) if dispatched else change
         outcome = await self._committer.commit(whole, len(change.outbox.envelope))
@@ -175,10 +183,9 @@ class Submit:
         )
         return _Sealed(envelope=envelope, digest=digest, kid=key.key.kid, entry=entry)
 
-    def reseal(self, claimed: Claimed, content: Content) -> Resealed:
-        """The same JWS to the recipient's newer seal key; `sent` once more, naming our first entry."""
+    def reseal(self, claimed: Claimed, content: Content, first: PeerRef) -> Resealed:
+        """The same JWS to the recipient's newer seal key; `sent` once more, naming our `first` entry."""
         sealed = self._seal(content.message, content.jws, content.parts, claimed.content_c, claimed.actor, claimed.kid)
-        first = PeerRef(origin=claimed.origin, index=claimed.index, leaf=leaf_hash(claimed.entry))
         return Resealed(
             entry=replace(sealed.entry, peer=first, pair_seq=claimed.pair_seq),
             outbox=Resealing(
@@ -188,6 +195,10 @@ class Submit:
         )
 
     def _message(self, draft: Draft, parts: tuple[Part, ...], now: datetime) -> Message:
+        expires = draft.expires or now + EXPIRES_DEFAULT
+        if not 0 < (expires - now).total_seconds() <= EXPIRES_MAX_S:
+            fault = Fault("/expires", "range", "not within the next 90 days", "Give a time within 90 days from now.")
+            raise ProblemError("schema.invalid", "expires is not within the next 90 days", errors=[fault])
         return Message(
             id=self._ids.uuid7(),
             type=draft.type,
@@ -196,7 +207,7 @@ class Submit:
             thread=draft.thread or self._ids.uuid7(),
             in_reply_to=draft.in_reply_to,
             created=now,
-            expires=draft.expires or now + EXPIRES_DEFAULT,
+            expires=expires,
             due=draft.due,
             handling=draft.handling,
             salt=self._sealer.random(SALT_BYTES),

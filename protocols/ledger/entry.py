@@ -215,6 +215,13 @@ _READ: dict[str, Any] = {
 }  # fmt: skip
 
 
+def _check_code(kind: str, code: Any) -> None:
+    """The codes of exchange kinds are public and closed: a peer's own words never get into another ledger."""
+    allowed = {"refused": REFUSED_CODES, "undelivered": UNDELIVERED_CODES, "receipt": REFUSED_CODES | {None}}
+    if kind in allowed and code not in allowed[kind]:
+        raise ProblemError("entry.invalid", "not a public code of this kind")
+
+
 def parse_entry(data: bytes) -> Entry:
     """The entry of its exact bytes; `entry.invalid`, `json.*` or `b64.invalid` for anything `encode` would not write."""
     found = parse_object(data, bytes_max=ENTRY_BYTES_MAX)
@@ -225,6 +232,7 @@ def parse_entry(data: bytes) -> Entry:
     if not required <= found.keys() <= allowed:
         raise ProblemError("entry.invalid", "members do not fit the kind")
     members = {_ATTRIBUTE.get(name, name): read(found[name]) for name, read in _READ.items() if name in found}
+    _check_code(kind, found.get("code"))
     entry = Entry(kind=kind, at=parse_time(found["at"]), n=unb64u(found["n"], length=NONCE_BYTES), **members)
     if entry.encode() != data:
         raise ProblemError("entry.invalid", "members are out of order or spaced")

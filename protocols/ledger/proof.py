@@ -4,7 +4,7 @@ import base64
 import re
 from dataclasses import dataclass
 
-from protocols.ledger.checkpoint import Checkpoint, LedgerKeys, verify_checkpoint
+from protocols.ledger.checkpoint import Checkpoint, LedgerKeys, parse_checkpoint, verify_checkpoint
 from protocols.ledger.merkle import HASH_BYTES, leaf_hash, verify_inclusion
 from protocols.ledger.note import unb64
 from protocols.limits import ENTRY_BYTES_MAX, NOTE_BYTES_MAX, PATH_HASHES_MAX
@@ -43,6 +43,13 @@ def format_proof(place: Place, note: bytes) -> bytes:
 
 def parse_proof(data: bytes, keys: LedgerKeys, verifier: Verifier) -> Place:
     """The verified place of a tlog-proof file that carries its entry; ProblemError `proof.*` or `note.invalid` else."""
+    place, note = read_proof(data)
+    place.check(verify_checkpoint(note, keys, verifier))
+    return place
+
+
+def read_proof(data: bytes) -> tuple[Place, bytes]:
+    """The place and the checkpoint note of a tlog-proof file; nobody has verified path or signatures yet."""
     if len(data) > _BYTES_MAX:
         raise ProblemError("proof.path", f"more than {_BYTES_MAX} bytes")
     head, _, note = data.partition(b"\n\n")
@@ -56,10 +63,8 @@ def parse_proof(data: bytes, keys: LedgerKeys, verifier: Verifier) -> Place:
     path = tuple(unb64(line) for line in lines[3:])
     if any(len(value) != HASH_BYTES for value in path):
         raise ProblemError("proof.path", "not a hash")
-    checkpoint = verify_checkpoint(note, keys, verifier)
     entry = unb64(lines[1].removeprefix("extra "))
     if len(entry) > ENTRY_BYTES_MAX:
         raise ProblemError("proof.path", "the entry is too long")
-    place = Place(origin=keys.origin, size=checkpoint.size, index=int(index[1]), path=path, entry=entry)
-    place.check(checkpoint)
-    return place
+    found = parse_checkpoint(note)
+    return Place(origin=found.origin, size=found.size, index=int(index[1]), path=path, entry=entry), note

@@ -1,5 +1,6 @@
 """Port of the directory: frozen snapshots of what the authority and the members signed."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Protocol
 
@@ -21,6 +22,10 @@ class DirectorySource(Protocol):
 
     async def at(self, ref: DirRef) -> Directory | None:
         """An accepted version again, or None where we never accepted it; expiry is not judged."""
+        ...
+
+    async def files(self, ref: DirRef, members: Collection[str]) -> dict[str, bytes]:
+        """The TUF files of an accepted version with these members' records, for evidence; empty where we have none."""
         ...
 
     def file(self, name: str) -> bytes | None:

@@ -70,7 +70,10 @@ class Wanted:
 
 @dataclass(slots=True, kw_only=True)
 class Standing:
-    """What stands in the store under the head lock, by key; `pairs` is the next pair_seq per recipient."""
+    """What stands in the store under the head lock, by key: `legs` has every leg of the threads asked for.
+
+    `pairs` is the next pair_seq per recipient.
+    """
 
     idempotency: dict[tuple[str, str], IdempotencyRow]
     outbox: dict[UUID, Delivery]
@@ -186,6 +189,10 @@ class ExchangeStore(Protocol):
         """Gives claimed messages back, one attempt more, due at the given times."""
         ...
 
+    async def release(self) -> None:
+        """Ends every lease: what was claimed is due again."""
+        ...
+
     async def arrivals(
         self, keys: Sequence[tuple[str, UUID]]
     ) -> tuple[dict[tuple[str, UUID], InboxRow], dict[tuple[str, UUID], list[RefusalRow]]]:
@@ -196,7 +203,7 @@ class ExchangeStore(Protocol):
         """How many refused and id_conflict entries a sender caused."""
         ...
 
-    async def undispatched(self, count: int, types: Sequence[str]) -> list[Arrived]:
+    async def undispatched(self, count: int, types: Sequence[str], but: Sequence[UUID]) -> list[Arrived]:
         """Arrived messages of these types that were neither dispatched nor put before a person, oldest first."""
         ...
 
@@ -224,12 +231,12 @@ class ExchangeStore(Protocol):
         """Origins whose two histories we hold."""
         ...
 
-    async def link(self, origin: str, sizes: Sequence[int]) -> None:
-        """Marks sizes as linked; never back."""
+    async def link(self, origin: str, sizes: Sequence[int], *, newest: int) -> None:
+        """Marks sizes as linked, if `newest` is still the newest linked one; never back."""
         ...
 
     async def foreign_note(self, origin: str, size: int | None = None) -> bytes | None:
-        """The newest (linked first) note of a foreign ledger, or that of a size."""
+        """The newest note of a foreign ledger, or that of a size."""
         ...
 
     async def name(self, member: str, origin: str, sizes: Sequence[int]) -> None:
@@ -238,6 +245,10 @@ class ExchangeStore(Protocol):
 
     async def named(self, member: str, origin: str) -> tuple[int, ...]:
         """The sizes of our ledger that a member named last."""
+        ...
+
+    async def answered(self, client: str, key: str) -> IdempotencyRow | None:
+        """What a client was answered under a key."""
         ...
 
     async def forget_answers(self, before: datetime) -> None:
@@ -274,6 +285,10 @@ class ThreadStore(Protocol):
 
     async def proofs(self, peer: str, id_: UUID) -> list[ProofRow]:
         """Peers' proofs about one message."""
+        ...
+
+    async def entries_about(self, origin: str, ids: Sequence[UUID], start: int) -> dict[int, bytes]:
+        """Our entries from index `start` on whose message has one of these ids, by index."""
         ...
 
     async def events(self, after: int, count: int) -> list[Event]:

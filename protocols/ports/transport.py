@@ -24,3 +24,7 @@ class Transport(Protocol):
     async def directory_file(self, peer: Record, name: str) -> bytes | None:
         """A TUF file that the peer holds, or None."""
         ...
+
+    async def tile(self, peer: Record, origin: str, path: str) -> bytes | None:
+        """A hash tile of the peer's ledger by its C2SP path, or None; nobody has verified it."""
+        ...

@@ -1,10 +1,11 @@
 """A fresh network for each test of the services; makes `tests.federation` importable however pytest is started."""
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from adapters.postgres.embedded import EmbeddedServer
 
@@ -13,6 +14,15 @@ if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
 from tests.federation import Federation  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def plain_log() -> Iterator[None]:
+    """Log lines without the locals of every frame, whose rendering takes seconds."""
+    processors = structlog.processors
+    structlog.configure([processors.add_log_level, processors.format_exc_info, processors.KeyValueRenderer()])
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

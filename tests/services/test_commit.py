@@ -350,7 +350,8 @@ async def test_a_committer_that_is_stopped_finishes_its_batch_and_drains_the_res
     await asyncio.wait([running])
     assert first.done()
     await committer.drain()
-    assert [each.done() and each.result().index for each in rest] == [1, 2, 3]
+    async with asyncio.timeout(5):
+        assert [each.index for each in await asyncio.gather(*rest)] == [1, 2, 3]
     await verify_ledger(ledger)
 
 

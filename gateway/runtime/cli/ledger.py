@@ -10,10 +10,12 @@ from cyclopts import Parameter
 from gateway.runtime.cli.client import node_pool
 from gateway.runtime.cli.say import SecretFrom, problems, read_file, say
 from gateway.runtime.settings import load_settings
-from gateway.services.prove import Prove
+from gateway.services.prove import Prove, Release
 from gateway.services.recover import Recover, Recovered
+from keys.guard import FileGuard
 from keys.keystore import KeyStore
 from keys.suite import Tw1Verifier
+from protocols.directory import year_and_number
 from protocols.ledger.checkpoint import LedgerKeys, verify_checkpoint
 from protocols.ledger.entry import parse_entry
 from protocols.ledger.merkle import leaf_hash
@@ -60,7 +62,7 @@ def export(node: Path, folder: Path, *, json: AsJson = False) -> None:
 
 async def _export(ledger: LedgerStore, node: Path, folder: Path) -> tuple[str, int]:
     heads = await ledger.heads()
-    origin = max(heads, key=lambda each: each.rpartition("/")[2])
+    origin = max(heads, key=year_and_number)
     checkpoint = await ledger.checkpoint(origin)
     if checkpoint is None:
         raise ProblemError("ledger.not_ready", "the ledger has no entry yet")
@@ -190,8 +192,8 @@ def proof(node: Path, index: int, file: Path, *, json: AsJson = False) -> None:
 
         async with node_pool(node) as pool:
             ledger = PostgresLedger("", pool)
-            prove = Prove(ledger)
-            newest = await prove.newest(max(await ledger.heads()))
+            prove = Prove(ledger, Release(ledger, FileGuard(node / "keys"), lambda: False))
+            newest = await prove.newest(max(await ledger.heads(), key=year_and_number))
             if not 0 <= index < newest.size:
                 raise ProblemError("tile.missing", f"the ledger has the entries 0..{newest.size - 1}")
             return format_proof((await prove.places_at(newest, [index]))[index], newest.note)
@@ -254,6 +256,7 @@ def recover(
     async def run() -> Recovered:
         from adapters.postgres.ledger import PostgresLedger
         from gateway.runtime.compose import connect_ports
+        from gateway.runtime.node import newest_origin
 
         settings, keys = load_settings(node), KeyStore.open(node / "keys", secret.secret())
         async with node_pool(node) as pool:
@@ -269,7 +272,7 @@ def recover(
                     transport=ports.transport,
                     verifier=Tw1Verifier(),
                 )
-                origin = max(key.origin for key in keys.inventory() if key.origin)
+                origin = newest_origin(keys)
                 return await use.recover(origin, directory, waive=waive or ())
             finally:
                 await ports.transport.close()  # type: ignore[attr-defined]

@@ -9,7 +9,8 @@ _HELP = """Trace illicit firearms together: signed, sealed and provable messages
 A new node: `tracewire init`, `tracewire member request` (send the file to the directory's authority), `tracewire run`.
 A first look without any of that: `tracewire demo`.
 
-Exit codes: 0 done; 1 a problem, named on stderr with its fix; 2 wrong usage; 3 a check found something wrong.
+Exit codes: 0 done; 1 a problem, named on stderr with its fix; 2 wrong usage; 3 a check found something wrong;
+70 the node died of an error of its own.
 """
 
 app = cyclopts.App(name="tracewire", help=_HELP, version="0.1.0", result_action="return_value")
@@ -21,6 +22,7 @@ for _name, _target in {
     "submit": "trace:submit",
     "show": "trace:show",
     "token": "trace:token",
+    "evidence": "evidence:app",
     "ledger": "ledger:app",
     "verify": "ledger:verify_proof",
     "directory": "directory:app",

@@ -15,7 +15,7 @@ from gateway.runtime.settings import load_settings
 from keys.keystore import KeyStore
 from keys.tls import pin_of_pem
 from keys.tufsign import tuf_signer
-from protocols.directory import KeyRecord, Record, parse_record
+from protocols.directory import KeyRecord, Record, parse_record, year_and_number
 from protocols.jwk import PublicKey
 from protocols.problems import ProblemError
 from protocols.strict import b64u, dump_json, format_time
@@ -123,7 +123,7 @@ def _request_of_node(node: Path, store: KeyStore, path: Path, now: datetime) -> 
         name=settings.name,
         url=settings.exchange_url,
         spki=spki,
-        origin=max(origins),
+        origin=max(origins, key=year_and_number),
         version=last.version + 1 if last else 1,
         now=now,
         previous=last.record if last else None,

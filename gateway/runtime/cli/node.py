@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 from cyclopts import Parameter
 
 from gateway.runtime.cli.client import make_client
@@ -22,7 +23,8 @@ from protocols.problems import ProblemError
 
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 _NO_SECRET = SecretFrom()
-SCOPES = ("trace:write", "trace:read", "parts:read", "ledger:read")
+_DIED = 70  # sysexits.h: an internal error
+SCOPES = ("trace:write", "trace:read", "parts:read", "ledger:read", "evidence:read")
 
 
 def init(
@@ -181,7 +183,20 @@ def run(node: Path, *, secret: SecretFrom = _NO_SECRET) -> None:
     with problems(as_json=False):
         configure_logging()
         opened = secret.secret()
-        gc.freeze()  # what is loaded now stays; looking through it again and again cost a tenth of the CPU
+        gc.freeze()  # what is loaded by now stays for ever: not to be looked through again and again
         gc.set_threshold(20_000, 20, 50)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_node(node, opened))
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(run_node(node, opened))
+        except Exception as error:  # the node's top: what ended it is said in the log, without values
+            found = _alone(error)
+            if isinstance(found, ProblemError):
+                raise found from None
+            structlog.get_logger().exception("node_died", cause=type(found).__name__)
+            raise SystemExit(_DIED) from None
+
+
+def _alone(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

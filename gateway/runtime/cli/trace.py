@@ -20,6 +20,7 @@ from protocols.strict import parse_object
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 _ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _FILE_BYTES_MAX = 512 * 1024
+_ANSWER_BYTES_MAX = 512 * 1024 * 1024
 DEFAULT_HANDLING = {"codes": ["PURPOSE_TRACING_ONLY", "NO_ONWARD_WITHOUT_CONSENT"], "purpose": "TRACING"}
 
 
@@ -54,12 +55,17 @@ class AgencyClient:
                 "client_assertion_type": _ASSERTION,
                 "client_assertion": assertion,
             }
-            answer = await self._call("POST", "/v1/token", data=form)
+            answer = await self._json("POST", "/v1/token", data=form)
             self._token, self._until = answer["access_token"], now.timestamp() + answer["expires_in"]
         return self._token
 
     async def get(self, path: str, **params: str) -> dict[str, Any]:
         """The JSON of a GET."""
+        headers = {"Authorization": f"Bearer {await self.token()}"}
+        return await self._json("GET", path, headers=headers, params=params)
+
+    async def download(self, path: str, **params: str) -> bytes:
+        """The bytes of a GET."""
         headers = {"Authorization": f"Bearer {await self.token()}"}
         return await self._call("GET", path, headers=headers, params=params)
 
@@ -71,18 +77,22 @@ class AgencyClient:
         }
         if version is not None:
             headers["If-Match"] = f'"{version}"'
-        return await self._call("POST", path, headers=headers, json=body)
+        return await self._json("POST", path, headers=headers, json=body)
 
-    async def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+    async def _json(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        return parse_object(await self._call(method, path, **arguments), bytes_max=_ANSWER_BYTES_MAX)
+
+    async def _call(self, method: str, path: str, **arguments: Any) -> bytes:
         assert self._session is not None  # used inside `async with`
         try:
             async with self._session.request(method, self.url + path, **arguments) as response:
-                found: dict[str, Any] = await response.json(content_type=None)
+                data = await response.read()
+                found: dict[str, Any] = {} if response.status < 400 else jsonlib.loads(data)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
             raise ProblemError("store.busy", f"no node answers at {self.url}: is `tracewire run` running?") from None
         if response.status >= 400:
             raise problem_of(found)
-        return found
+        return data
 
 
 def problem_of(document: dict[str, Any]) -> ProblemError:

@@ -154,11 +154,11 @@ def upgrade() -> None:
     sa.Column('id', sa.Uuid(), nullable=False),
     sa.Column('digest', sa.LargeBinary(), nullable=False),
     sa.Column('origin', sa.Text(), nullable=False),
-    sa.Column('index', sa.BigInteger(), nullable=False),
+    sa.Column('index', sa.BigInteger(), autoincrement=False, nullable=False),
     sa.Column('size', sa.BigInteger(), nullable=False),
     sa.Column('path', sa.LargeBinary(), nullable=False),
     sa.Column('entry', sa.LargeBinary(), nullable=False),
-    sa.PrimaryKeyConstraint('peer', 'id', 'digest', name=op.f('pk_peer_proof'))
+    sa.PrimaryKeyConstraint('digest', 'origin', 'index', name=op.f('pk_peer_proof'))
     )
     op.create_table('refusal',
     sa.Column('sender', sa.Text(), nullable=False),
@@ -224,6 +224,7 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', 'digest', name=op.f('pk_sealed'))
     )
     op.create_index('ix_peer_proof_origin_index', 'peer_proof', ['origin', 'index'], unique=False)
+    op.create_index('ix_peer_proof_peer_id', 'peer_proof', ['peer', 'id'], unique=False)
     app = op.get_bind().scalar(sa.text("select current_database() || '_app'"))
     op.execute(f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "{app}"')
     op.execute(f'GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO "{app}"')

@@ -1,0 +1,127 @@
+"""`tracewire evidence`: take a thread out as one file, and check such a file anywhere with the network's root alone."""
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import cyclopts
+from cyclopts import Parameter
+
+from gateway.runtime.cli.say import problems, read_file, say
+from gateway.runtime.cli.trace import AgencyClient
+from keys.files import replace
+from keys.suite import Tw1Verifier
+from protocols.evidence import Report, told, verify_evidence
+from protocols.exchange.message import parse_jws, parse_message
+from protocols.problems import ProblemError
+from protocols.strict import format_time
+
+app = cyclopts.App(name="evidence", help="A thread as one file of proof: export it, verify it offline.")
+AsJson = Annotated[bool, Parameter(name="--json", negative="")]
+_FAILED = 3
+"""The exit code of a check that found something wrong."""
+
+
+@app.command
+def export(
+    node: Path,
+    thread: str,
+    file: Path,
+    *,
+    parts: Annotated[bool, Parameter(negative="")] = False,
+    no_content: Annotated[bool, Parameter(negative="")] = False,
+    client: str = "local",
+    actor: str = "local",
+    json: AsJson = False,
+) -> None:
+    """Write the evidence of a thread: messages, proofs of both sides, checkpoints, directory versions, a summary.
+
+    Parameters
+    ----------
+    node
+        The node's folder; the node must be running.
+    thread
+        The thread's id.
+    file
+        A new file.
+    parts
+        With the restricted parts (persons) and their keys: needs parts:read, and each is noted in the ledger.
+    no_content
+        Proofs only: who sent what to whom and when, and nothing of what it said.
+    client
+        The client to call as; needs the scope evidence:read.
+    actor
+        The actor to speak for.
+    json
+        Print one JSON object.
+    """
+
+    async def fetch() -> bytes:
+        asked = ({"parts": "yes"} if parts else {}) | ({"content": "no"} if no_content else {})
+        async with AgencyClient(node, client=client, actor=actor) as agency:
+            return await agency.download(f"/v1/traces/{thread}/evidence", **asked)
+
+    with problems(as_json=json):
+        if file.exists():
+            raise ProblemError("config.invalid", f"{file} exists; nothing was written")
+        data = asyncio.run(fetch())
+        replace(file, data)
+        text = f"{len(data)} bytes in {file}.\nCheck it anywhere: tracewire evidence verify {file} --root root.json"
+        say(text, {"thread": thread, "file": str(file), "bytes": len(data)}, as_json=json)
+
+
+@app.command
+def verify(file: Path, *, root: Path, json: AsJson = False) -> int:
+    """Check an evidence file offline, trusting nothing but the network's pinned root. Exit code 3: something is wrong.
+
+    *signed*: the signatures of the ledger's owner hold. *witnessed*: another member's own ledger holds it too.
+
+    Parameters
+    ----------
+    file
+        What `evidence export` wrote.
+    root
+        The network's root.json, from a source that you trust.
+    json
+        Print one JSON object.
+    """
+    from adapters.directory.evidence import directory_from_files
+
+    with problems(as_json=json):
+        data, pinned = read_file(file), read_file(root)
+        try:
+            report = verify_evidence(data, verifier=Tw1Verifier(), directory=partial(directory_from_files, pinned))
+        except ProblemError as problem:
+            text = f"WRONG {problem.code}: {problem.detail}"
+            say(text, {"ok": False, "code": problem.code, "detail": problem.detail}, as_json=json)
+            return _FAILED
+        say(_text(report), _found(report), as_json=json)
+    return 0
+
+
+def _text(report: Report) -> str:
+    evidence = report.evidence
+    lines = [f"OK thread {evidence.thread}, exported by {evidence.by} at {format_time(evidence.at)}"]
+    for n, each in enumerate(evidence.messages, 1):
+        said = parse_message(parse_jws(each.jws).payload) if each.jws is not None else None
+        what = f"{said.type}, signature of {each.sender} holds" if said else f"content {each.content}"
+        lines.append(f"{n}. {each.sender} -> {each.recipient}: {what}")
+        lines += [f"   {told(fact)}" for fact in report.facts if fact.message == n]
+    for origin, whole in report.chains.items():
+        lines.append(f"{origin}: {'one history' if whole else 'its checkpoints are not shown to be one history'}")
+    if any(each.jws is None for each in evidence.messages):
+        lines.append("Without content the thread of a message is what the exporter says.")
+    return "\n".join(lines)
+
+
+def _found(report: Report) -> dict[str, Any]:
+    facts = [
+        {
+            "message": str(report.evidence.messages[fact.message - 1].id), "proven": fact.kind, "code": fact.code,
+            "by": fact.member, "at": format_time(fact.at), "ledger": fact.origin, "index": fact.index,
+            "grade": fact.grade, "witnesses": list(fact.witnesses),
+        }
+        for fact in report.facts
+    ]  # fmt: skip
+    return {"ok": True, "thread": str(report.evidence.thread), "facts": facts, "chains": dict(report.chains)}

@@ -1,0 +1,190 @@
+"""Export: collects what a thread's evidence needs from our store, our ledger, the directory and the peer's tiles."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from itertools import pairwise
+from uuid import UUID
+
+import structlog
+
+from gateway.services.policy import permit_client
+from gateway.services.prove import Prove
+from gateway.services.read import Read
+from gateway.services.submit import current
+from protocols.evidence import Content, Evidence, Exchanged, write_evidence
+from protocols.ledger.checkpoint import parse_checkpoint
+from protocols.ledger.entry import DirRef, Entry, parse_entry
+from protocols.ledger.linking import Link
+from protocols.ledger.merkle import HASH_BYTES, consistency_path, verify_consistency
+from protocols.ledger.proof import Place
+from protocols.ledger.tiles import TileReader, TilesWanted, tile_path, tile_width
+from protocols.ports.access import Caller
+from protocols.ports.directory import DirectorySource
+from protocols.ports.rows import Leg, ProofRow, StoredMessage
+from protocols.ports.store import ExchangeStore, LedgerStore, ThreadStore
+from protocols.ports.transport import Transport
+from protocols.ports.world import Clock
+from protocols.problems import ProblemError
+
+_log = structlog.get_logger()
+_PEER_S = 20  # for all tiles of a peer's ledger: without them its checkpoints stand alone
+_Key = tuple[str, int]
+
+
+class Export:
+    """One thread as evidence; it takes what the store has and asks the peer only for tiles, which prove themselves."""
+
+    def __init__(
+        self,
+        *,
+        member: str,
+        read: Read,
+        threads: ThreadStore,
+        ledger: LedgerStore,
+        exchange: ExchangeStore,
+        prove: Prove,
+        transport: Transport,
+        directory: DirectorySource,
+        clock: Clock,
+    ) -> None:
+        self._member, self._read, self._threads, self._ledger = member, read, threads, ledger
+        self._exchange, self._prove, self._transport = exchange, prove, transport
+        self._directory, self._clock = directory, clock
+
+    async def export(self, thread: UUID, caller: Caller, *, content: bool = True, parts: bool = False) -> bytes:
+        """The evidence file. `parts` needs the scope `parts:read` and is noted as `opened`; `auth.scope` else."""
+        if parts:
+            permit_client(caller, "parts:read")
+        leg = await self._read.leg(thread)
+        stored = await self._threads.messages(thread)
+        said = [await self._said(each, caller, content=content, parts=parts) for each in stored]
+        places, notes = await self._ours(stored)
+        await self._theirs(leg, stored, places, notes)
+        links = await self._links(leg, places, notes)
+        directories, tuf = await self._versions(leg, places)
+        messages = tuple(
+            Exchanged(
+                id=each.id, sender=each.sender, recipient=each.recipient, content=state, jws=jws, parts=sealed,
+                places=tuple(place for place in places if _about(place, each)),
+            )
+            for each, (state, jws, sealed) in zip(stored, said, strict=True)
+        )  # fmt: skip
+        evidence = Evidence(
+            thread=thread, by=self._member, at=self._clock.now(), messages=messages, notes=notes, links=links,
+            directories=directories, tuf=tuf,
+        )  # fmt: skip
+        return await asyncio.to_thread(write_evidence, evidence)
+
+    async def _said(
+        self, stored: StoredMessage, caller: Caller, *, content: bool, parts: bool
+    ) -> tuple[Content, bytes | None, dict[str, bytes]]:
+        if not content:
+            return "left out", None, {}
+        try:
+            found = await self._read.content(stored.sender, stored.id)
+        except ProblemError as problem:
+            if problem.code != "content.erased":
+                raise
+            return "erased", None, {}
+        if parts:
+            await self._read.note_opened(stored, found, caller)
+        return "here", found.jws, {part.ref.name: part.key + part.sealed for part in found.parts if parts}
+
+    async def _ours(self, stored: Sequence[StoredMessage]) -> tuple[list[Place], dict[_Key, bytes]]:
+        """Every entry of ours about these messages, all proven under the newest checkpoint of its ledger."""
+        places: list[Place] = []
+        notes: dict[_Key, bytes] = {}
+        for origin in await self._ledger.heads():
+            start = min((each.index for each in stored if each.origin == origin), default=0)
+            entries = await self._threads.entries_about(origin, [each.id for each in stored], start)
+            if entries:
+                newest = await self._prove.newest(origin)
+                notes[origin, newest.size] = newest.note
+                places += (await self._prove.places(newest, entries)).values()
+        return places, notes
+
+    async def _theirs(
+        self, leg: Leg, stored: Sequence[StoredMessage], places: list[Place], notes: dict[_Key, bytes]
+    ) -> None:
+        """Adds the proofs that the peer gave us, and those checkpoints of ours that its entries name."""
+        for each in stored:
+            for row in await self._threads.proofs(leg.counterpart, each.id):
+                note = await self._exchange.foreign_note(row.origin, row.size)
+                if note is None:
+                    raise ProblemError("proof.missing", "the checkpoint of a kept proof is not in the store")
+                notes[row.origin, row.size] = note
+                places.append(_place(row))
+                peer = parse_entry(row.entry).peer
+                if peer is not None and peer.size and peer.origin.rpartition("/")[0] == self._member:
+                    with suppress(ProblemError):  # a peer may name what never was: then it witnesses nothing
+                        notes[peer.origin, peer.size] = (await self._prove.at(peer.origin, peer.size)).note
+
+    async def _links(self, leg: Leg, places: Sequence[Place], notes: dict[_Key, bytes]) -> dict[str, tuple[Link, ...]]:
+        links: dict[str, tuple[Link, ...]] = {}
+        for origin in {place.origin for place in places}:
+            sizes = sorted(size for each, size in notes if each == origin)
+            if len(sizes) == 1:
+                continue
+            if origin.rpartition("/")[0] == self._member:
+                links[origin] = await self._prove.links(await self._prove.at(origin, sizes[-1]), sizes)
+                continue
+            try:
+                async with asyncio.timeout(_PEER_S):
+                    links[origin] = await self._foreign_links(leg.counterpart, origin, sizes, notes)
+            except (ProblemError, TimeoutError, KeyError, IndexError) as error:
+                _log.warning("evidence_unlinked", peer=leg.counterpart, code=getattr(error, "code", "peer.answer"))
+        return links
+
+    async def _foreign_links(
+        self, member: str, origin: str, sizes: Sequence[int], notes: dict[_Key, bytes]
+    ) -> tuple[Link, ...]:
+        """Links made of the peer's hash tiles; what does not hold between its signed checkpoints proves nothing."""
+        record = current(self._directory).records.get(member)
+        if record is None:
+            raise ProblemError("member.unknown", "the directory does not list the peer any more")
+        wanted = TilesWanted()
+        for old, new in pairwise(sizes):
+            consistency_path(old, new, wanted.node)
+        tiles = {}
+        for tile in wanted.tiles:
+            width = tile_width(tile, sizes[-1])
+            data = await self._transport.tile(record, origin, tile_path(tile, width))
+            if data is None or len(data) != width * HASH_BYTES:
+                raise ProblemError("peer.answer", "the peer does not have a tile of its own ledger")
+            tiles[tile] = data
+        node = TileReader(tiles).node
+        roots = {size: parse_checkpoint(notes[origin, size]).root for size in sizes}
+        links = tuple(Link(old=o, new=n, path=tuple(consistency_path(o, n, node))) for o, n in pairwise(sizes))
+        for each in links:
+            if not verify_consistency(
+                old=each.old, new=each.new, old_root=roots[each.old], new_root=roots[each.new], path=each.path
+            ):
+                raise ProblemError("checkpoint.links", "the peer's tiles do not link its checkpoints")
+        return links
+
+    async def _versions(self, leg: Leg, places: Iterable[Place]) -> tuple[tuple[DirRef, ...], dict[str, bytes]]:
+        """The directory versions that the entries name, as far as we accepted them, with the two members' records."""
+        refs = {entry.dir for entry in map(_entry, places) if entry.dir is not None}
+        tuf: dict[str, bytes] = {}
+        known = []
+        for ref in sorted(refs, key=lambda each: (each.version, each.sha256)):
+            files = await self._directory.files(ref, (self._member, leg.counterpart))
+            if files:
+                known.append(ref)
+                tuf |= files
+        return tuple(known), tuf
+
+
+def _entry(place: Place) -> Entry:
+    return parse_entry(place.entry)
+
+
+def _about(place: Place, stored: StoredMessage) -> bool:
+    entry = _entry(place)
+    return (entry.id, entry.sender, entry.recipient) == (stored.id, stored.sender, stored.recipient)
+
+
+def _place(row: ProofRow) -> Place:
+    path = tuple(row.path[at : at + HASH_BYTES] for at in range(0, len(row.path), HASH_BYTES))
+    return Place(origin=row.origin, size=row.size, index=row.index, path=path, entry=row.entry)

@@ -1,0 +1,210 @@
+"""The schema: the same on every PostgreSQL that we run on; the application may add to the ledger, never change it."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from adapters.postgres.connect import Pool, connect
+from adapters.postgres.embedded import EmbeddedServer
+from adapters.postgres.ledger import PostgresLedger
+from adapters.postgres.migrate import drift, migrate, newest
+from protocols.ledger.merkle import EMPTY_ROOT
+from protocols.ports.rows import EventRow
+from protocols.ports.store import DataError, OutcomeUnknown, Unavailable, Writes
+from protocols.problems import ProblemError
+
+ORIGIN = "testnet/a/2026.1"
+
+
+class Debian(EmbeddedServer):
+    """The same supervision over Debian's binaries, whose initdb of 15 has no builtin locale."""
+
+    def __init__(self, folder: Path, binaries: Path) -> None:
+        super().__init__(folder, major=16)
+        self._bin = binaries
+
+
+def made(folder: Path, major: int) -> EmbeddedServer:
+    """A server of this major version: the wheel's, or Debian's where it is there."""
+    if major in (16, 18):
+        return EmbeddedServer(folder, major=major)
+    binaries = Path(f"/usr/lib/postgresql/{major}/bin")
+    if not (binaries / "initdb").exists():
+        pytest.skip(f"Debian's PostgreSQL {major} is not here")
+    return Debian(folder, binaries)
+
+
+@pytest.fixture(params=[18, 16, 15])
+def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
+    folder = Path(tempfile.mkdtemp(prefix="tw-"))
+    try:
+        if request.param == 18:
+            yield request.getfixturevalue("postgres")
+            return
+        found = made(folder, request.param)
+        asyncio.run(found.start())
+        try:
+            yield found
+        finally:
+            asyncio.run(found.stop())
+    finally:
+        shutil.rmtree(folder)
+
+
+@asynccontextmanager
+async def connected(dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def test_the_migrations_make_exactly_the_tables_and_a_second_run_changes_nothing(
+    server: EmbeddedServer, database_name: str
+) -> None:
+    owner, app = await server.create_database(database_name)
+    for _ in range(2):
+        await migrate(owner)
+        assert await drift(owner) == []
+    async with connected(app) as connection:
+        assert await connection.fetchval("SELECT version_num FROM alembic_version") == newest()
+    pool = await Pool.open(app)
+    ledger = PostgresLedger(app, pool)
+    await ledger.make_head(ORIGIN, EMPTY_ROOT)
+    async with ledger.batch(ORIGIN) as batch:
+        assert (batch.head.size, batch.head.generation) == (0, 1)
+        assert len(batch.head.system_identifier) > 10
+    await ledger.close()
+    await pool.close()
+
+
+@pytest.fixture
+async def dsns(postgres: EmbeddedServer, database_name: str) -> tuple[str, str]:
+    owner, app = await postgres.create_database(database_name)
+    await migrate(owner)
+    return owner, app
+
+
+async def test_the_application_may_add_to_the_ledger_but_not_change_it_nor_the_schema(dsns: tuple[str, str]) -> None:
+    owner, app = dsns
+    async with connected(owner) as connection:
+        await connection.execute("INSERT INTO entry VALUES ('o', 0, 'x')")
+    async with connected(app) as connection:
+        await connection.execute("INSERT INTO entry VALUES ('o', 1, 'y')")
+        for statement in (
+            "UPDATE entry SET data = 'z'",
+            "DELETE FROM entry",
+            "TRUNCATE entry",
+            "INSERT INTO entry VALUES ('o', 0, 'z') ON CONFLICT (origin, index) DO UPDATE SET data = 'z'",
+            "UPDATE checkpoint SET note = 'z'",
+            "DELETE FROM checkpoint",
+            "UPDATE alembic_version SET version_num = 'z'",
+            "DROP TABLE entry",
+            "ALTER TABLE entry ADD COLUMN x int",
+            "ALTER TABLE entry DISABLE TRIGGER ALL",
+            "CREATE TABLE mine (x int)",
+            "CREATE SCHEMA mine",
+            "CREATE ROLE other",
+            "SELECT pg_read_file('/etc/passwd')",
+            "COPY entry TO PROGRAM 'cat'",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
+        assert (
+            await connection.fetchval("SELECT string_agg(data::text, ',' ORDER BY index) FROM entry") == "\\x78,\\x79"
+        )
+
+
+async def test_another_nodes_role_may_not_even_connect(dsns: tuple[str, str], postgres: EmbeddedServer) -> None:
+    await postgres.create_database("neighbour")
+    database = dsns[1].partition("@/")[2].partition("?")[0]
+    with pytest.raises(Unavailable):
+        await connect(postgres.dsn(database, user="neighbour_app"))
+
+
+async def test_a_batch_is_all_or_nothing_and_only_one_runs_at_a_time(dsns: tuple[str, str]) -> None:
+    pool = await Pool.open(dsns[1])
+    first, second = PostgresLedger(dsns[1], pool), PostgresLedger(dsns[1], pool)
+    await first.make_head(ORIGIN, EMPTY_ROOT)
+    with pytest.raises(ProblemError):
+        await first.make_head(ORIGIN, EMPTY_ROOT)
+    with pytest.raises(KeyError):
+        async with first.batch(ORIGIN) as batch:
+            await batch.tiles([(0, 0)])
+            raise KeyError("anything")
+    holding, go = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with first.batch(ORIGIN):
+            holding.set()
+            await go.wait()
+
+    holder = asyncio.ensure_future(hold())
+    await holding.wait()
+    waiter = asyncio.ensure_future(second._own())
+    await waiter
+    await waiter.result().execute("SET lock_timeout = '50ms'")
+    with pytest.raises(Unavailable):
+        async with second.batch(ORIGIN):
+            raise AssertionError("two batches at once")
+    go.set()
+    await holder
+    async with second.batch(ORIGIN) as batch:
+        assert batch.head.size == 0
+    with pytest.raises(ProblemError):
+        async with second.batch("testnet/a/2027.1"):
+            raise AssertionError("a ledger without a head")
+    await first.close()
+    await second.close()
+    await pool.close()
+
+
+@pytest.mark.parametrize(("where", "error"), [("inside", Unavailable), ("commit", OutcomeUnknown)])
+async def test_a_lost_connection_says_whether_the_outcome_is_known(
+    dsns: tuple[str, str], where: str, error: type[Exception]
+) -> None:
+    pool = await Pool.open(dsns[1])
+    ledger = PostgresLedger(dsns[1], pool)
+    await ledger.make_head(ORIGIN, EMPTY_ROOT)
+    async with connected(dsns[1]) as owner:
+        with pytest.raises(error):
+            async with ledger.batch(ORIGIN) as batch:
+                await owner.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE state = 'idle in transaction' AND datname = current_database()"
+                )
+                if where == "inside":
+                    await batch.tiles([(0, 0)])
+    async with ledger.batch(ORIGIN) as batch:
+        assert batch.head.size == 0
+    await ledger.close()
+    await pool.close()
+
+
+async def test_the_store_says_data_error_and_nothing_of_the_batch_is_kept(dsns: tuple[str, str]) -> None:
+    pool = await Pool.open(dsns[1])
+    ledger = PostgresLedger(dsns[1], pool)
+    await ledger.make_head(ORIGIN, EMPTY_ROOT)
+    at, id_ = datetime(2026, 11, 22, tzinfo=UTC), UUID("01a2058a-4186-7126-8d50-d08ecb4c4b03")
+
+    def event(kind: str) -> EventRow:
+        return EventRow(at=at, kind=kind, thread=id_, counterpart="testnet/b", message=id_)
+
+    with pytest.raises(DataError) as caught:
+        async with ledger.batch(ORIGIN) as batch:
+            await batch.write(Writes(batch=id_, at=at, old_size=0, rows=[event("fine"), event("SECRET\0")]))
+    assert "SECRET" not in str(caught.value)
+    async with ledger.batch(ORIGIN) as batch:
+        await batch.write(Writes(batch=id_, at=at, old_size=0, rows=[event("kept")]))
+    assert [row["kind"] for row in await pool.fetch("SELECT kind FROM event")] == ["kept"]
+    await ledger.close()
+    await pool.close()

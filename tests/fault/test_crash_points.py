@@ -1,0 +1,95 @@
+"""A node dies, or a call of it fails, at every point of faults.yaml K01-K20: afterwards all invariants hold."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fault.conftest import COUNTED, ROUNDS, Pairs
+from tests.fault.invariants import violations
+from tests.fault.pair import Load, Pair, Violation
+from tests.fault.points import KILLS, POINTS, QUICK, Point
+
+FAULTS = Path(__file__).parents[2].parent / "shared" / "faults.yaml"
+DEADLY = ("kill", "torn", "half", "disk")  # disk: a guard that cannot be written ends the process
+
+
+async def one_round(pair: Pair, point: Point, turn: int) -> None:
+    """Load, fault, restart, quiet; Violation where an invariant does not hold."""
+    began = time.monotonic()
+    steps = []
+
+    def step(name: str) -> None:
+        steps.append(f"{name} {time.monotonic() - began:.1f}")
+
+    victim, load = pair[point.victim(turn)], Load(pair)
+    pair.rounds += 1
+    await victim.stop()
+    await victim.start(point.wrap(turn))
+    step("started")
+    fired = asyncio.Event()
+    loading = asyncio.ensure_future(load.run(fired.is_set))
+    try:
+        while not victim.mark.exists() and not loading.done():
+            await asyncio.sleep(0.01)
+        if victim.mark.exists():
+            fired.set()
+        else:
+            await loading
+            raise Violation(f"the fault {point.name} did not come: {load.problems}")
+        if point.what in DEADLY:
+            await victim.died()
+            step("died")
+            await victim.start()
+            step("again")
+        await loading
+        step("loaded")
+    finally:
+        loading.cancel()
+        await asyncio.wait([loading])
+    await pair.settle()
+    step("settled")
+    await load.repeat()
+    step("repeated")
+    found = await violations(pair)
+    step("checked")
+    print(point.name, steps, dict(load.problems), len(load.answers))
+    if found:
+        raise Violation(f"{point.name}, turn {turn}: " + "; ".join(found))
+    COUNTED["rounds"] += 1
+    COUNTED["messages"] += len(load.answers)
+
+
+def _points() -> list[object]:
+    return [
+        pytest.param(point, id=point.name.replace(" ", "-"), marks=() if _quick(point) else pytest.mark.slow)
+        for point in POINTS
+    ]
+
+
+def _quick(point: Point) -> bool:
+    return point in KILLS and point.id in QUICK
+
+
+@pytest.mark.parametrize("point", _points())
+async def test_after_a_crash_everything_is_there_once_and_proven(point: Point, pairs: Pairs) -> None:
+    COUNTED["points"] += 1
+    for turn in range(ROUNDS):
+        pair = await pairs.get()
+        try:
+            await one_round(pair, point, turn)
+        except BaseException:
+            COUNTED["violations"] += 1
+            pairs.drop()
+            raise
+
+
+def test_every_crash_point_of_the_list_has_a_call_of_a_port() -> None:
+    assert {point.id for point in KILLS} == {f"K{n:02}" for n in range(1, 21)}
+    assert len({point.name for point in POINTS}) == len(POINTS)
+    if not FAULTS.exists():
+        pytest.skip("no shared/faults.yaml here: its list of ids is not compared")
+    listed = {line.split()[-1] for line in FAULTS.read_text().splitlines() if line.startswith("- id: K")}
+    later = {f"K{n}" for n in range(21, 26)}  # witness, rotation, migration, courier, long runs: other issues
+    assert listed - later == {point.id for point in KILLS}

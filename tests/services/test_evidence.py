@@ -1,0 +1,281 @@
+"""Evidence: what two nodes export convinces a machine that knows the network's root and nothing else."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from adapters.directory.evidence import directory_from_files
+from gateway.runtime.cli.main import app
+from gateway.services.evidence import Export
+from keys.suite import Tw1Verifier
+from protocols.archive import pack, unpack
+from protocols.evidence import MANIFEST, Report, verify_evidence, write_evidence
+from protocols.problems import ProblemError
+from protocols.strict import b64u, dump_json, parse_object
+from protocols.ports.access import Caller
+from tests.federation import ACKNOWLEDGEMENT, RESPONSE, Federation, Json, Node, refused, unreachable
+
+ROOT = Path(__file__).parents[2]
+AUDITOR = Caller(client="test", actor="auditor", scopes=frozenset(("evidence:read",)))
+READER = Caller(client="test", actor="reader", scopes=frozenset(("evidence:read", "parts:read")))
+PARTS = {"persons": {"persons": [{"role": {"code": "POSSESSOR", "raw": ""}, "name": "Jane Canary"}]}}
+
+
+def export_of(node: Node) -> Export:
+    agency: Any = next(iter(node.parts.listeners["agency"].router.routes())).handler
+    export: Export = agency.__self__._export
+    return export
+
+
+async def evidence(node: Node, thread: Json, caller: Caller = AUDITOR, **asked: bool) -> bytes:
+    return await export_of(node).export(UUID(thread["thread"]), caller, **asked)
+
+
+def check(data: bytes, root: bytes) -> Report:
+    return verify_evidence(data, verifier=Tw1Verifier(), directory=partial(directory_from_files, root))
+
+
+def wrong(data: bytes, root: bytes) -> ProblemError:
+    with pytest.raises(ProblemError) as found:
+        check(data, root)
+    return found.value
+
+
+def proven(report: Report, message: int) -> set[tuple[str, str, str]]:
+    return {(f.kind, f.member.partition("/")[2], f.grade) for f in report.facts if f.message == message}
+
+
+async def answered(fed: Federation, **request: Any) -> tuple[Node, Node, Json]:
+    """Two nodes and a thread: request, acknowledgement, answer, all receipted."""
+    a, b = await fed.nodes("a", "b")
+    sent = await a.send(a.draft(b, **request))
+    await a.becomes(sent, "delivered")
+    for type_, body in (("trace.acknowledgement", ACKNOWLEDGEMENT), ("trace.response", RESPONSE)):
+        await b.becomes(await b.send(b.reply(a, sent, type_, body)), "delivered")
+    return a, b, sent
+
+
+def forged(data: bytes, change: Callable[[dict[str, bytes]], None]) -> bytes:
+    """The file after a change by somebody who mends the manifest and the zip too."""
+    files = unpack(data)
+    change(files)
+    manifest = parse_object(files[MANIFEST], bytes_max=1 << 24)
+    listed = {name: digest for name, digest in manifest["files"].items() if name in files}
+    manifest["files"] = {name: b64u(sha256(files[name]).digest()) for name in listed}
+    return pack({MANIFEST: dump_json(manifest)} | {name: files[name] for name in files if name != MANIFEST})
+
+
+async def test_both_sides_evidence_of_an_answered_thread_proves_every_step_with_the_root_alone(fed: Federation) -> None:
+    a, b, sent = await answered(fed)
+    for node in (a, b):
+        report = check(await evidence(node, sent), fed.root)
+        assert report.evidence.by == node.name
+        assert len(report.evidence.messages) == 3
+        assert all(report.chains.values()), "the checkpoints of each ledger are one history"
+        assert set(report.chains) == {a.origin, b.origin}
+        assert {("sent", "a", "witnessed"), ("received", "b", "witnessed")} <= proven(report, 1)
+        grade = "witnessed" if node is b else "signed"  # nothing of b's came after it to a
+        assert {("sent", "b", "witnessed"), ("received", "a", grade)} <= proven(report, 3)
+
+
+async def test_a_refusal_is_proven_by_who_refused(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    (m,) = await fed.strangers("m")
+    refusal = {"kind": "refused", "code": "msg.not_permitted", "read": True, "kid": None, "seal_kid": None,
+               "suite": None, "thread_c": None}  # fmt: skip
+    a.wire.hook = m.answering(lambda parcel: m.receipt(parcel, **refusal))
+    sent = await a.trace(m)
+    await a.becomes(sent, "refused")
+    report = check(await evidence(a, sent), fed.root)
+    (fact,) = (fact for fact in report.facts if fact.kind == "refused")
+    assert (fact.member, fact.code, fact.grade) == (m.name, "msg.not_permitted", "witnessed")
+    assert b"refused (msg.not_permitted)" in unpack(await evidence(a, sent))["summary.txt"]
+
+
+async def test_a_message_that_nobody_answered_is_proven_as_sent_and_only_signed(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    a.wire.hook = unreachable
+    report = check(await evidence(a, await a.trace(b)), fed.root)
+    assert proven(report, 1) == {("sent", "a", "signed")}
+
+
+async def test_it_verifies_in_a_fresh_process_and_folder_and_says_so(fed: Federation, tmp_path: Path) -> None:
+    a, _, sent = await answered(fed)
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "case.zip").write_bytes(data := await evidence(a, sent))
+    (folder / "root.json").write_bytes(fed.root)
+
+    def verify(file: str) -> "subprocess.CompletedProcess[str]":
+        program = "from gateway.runtime.cli.main import main; main()"
+        return subprocess.run(
+            [sys.executable, "-c", program, "evidence", "verify", file, "--root", "root.json"], cwd=folder, text=True,
+            capture_output=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+
+    whole = verify("case.zip")
+    assert (whole.returncode, whole.stderr) == (0, "")
+    assert "received" in whole.stdout
+    assert "witnessed by testnet/b" in whole.stdout
+    (folder / "bad.zip").write_bytes(data.replace(b'"body"', b'"bodx"', 1))
+    broken = verify("bad.zip")
+    assert broken.returncode == 3
+    assert "WRONG" in broken.stdout
+    unzipped = subprocess.run(
+        [sys.executable, "-m", "zipfile", "-t", "case.zip"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert "Done" in unzipped.stdout, "it is an ordinary zip"
+
+
+async def test_any_byte_changed_is_named_with_its_file(fed: Federation) -> None:
+    a, _, sent = await answered(fed)
+    data = await evidence(a, sent, content=False)
+    files = unpack(data)
+    checked, at = 0, 0
+    for name, content in files.items():
+        at = data.index(content, data.index(name.encode(), at)) if content else at
+        for offset in {0, len(content) // 2, len(content) - 1}:
+            changed = bytearray(data)
+            changed[at + offset] ^= 0x01
+            assert wrong(bytes(changed), fed.root).detail.startswith(f"{name}: "), (name, offset)
+            checked += 1
+    assert checked >= 3 * len(files) - 3
+    for at in range(0, len(data), 97):
+        for bit in (0x01, 0x80):
+            changed = bytearray(data)
+            changed[at] ^= bit
+            assert ": " in wrong(bytes(changed), fed.root).detail, at
+    headers = range(len(data) - 22 - 200, len(data))
+    for at in [*range(60), *headers]:
+        changed = bytearray(data)
+        changed[at] ^= 0x04
+        assert ": " in wrong(bytes(changed), fed.root).detail, at
+
+
+async def test_who_mends_the_digests_too_is_caught_by_what_is_signed(fed: Federation) -> None:
+    a, _, sent = await answered(fed)
+    data = await evidence(a, sent)
+    assert check(forged(data, lambda files: None), fed.root), "the helper itself changes nothing"
+    names = list(unpack(data))
+    one, other = [name for name in names if name.startswith("proofs/") and ".sent." in name][:2]
+
+    def swap(files: dict[str, bytes]) -> None:
+        files[one], files[other] = files[other], files[one]
+
+    assert wrong(forged(data, swap), fed.root).detail.startswith(f"{one}: ")
+    for kind in ("proofs/", "checkpoints/", "links/", "directory/", "messages/", "summary"):
+        for name in (each for each in names if each.startswith(kind)):
+            at = len(unpack(data)[name]) // 2
+
+            def flip(files: dict[str, bytes], name: str = name, at: int = at) -> None:
+                content = bytearray(files[name])
+                content[at] ^= 0x02
+                files[name] = bytes(content)
+
+            assert wrong(forged(data, flip), fed.root).detail.startswith(f"{name}: "), name
+
+
+async def test_a_file_that_was_taken_out_is_missed(fed: Federation) -> None:
+    a, _, sent = await answered(fed)
+    data = await evidence(a, sent)
+    for name in unpack(data):
+        if name == MANIFEST:
+            continue
+        files = unpack(data)
+        del files[name]
+        plain = wrong(pack(files), fed.root)
+        assert plain.detail == f"{name}: the file is missing"
+        mended = forged(data, lambda files, name=name: files.pop(name) and None)
+        if name.startswith("links/"):
+            assert not all(check(mended, fed.root).chains.values()), "it proves less, and says so"
+        elif not name.endswith("root.json"):
+            assert wrong(mended, fed.root).code, name
+
+
+async def test_a_foreign_root_verifies_nothing(fed: Federation, tmp_path: Path, postgres: Any) -> None:
+    a, _, sent = await answered(fed)
+    (tmp_path / "other").mkdir()
+    async with Federation(postgres, tmp_path / "other") as other:
+        problem = wrong(await evidence(a, sent), other.root)
+    assert problem.code == "dir.root_chain"
+    assert problem.detail.startswith("directory/1.root.json")
+
+
+async def test_a_message_of_another_thread_does_not_pass_as_one_of_this(fed: Federation) -> None:
+    a, b, sent = await answered(fed)
+    other = await a.trace(b, "OTHER1234")
+    await a.becomes(other, "delivered")
+    mine, theirs = [check(await evidence(a, thread), fed.root).evidence for thread in (sent, other)]
+    mixed = replace(
+        theirs, messages=(*theirs.messages, mine.messages[0]), notes={**mine.notes, **theirs.notes},
+        directories=tuple(dict.fromkeys((*mine.directories, *theirs.directories))), tuf={**mine.tuf, **theirs.tuf},
+        links={},
+    )  # fmt: skip
+    problem = wrong(write_evidence(mixed), fed.root)
+    assert (problem.code, problem.detail.partition(":")[0]) == ("msg.thread", "messages/0002.jws")
+    exchanged = replace(theirs, messages=(replace(theirs.messages[0], jws=mine.messages[0].jws),))
+    assert wrong(write_evidence(exchanged), fed.root).code == "env.content"
+
+
+async def test_erased_content_leaves_proofs_that_hold(fed: Federation) -> None:
+    a, _, sent = await answered(fed)
+    await a.sql("DELETE FROM content WHERE id = $1 RETURNING id", UUID(sent["id"]))
+    data = await evidence(a, sent)
+    report = check(data, fed.root)
+    assert [each.content for each in report.evidence.messages] == ["erased", "here", "here"]
+    assert ("received", "b", "witnessed") in proven(report, 1)
+    bare = await evidence(a, sent, content=False)
+    assert not [name for name in unpack(bare) if name.startswith("messages/")]
+    assert b"ABC1234" not in bare
+    assert check(bare, fed.root)
+
+
+async def test_restricted_parts_are_left_out_unless_asked_for_by_who_may_and_then_noted(fed: Federation) -> None:
+    a, _, sent = await answered(fed, parts=PARTS)
+    assert not [name for name in unpack(await evidence(a, sent)) if name.endswith(".part")]
+    assert "opened" not in await a.kinds()
+    await refused("auth.scope", evidence(a, sent, parts=True))
+    data = await evidence(a, sent, READER, parts=True)
+    assert "messages/0001.persons.part" in unpack(data)
+    assert (await a.kinds()).count("opened") == 1
+    assert ("opened", "a", "signed") in proven(check(data, fed.root), 1)
+
+    def other_key(files: dict[str, bytes]) -> None:
+        content = files["messages/0001.persons.part"]
+        files["messages/0001.persons.part"] = bytes([content[0] ^ 1]) + content[1:]
+
+    problem = wrong(forged(data, other_key), fed.root)
+    assert (problem.code, problem.detail.partition(":")[0]) == ("env.parts", "messages/0001.persons.part")
+
+
+async def test_a_thread_under_two_directory_versions_carries_both(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    sent = await a.trace(b)
+    await a.becomes(sent, "delivered")
+    await fed.strangers("m")
+    await b.becomes(await b.send(b.reply(a, sent, "trace.response", RESPONSE)), "delivered")
+    report = check(await evidence(a, sent), fed.root)
+    assert len(report.evidence.directories) == 2
+
+
+async def test_a_peer_out_of_reach_leaves_its_checkpoints_signed_but_not_one_history(fed: Federation) -> None:
+    a, b, sent = await answered(fed)
+    await b.stop()
+    report = check(await evidence(a, sent), fed.root)
+    assert report.chains == {a.origin: True, b.origin: False}
+
+
+def test_a_missing_file_is_named_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        app(["evidence", "verify", str(tmp_path / "no.zip"), "--root", str(tmp_path / "root.json")])
+    assert end.value.code == 1
+    assert "config.invalid" in capsys.readouterr().err
