@@ -1,1 +1,1 @@
-"""What a node plugs into: database, peers, directory, backends, courier (DESIGN.md section 4)."""
+"""What a node plugs into: database, peers, directory, backends, courier (docs/design.md section 4)."""

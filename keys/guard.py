@@ -1,4 +1,4 @@
-"""The fork guard's file beside the keys: never lowered, durable when a call returns (PROTOCOL.md section 6)."""
+"""The fork guard's file beside the keys: never lowered, durable when a call returns (docs/protocol.md section 6)."""
 
 import os
 from pathlib import Path

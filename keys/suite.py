@@ -1,4 +1,4 @@
-"""Suite tw1 on pyca/cryptography: verify, sign, seal (HPKE-9-KE) and open (PROTOCOL.md section 2)."""
+"""Suite tw1 on pyca/cryptography: verify, sign, seal (HPKE-9-KE) and open (docs/protocol.md section 2)."""
 
 import secrets
 from collections.abc import Mapping

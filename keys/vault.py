@@ -1,4 +1,4 @@
-"""Keys for content at rest under monthly epoch generations, and their destruction (PROTOCOL.md section 7).
+"""Keys for content at rest under monthly epoch generations, and their destruction (docs/protocol.md section 7).
 
 epochs/<generation>.key is an epoch key, sealed by the store's secret; the highest generation is the open one.
 epochs/<generation>.kept says where its content keys went when it was destroyed, so that an older database backup still

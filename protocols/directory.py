@@ -1,4 +1,4 @@
-"""The directory document: the network, every member's record, and a frozen snapshot of both (PROTOCOL.md section 5)."""
+"""The directory document: the network, every member's record, and a frozen snapshot of both (docs/protocol.md section 5)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Every bound of the protocol with its reason (PROTOCOL.md section 1); units last in the names."""
+"""Every bound of the protocol with its reason (docs/protocol.md section 1); units last in the names."""
 
 JSON_DEPTH_MAX = 32  # deeper is never meant, and recursion is the classic way to crash a parser
 MESSAGE_BYTES_MIN = 2 * 1024  # the smallest padded message: length tells little

@@ -1,4 +1,4 @@
-"""Problems (RFC 9457, PROTOCOL.md section 8): the closed table of codes and the one error class that carries them.
+"""Problems (RFC 9457, docs/protocol.md section 8): the closed table of codes and the one error class that carries them.
 
 A code says what is wrong, its status, whether a retry can help, and the way out. No text here may hold a value from a payload.
 """

@@ -1,4 +1,4 @@
-"""Strict JSON and base64url: the parsers that run before anything else (PROTOCOL.md section 1)."""
+"""Strict JSON and base64url: the parsers that run before anything else (docs/protocol.md section 1)."""
 
 import json
 import re

@@ -1,1 +1,1 @@
-"""The directory over TUF: the authority's publisher and every node's client (PROTOCOL.md section 5)."""
+"""The directory over TUF: the authority's publisher and every node's client (docs/protocol.md section 5)."""

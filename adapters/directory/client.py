@@ -117,7 +117,7 @@ class DirectoryClient:
         config = UpdaterConfig(targets_max_length=DIRECTORY_FILE_BYTES_MAX)
         try:
             updater = Updater(str(self._trusted), _BASE, fetcher=source, config=config, bootstrap=self._root)
-            # The only way to judge expiry by our clock and with the grace (FACTS.md); a test guards it.
+            # The only way to judge expiry by our clock and with the grace; a test guards it.
             updater._trusted_set.reference_time = now - _GRACE  # noqa: SLF001
             updater.refresh()
         except (exceptions.RepositoryError, exceptions.DownloadError) as error:

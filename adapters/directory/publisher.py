@@ -61,7 +61,7 @@ from protocols.strict import b64u, dump_json, parse_object, unb64u
 Status = Literal["active", "suspended", "revoked"]
 _ANSWERS = Rule(senders=["focal-point", "registry", "manufacturer"], recipients=["focal-point", "investigator"])
 MATRIX = {
-    # an investigator may ask, and may be told "restricted" (DOMAIN.md section 1)
+    # an investigator may ask, and may be told "restricted" (docs/domain.md section 1)
     "trace.request": Rule(
         senders=["focal-point", "investigator"], recipients=["focal-point", "registry", "manufacturer"]
     ),

@@ -1,1 +1,1 @@
-"""The one store, PostgreSQL: all SQL that writes is in here (DESIGN.md section 5)."""
+"""The one store, PostgreSQL: all SQL that writes is in here (docs/design.md section 5)."""

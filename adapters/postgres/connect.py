@@ -24,6 +24,7 @@ GONE = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a call that met the end of its connection
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
 )

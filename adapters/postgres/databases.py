@@ -1,4 +1,4 @@
-"""A node's database and its two roles, on any PostgreSQL >= 15 (DESIGN.md section 5)."""
+"""A node's database and its two roles, on any PostgreSQL >= 15 (docs/design.md section 5)."""
 
 import hmac
 import re

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL of demo and tests: the wheel's binaries under our own supervision (DESIGN.md section 5).
+"""The embedded PostgreSQL of demo and tests: the wheel's binaries under our own supervision (docs/design.md section 5).
 
 Who owns a cluster is settled by a file lock, which the kernel drops with its holder: one process at a time launches,
 restarts and stops the postmaster; any other shares it; the next one adopts what a killed owner left running. That it

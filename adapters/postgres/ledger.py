@@ -1,4 +1,4 @@
-"""The ledgers in PostgreSQL: the batch under the head lock, and reading (PROTOCOL.md section 6)."""
+"""The ledgers in PostgreSQL: the batch under the head lock, and reading (docs/protocol.md section 6)."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager

@@ -308,7 +308,7 @@ class Client(SQLModel, table=True):
 
 
 class RegistryRecord(SQLModel, table=True):
-    """The member's own firearms register: plain, with its search keys (DOMAIN.md section 3)."""
+    """The member's own firearms register: plain, with its search keys (docs/domain.md section 3)."""
 
     __tablename__ = "registry_record"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""The agency listener `/v1`: the member's own systems submit, read and answer traces (DESIGN.md section 7)."""
+"""The agency listener `/v1`: the member's own systems submit, read and answer traces (docs/design.md section 7)."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime

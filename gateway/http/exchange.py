@@ -1,4 +1,4 @@
-"""The exchange listener: signed requests of peers, and the ledger for whoever may read it (PROTOCOL.md section 4)."""
+"""The exchange listener: signed requests of peers, and the ledger for whoever may read it (docs/protocol.md section 4)."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -127,9 +127,8 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
         prove=prove, transport=ports.transport, threads=ports.threads, vault=vault, submit=submit, sealer=sealer, clock=clock, ids=ids,
         retry_first_s=settings.retry_first_s,
     )  # fmt: skip
-    opener = keys.opener()
     read = Read(
-        store=ports.threads, vault=vault, opener=opener, sealer=sealer, committer=committer, submit=submit,
+        store=ports.threads, vault=vault, opener=keys.opener(), sealer=sealer, committer=committer, submit=submit,
         clock=clock, answered=["trace.request"] if settings.registry else [],
     )  # fmt: skip
     answer = None
@@ -154,10 +153,9 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
         clock=clock,
     )  # fmt: skip
     operations = Operations(
-        wrong=lambda: health | wrong(ports, committer),
-        warnings=lambda: warnings(ports, linking),
+        wrong=lambda: health | wrong(ports, committer), warnings=lambda: warnings(ports, linking),
         registry=metrics(committer),
-    )
+    )  # fmt: skip
     halted = unless_halted(lambda: committer.halted, but="/exchange/v1/checkpoints/")
     listeners = {"agency": agency.app(halted), "exchange": exchange.app(halted), "operations": operations.app()}
     return Parts(

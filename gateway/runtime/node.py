@@ -27,7 +27,7 @@ from protocols.problems import ProblemError
 
 _log = structlog.get_logger()
 _WAIT_S = 1.0
-_IDEMPOTENCY = timedelta(days=7)  # how long a key answers the same (DESIGN.md section 7)
+_IDEMPOTENCY = timedelta(days=7)  # how long a key answers the same (docs/design.md section 7)
 _REFRESH_S = 60.0
 _DRAIN_S = 20.0
 _KEEPALIVE_S = 75.0
@@ -117,7 +117,7 @@ async def _open_pool(dsn: str, stop: asyncio.Event) -> Pool | None:
 async def _listed(
     settings: Settings, keys: KeyStore, origin: str, ports: Ports, parts: Parts, stop: asyncio.Event
 ) -> Directory | None:
-    """Waits, loudly, until our record and our ledger stand in the directory (PROTOCOL.md section 5, Bootstrap)."""
+    """Waits, loudly, until our record and our ledger stand in the directory (docs/protocol.md section 5, Bootstrap)."""
     while not stop.is_set():
         why = "the directory cannot be reached"
         try:

@@ -1,6 +1,6 @@
 """The built-in registry: answers trace requests from the member's own register where the rule allows it by itself.
 
-DOMAIN.md section 3: it answers only when exactly one record fits; everything else waits for a person, with candidates.
+docs/domain.md section 3: it answers only when exactly one record fits; everything else waits for a person, with candidates.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _SEARCH_MAX = 200
 ACTOR = "registry"
 _CALLER = Caller(client="tracewire:registry", actor=ACTOR, scopes=frozenset())
 _HANDLING = {"codes": ["PURPOSE_TRACING_ONLY", "NO_ONWARD_WITHOUT_CONSENT"], "purpose": "TRACING"}
-_ACKNOWLEDGED = timedelta(days=2)  # default of DOMAIN.md section 2, where the directory says nothing else
+_ACKNOWLEDGED = timedelta(days=2)  # default of docs/domain.md section 2, where the directory says nothing else
 
 
 class Answer:

@@ -1,4 +1,4 @@
-"""The committer: the one write path of everything that makes a ledger entry (PROTOCOL.md section 6).
+"""The committer: the one write path of everything that makes a ledger entry (docs/protocol.md section 6).
 
 Crash argument. Nothing is answered before COMMIT returned, so a crash before it loses only what nobody was told. COMMIT
 writes entries, tiles, checkpoint and rows together, so a crash after it leaves all of the batch, and every request is

@@ -1,4 +1,4 @@
-"""Message content at rest: a key per message and per restricted part, wrapped by the open epoch (PROTOCOL.md section 7)."""
+"""Message content at rest: a key per message and per restricted part, wrapped by the open epoch (docs/protocol.md section 7)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

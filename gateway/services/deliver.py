@@ -147,7 +147,7 @@ class Deliver:
         now = self._clock.now()
         directory = current(self._directory)
         if now > directory.expires + timedelta(seconds=DIRECTORY_GRACE_S) or self._committer.halted:
-            return False  # submissions are held (PROTOCOL.md section 5)
+            return False  # submissions are held (docs/protocol.md section 5)
         claimed = await self._store.claim(peer, now, now + _LEASE, _POST_PARCELS, _POST_BYTES)
         if not claimed:
             return False
@@ -263,7 +263,7 @@ class Deliver:
         )
 
     async def _good(self, claimed: Claimed, place: Place, directory: Directory) -> Entry:
-        """The entry of a proven receipt when it is good by PROTOCOL.md section 4 (Deliver); `proof.*` else."""
+        """The entry of a proven receipt when it is good by docs/protocol.md section 4 (Deliver); `proof.*` else."""
         if directory.ledgers[place.origin].member != claimed.recipient:
             raise ProblemError("proof.origin", "not proven in the recipient's ledger")
         entry = parse_entry(place.entry)

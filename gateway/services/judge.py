@@ -1,4 +1,4 @@
-"""Judges one proven parcel: opens it and decides what its ledger entry says (PROTOCOL.md section 4, Receive)."""
+"""Judges one proven parcel: opens it and decides what its ledger entry says (docs/protocol.md section 4, Receive)."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -62,7 +62,7 @@ class Judge:
         """The change that answers the parcel for good; ProblemError where it may heal.
 
         `arrived` is what came under this id before. The same content, sealed again, gives it back: its receipt is
-        repeated, and a conflict is one, before signature and expiry are looked at (PROTOCOL.md section 4).
+        repeated, and a conflict is one, before signature and expiry are looked at (docs/protocol.md section 4).
         """
         try:
             envelope = parse_envelope(proven.envelope)
@@ -88,7 +88,7 @@ class Judge:
         return self._received(proven, opened.jws, message, parts, directory)
 
     def _message(self, proven: Proven, envelope: Envelope, jws: SignedMessage) -> Message:
-        """Equal must be what entry, header and message say (PROTOCOL.md section 4)."""
+        """Equal must be what entry, header and message say (docs/protocol.md section 4)."""
         message, entry, header = parse_message(jws.payload), proven.entry, envelope.header
         if content_commitment(message.salt, jws.payload) != entry.content_c:
             raise ProblemError("env.content", "the entry commits to another content")

@@ -1,4 +1,4 @@
-"""Links checkpoints of foreign ledgers: one rule for every way they come (PROTOCOL.md section 4)."""
+"""Links checkpoints of foreign ledgers: one rule for every way they come (docs/protocol.md section 4)."""
 
 import asyncio
 from collections import OrderedDict

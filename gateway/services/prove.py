@@ -19,7 +19,7 @@ _TRIES_MAX, _WAIT_S = 100, 0.05
 
 
 class Release:
-    """Lets our checkpoints out once the guard remembers them: it is raised after COMMIT (PROTOCOL.md section 6).
+    """Lets our checkpoints out once the guard remembers them: it is raised after COMMIT (docs/protocol.md section 6).
 
     A halted node has nothing to protect any more: what its database holds is shown, and nothing new is signed.
     """

@@ -31,7 +31,7 @@ _ERASED = {"erased": True}
 
 
 class Read:
-    """Threads with their messages; the feed, whose passing dispatches what arrived (PROTOCOL.md section 3)."""
+    """Threads with their messages; the feed, whose passing dispatches what arrived (docs/protocol.md section 3)."""
 
     def __init__(
         self,

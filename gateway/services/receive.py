@@ -1,4 +1,4 @@
-"""Receive: verify parcels, open and judge them, commit their arrival, answer with proofs (PROTOCOL.md section 4)."""
+"""Receive: verify parcels, open and judge them, commit their arrival, answer with proofs (docs/protocol.md section 4)."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

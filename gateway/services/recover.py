@@ -1,4 +1,4 @@
-"""Recover: write the fork guard anew when nobody holds more of our ledger than the database (PROTOCOL.md section 6)."""
+"""Recover: write the fork guard anew when nobody holds more of our ledger than the database (docs/protocol.md section 6)."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""The envelope: JWE JSON flattened, HPKE-9-KE around AES-256-GCM (PROTOCOL.md section 2)."""
+"""The envelope: JWE JSON flattened, HPKE-9-KE around AES-256-GCM (docs/protocol.md section 2)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

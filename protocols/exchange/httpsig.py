@@ -1,4 +1,4 @@
-"""Request signatures between nodes: RFC 9421 with one closed set of components (PROTOCOL.md section 4)."""
+"""Request signatures between nodes: RFC 9421 with one closed set of components (docs/protocol.md section 4)."""
 
 import base64
 import binascii

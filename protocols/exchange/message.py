@@ -1,4 +1,4 @@
-"""The message: payload of a JWS compact, padded, with restricted parts named by digest (PROTOCOL.md section 2)."""
+"""The message: payload of a JWS compact, padded, with restricted parts named by digest (docs/protocol.md section 2)."""
 
 import re
 from collections.abc import Mapping

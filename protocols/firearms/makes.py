@@ -1,6 +1,6 @@
 """Makes: free text -> one key.
 
-A make scores, it never filters: 13 % of repeats carry another make text (DOMAIN.md section 3).
+A make scores, it never filters: 13 % of repeats carry another make text (docs/domain.md section 3).
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Reads a serial as people write it ("132#830, where # may be 3, 8 or 9") into key, pattern, alternatives, components.
 
 A reading says less than the text where in doubt, never more, and the text is kept unchanged beside it. Words are known
-in English and Portuguese (DOMAIN.md section 3).
+in English and Portuguese (docs/domain.md section 3).
 """
 
 import re

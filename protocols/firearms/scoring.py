@@ -1,4 +1,4 @@
-"""How close a record is to a question, and when a node may answer without a person (DOMAIN.md section 3)."""
+"""How close a record is to a question, and when a node may answer without a person (docs/domain.md section 3)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -143,7 +143,7 @@ def _reason(question: Gun, same_make: Sequence[Gun], same_serial: Sequence[Gun])
 
 
 def decide(question: Gun, candidates: Sequence[Gun], *, approved: bool = False) -> Decision:
-    """Answers automatically only when exactly one record fits; else a scored list for a person (DOMAIN section 3).
+    """Answers automatically only when exactly one record fits; else a scored list for a person (docs/domain.md section 3).
 
     One fits when it alone of this K1 serial (>= 5 characters) has the same make, and type and calibre do not contradict.
 

@@ -1,4 +1,4 @@
-"""Serial numbers: search keys, the Pattern language, and text that is silently damaged (DOMAIN.md section 3).
+"""Serial numbers: search keys, the Pattern language, and text that is silently damaged (docs/domain.md section 3).
 
 No pattern ever becomes a regular expression: matching moves one bit set over the text, bounded by 32 x 32 shifts.
 """
@@ -16,7 +16,7 @@ PATTERN_LENGTH_MAX = 32
 SERIAL_LENGTH_MAX = 200  # of a text as written; what stands on weapons is under 30
 _RUN_MAX = 32
 
-# Homoglyphs fold in keys only, never in what is kept (DOMAIN.md section 3).
+# Homoglyphs fold in keys only, never in what is kept (docs/domain.md section 3).
 _HOMOGLYPHS = str.maketrans(
     "АВЕЅІЈКМНОРСТУХ" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",  # noqa: RUF001  Cyrillic, then Greek
     "ABESIJKMHOPCTYX" + "ABEZHIKMNOPTYX",

@@ -1,4 +1,4 @@
-"""The ledger entry: one JSON object, members in a fixed order, one closed table of kinds (PROTOCOL.md section 3)."""
+"""The ledger entry: one JSON object, members in a fixed order, one closed table of kinds (docs/protocol.md section 3)."""
 
 import hmac
 from dataclasses import dataclass, replace

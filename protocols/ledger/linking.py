@@ -1,4 +1,4 @@
-"""Linking checkpoints of one foreign ledger: one rule for every way they come (PROTOCOL.md section 4)."""
+"""Linking checkpoints of one foreign ledger: one rule for every way they come (docs/protocol.md section 4)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -41,7 +41,7 @@ TYPES: Mapping[str, type[Body]] = MappingProxyType(
         "trace.refusal": TraceRefusal,
     }
 )
-"""Every message type that this version knows; the other types of DOMAIN.md section 2 are added here."""
+"""Every message type that this version knows; the other types of docs/domain.md section 2 are added here."""
 
 _M = TypeVar("_M", bound=Model)
 

@@ -1,4 +1,4 @@
-"""The restricted parts: never in a body, each sealed with a key of its own (PROTOCOL.md section 2)."""
+"""The restricted parts: never in a body, each sealed with a key of its own (docs/protocol.md section 2)."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The types that message bodies share: coded pairs, weapon, marks, supply events, handling (DOMAIN.md section 2).
+"""The types that message bodies share: coded pairs, weapon, marks, supply events, handling (docs/domain.md section 2).
 
 A fact or judgement is a pair {code, raw}, and UNKNOWN is always allowed there; a token that steers a machine is bare.
 """
@@ -146,7 +146,7 @@ PatternText = Annotated[
 
 
 def undamaged(text: str, *at: str | int) -> None:
-    """Refuses text that a spreadsheet has turned into a date or a number (DOMAIN.md section 3)."""
+    """Refuses text that a spreadsheet has turned into a date or a number (docs/domain.md section 3)."""
     if harm := damage(text):
         fix = "Send the text as it was first written."
         raise Broken("damaged", f"the text looks like a spreadsheet's {harm}", fix, *at)

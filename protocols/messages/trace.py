@@ -1,4 +1,4 @@
-"""The bodies of a trace: request, acknowledgement, response, refusal (DOMAIN.md section 2; UN ITI paragraphs 16-23)."""
+"""The bodies of a trace: request, acknowledgement, response, refusal (docs/domain.md section 2; UN ITI paragraphs 16-23)."""
 
 from typing import Annotated, Literal, Self
 
@@ -77,7 +77,7 @@ class Evidence(Model):
 
 
 class PersonsRef(Model):
-    """Names the restricted part; persons never stand in a body (PROTOCOL.md section 2)."""
+    """Names the restricted part; persons never stand in a body (docs/protocol.md section 2)."""
 
     part: Literal["persons"]
 

@@ -1,4 +1,4 @@
-"""Port of access: who is calling the agency interface. Every token names an actor (DESIGN.md section 7)."""
+"""Port of access: who is calling the agency interface. Every token names an actor (docs/design.md section 7)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

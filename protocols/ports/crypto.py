@@ -109,7 +109,7 @@ class Vault(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardMark:
-    """What the fork guard remembers of one ledger (PROTOCOL.md section 6)."""
+    """What the fork guard remembers of one ledger (docs/protocol.md section 6)."""
 
     origin: str
     size: int

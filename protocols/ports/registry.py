@@ -18,7 +18,7 @@ class Record:
 
 
 class Registry(Protocol):
-    """Search by serial keys (DOMAIN.md section 3)."""
+    """Search by serial keys (docs/domain.md section 3)."""
 
     async def search(self, question: Gun, count: int) -> list[Record]:
         """Every record with the question's K1 serial, then up to `count` in all that its other keys find."""

@@ -35,7 +35,8 @@ class Pairs:
         """Ends the pair: something is wrong with it, or it has served long enough."""
         if self._pair is not None:
             self._pair.kill()
-            shutil.rmtree(self._pair.fed.folder)
+            if not os.environ.get("KEEP"):
+                shutil.rmtree(self._pair.fed.folder)
             self._pair = None
 
 

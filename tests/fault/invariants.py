@@ -49,7 +49,9 @@ class View:
         self.tiles = await node.rows("SELECT level, index, data FROM tile WHERE origin = $1", node.origin)
         self.notes = await node.rows("SELECT size, note FROM checkpoint WHERE origin = $1 ORDER BY size", node.origin)
         self.outbox = await node.rows('SELECT id, thread, type, state, digest, content_c, "index" FROM outbox')
-        self.inbox = await node.rows('SELECT id, thread, type, sender, digest, content_c, dispatched, "index" FROM inbox')
+        self.inbox = await node.rows(
+            'SELECT id, thread, type, sender, digest, content_c, dispatched, "index" FROM inbox'
+        )
         self.events = await node.rows("SELECT seq, kind, message FROM event ORDER BY seq")
         self.reviews = await node.rows("SELECT id FROM review")
         self.held = await node.rows("SELECT origin, size, note FROM peer_checkpoint")

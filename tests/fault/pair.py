@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 MESSAGES = 30
 MESSAGES_MAX = 400  # more are sent only while the fault has not come
 AT_ONCE = 6
-START_S, ANSWER_S, SETTLE_S, DIE_S = 30.0, 60.0, 60.0, 10.0
+START_S, ANSWER_S, SETTLE_S, DIE_S = 30.0, 60.0, 60.0, 60.0
 KNOWN = ("KLM4471X9", "BQZ8032Y1")  # serials in b's register
 REGISTER = "ref,serial,make,model,type,calibre,sold_on,dealer,country\n" + "".join(
     f"g{n},{serial},Glock,17,pistol,9mm,2019-04-01,Dealer,AT\n" for n, serial in enumerate(KNOWN)
@@ -157,7 +157,11 @@ class Load:
         while time.monotonic() < end:
             try:
                 token = await self._agency.token()
-                headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key, "Content-Type": "application/json"}
+                headers = {
+                    "Authorization": f"Bearer {token}",
+                    "Idempotency-Key": key,
+                    "Content-Type": "application/json",
+                }
                 url = self._agency.url + "/v1/traces"
                 async with session.post(url, data=self._body(key), headers=headers) as response:
                     data = await response.read()
@@ -191,7 +195,7 @@ class Pair:
         self.answers: dict[str, bytes] = {}
         self.notes: dict[str, set[bytes]] = {}
         self.rounds = 0
-        self._passed = 0
+        self._passed, self._left = 0, dict[str, int]()
 
     @classmethod
     async def make(cls, server: EmbeddedServer) -> "Pair":
@@ -233,17 +237,23 @@ class Pair:
         for each in self.nodes:
             if each.code is not None:
                 raise Violation(f"I9: {each.node.short} ended with {each.code}: {each.tail()}")
-        await until(self._quiet, SETTLE_S, lambda: "I9: the queues do not become empty")
+        await until(self._quiet, SETTLE_S, lambda: f"I9: the queues do not become empty: {self._left}")
 
     async def _quiet(self) -> bool:
         await self.a_halted()
-        left = await self.a.node.count("outbox", "state = 'queued'") + await self.b.node.count("outbox", "state = 'queued'")
-        waiting = "NOT dispatched AND NOT EXISTS (SELECT FROM review r WHERE r.sender = inbox.sender AND r.id = inbox.id)"
-        left += await self.b.node.count("inbox", waiting)
-        if left:
+        queued = "state = 'queued'"
+        waiting = (
+            "NOT dispatched AND NOT EXISTS (SELECT FROM review r WHERE r.sender = inbox.sender AND r.id = inbox.id)"
+        )
+        self._left = {
+            "a sends": await self.a.node.count("outbox", queued), "b sends": await self.b.node.count("outbox", queued),
+            "b answers": await self.b.node.count("inbox", waiting),
+        }  # fmt: skip
+        if any(self._left.values()):
             return False
         await self._take_feed()
-        return not await self.a.node.count("inbox", "NOT dispatched")
+        self._left = {"a takes": await self.a.node.count("inbox", "NOT dispatched")}
+        return not any(self._left.values())
 
     async def _take_feed(self) -> None:
         async with AgencyClient(self.a.node.folder) as agency:

@@ -40,7 +40,7 @@ async def one_round(pair: Pair, point: Point, turn: int) -> None:
             raise Violation(f"the fault {point.name} did not come: {load.problems}")
         if point.what in DEADLY:
             await victim.died()
-            step("died")
+            step(f"died {victim.code} {victim.tail()}")
             await victim.start()
             step("again")
         await loading

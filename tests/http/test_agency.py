@@ -107,6 +107,7 @@ ROUTES = {
     ("POST", "/v1/traces/{id}/refusals"): "trace:write",
     ("GET", "/v1/traces"): "trace:read",
     ("GET", "/v1/traces/{id}"): "trace:read",
+    ("GET", "/v1/traces/{id}/evidence"): "evidence:read",
     ("GET", "/v1/events"): "trace:read",
     ("GET", "/v1/reviews"): "trace:read",
     ("GET", "/v1/peers"): "trace:read",

@@ -173,3 +173,8 @@ def test_a_peers_own_words_are_not_repeated() -> None:
     assert parse_post(joined(H, said), answer=True).items == (
         ProblemLine(code="store.busy", detail=CODES["store.busy"].title),
     )
+
+
+def test_a_problem_code_that_we_do_not_know_costs_only_its_own_line():
+    lines = b'{"t":"hello","v":1,"dir":1,"held":{},"links":{}}\n{"t":"problem","problem":{"code":"newer.than.us"}}\n'
+    assert [item.code for item in parse_post(lines, answer=True).items] == ["peer.answer"]

@@ -1,4 +1,4 @@
-"""Message bodies: every rule of DOMAIN.md section 2 for the four trace messages, handling, restricted parts."""
+"""Message bodies: every rule of docs/domain.md section 2 for the four trace messages, handling, restricted parts."""
 
 import copy
 import json

@@ -1,5 +1,7 @@
 """A fresh network for each test of the services; makes `tests.federation` importable however pytest is started."""
 
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,6 +16,22 @@ if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
 from tests.federation import Federation  # noqa: E402
+
+TEST_S = 60 + int(os.environ.get("TRACEWIRE_BOTH_POST_S", "5")) * 2
+
+
+@pytest.fixture(autouse=True)
+def bounded() -> Iterator[None]:
+    """Ends a test that waits for ever; the slowest takes a tenth of this on an idle machine."""
+
+    def late(number: int, frame: object) -> None:
+        raise TimeoutError(f"the test takes longer than {TEST_S} s")
+
+    former = signal.signal(signal.SIGALRM, late)
+    signal.alarm(TEST_S)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, former)
 
 
 @pytest.fixture(autouse=True)

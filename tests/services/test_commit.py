@@ -202,7 +202,7 @@ async def test_one_bad_row_in_a_batch_of_256_fails_alone(ledger: Ledger, bad: di
     outcomes = await ledger.all(changes)
     (failed,) = [each for each in outcomes if not isinstance(each, Done)]
     assert (outcomes.index(failed), isinstance(failed, ProblemError) and failed.code) == (100, "store.data")
-    assert isinstance(await ledger.committer.commit(noted()), Done), "the committer goes on"
+    assert isinstance(*await ledger.all([noted()]), Done), "the committer goes on"
     entries = await verify_ledger(ledger)
     assert (len(entries), await ledger.count("outbox")) == (256, 255)
     for change, outcome in zip(changes, outcomes, strict=True):
@@ -306,7 +306,7 @@ async def test_a_commit_whose_outcome_is_unknown_makes_exactly_one_entry(ledger:
     mark = ledger.guard.read(ORIGIN)
     assert mark is not None
     assert mark.size == 3
-    assert isinstance(await ledger.committer.commit(noted()), Done)
+    assert isinstance(*await ledger.all([noted()]), Done)
 
 
 async def test_a_connection_lost_before_the_commit_is_tried_again(ledger: Ledger) -> None:
@@ -315,7 +315,7 @@ async def test_a_connection_lost_before_the_commit_is_tried_again(ledger: Ledger
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()",
         ledger.database,
     )
-    assert isinstance(await ledger.committer.commit(noted()), Done)
+    assert isinstance(*await ledger.all([noted()]), Done)
     assert len(await verify_ledger(ledger)) == 2
 
 

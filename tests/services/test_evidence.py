@@ -1,6 +1,8 @@
 """Evidence: what two nodes export convinces a machine that knows the network's root and nothing else."""
 
+import asyncio
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,15 +16,19 @@ from uuid import UUID
 import pytest
 
 from adapters.directory.evidence import directory_from_files
+from adapters.postgres.threads import PostgresClients
+from gateway.runtime.cli.client import make_client
 from gateway.runtime.cli.main import app
+from gateway.runtime.cli.node import SCOPES
 from gateway.services.evidence import Export
 from keys.suite import Tw1Verifier
 from protocols.archive import pack, unpack
 from protocols.evidence import MANIFEST, Report, verify_evidence, write_evidence
+from protocols.ports.access import Caller
 from protocols.problems import ProblemError
 from protocols.strict import b64u, dump_json, parse_object
-from protocols.ports.access import Caller
 from tests.federation import ACKNOWLEDGEMENT, RESPONSE, Federation, Json, Node, refused, unreachable
+from tests.http.wire import listening
 
 ROOT = Path(__file__).parents[2]
 AUDITOR = Caller(client="test", actor="auditor", scopes=frozenset(("evidence:read",)))
@@ -272,6 +278,40 @@ async def test_a_peer_out_of_reach_leaves_its_checkpoints_signed_but_not_one_his
     await b.stop()
     report = check(await evidence(a, sent), fed.root)
     assert report.chains == {a.origin: True, b.origin: False}
+
+
+async def test_the_command_takes_it_out_over_the_interface_and_overwrites_nothing(
+    fed: Federation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, _, sent = await answered(fed)
+    await make_client(a.folder, PostgresClients(a.pool), "local", ["local"], SCOPES)
+    await make_client(a.folder, PostgresClients(a.pool), "reader", ["local"], ["trace:read", "parts:read"])
+    host, _, port = a.settings.agency_bind.rpartition(":")
+    file, root = tmp_path / "case.zip", a.folder / "root.json"
+
+    async def run(*tokens: object) -> int:
+        def call() -> int:
+            try:
+                return int(app([str(token) for token in ("evidence", *tokens)]) or 0)
+            except SystemExit as end:
+                return int(end.code or 0)
+
+        return await asyncio.to_thread(call)
+
+    async with listening(a.parts.listeners["agency"], at=socket.create_server((host, int(port)))):
+        assert await run("export", a.folder, sent["thread"], file) == 0
+        assert await run("export", a.folder, sent["thread"], file) == 1, "it is there"
+        assert await run("export", a.folder, sent["thread"], tmp_path / "x.zip", "--client", "reader") == 1
+        assert await run("export", a.folder, sent["id"], tmp_path / "x.zip") == 1, "no such thread"
+        assert await run("export", a.folder, sent["thread"], tmp_path / "bare.zip", "--no-content", "--json") == 0
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert not (tmp_path / "x.zip").exists()
+    for each in (file, tmp_path / "bare.zip"):
+        assert await run("verify", each, "--root", root, "--json") == 0
+    shown = capsys.readouterr()
+    assert '"grade": "witnessed"' in shown.out
+    assert "auth.scope" in shown.err
+    assert "thread.not_found" in shown.err
 
 
 def test_a_missing_file_is_named_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,7 +67,9 @@ async def test_a_parcel_without_a_proof_or_under_a_broken_one_is_refused_and_not
     foreign_note = other.keys.note_signer(other.origin).sign(
         len(m.log), parse_root(m.note()), fed.clock.now()
     )  # the other member signs a tree that holds our entry
-    assert await m.give(b, foreign, notes={(other.origin, len(m.log)): foreign_note}, links={}) == "proof.missing", "gossip proves nothing"
+    assert await m.give(b, foreign, notes={(other.origin, len(m.log)): foreign_note}, links={}) == "proof.missing", (
+        "gossip proves nothing"
+    )
     kinds = m.parcel(
         b,
         entry={

@@ -24,7 +24,7 @@ _YEAR = "2025"  # of the collection, for guns whose day of recovery the source l
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One request, and what the rule of DOMAIN.md section 3 says of it, worked out here without a node."""
+    """One request, and what the rule of docs/domain.md section 3 says of it, worked out here without a node."""
 
     body: dict[str, Any]
     expected: Decision
