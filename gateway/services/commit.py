@@ -38,6 +38,7 @@ from protocols.problems import ProblemError
 
 _TRIES_MAX = 5
 _BACKOFF_S = 0.2
+_ENDING = ProblemError("store.busy", "the node is ending")
 
 
 class Proofs:
@@ -94,6 +95,7 @@ class Committer:
         self._keys = LedgerKeys.parse(origin, signer.vkeys)
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(QUEUE_CHANGES_MAX)
         self._held_back: _Waiting | None = None
+        self._died = False
         self._edge: Edge | None = None
         self._root = b""
         self._committed: list[Callable[[], None]] = []
@@ -123,6 +125,8 @@ class Committer:
         """
         if self.halted is not None:
             raise ProblemError(self.halted.code, self.halted.detail)
+        if self._died:
+            raise ProblemError(_ENDING.code, _ENDING.detail)
         waiting = _Waiting(change, bytes_, asyncio.get_running_loop().create_future())
         try:
             self._queue.put_nowait(waiting)
@@ -131,14 +135,21 @@ class Committer:
         return waiting.answer
 
     async def run(self) -> None:
-        """Commits until cancelled; a batch that has begun is finished first."""
-        while True:
-            batch = asyncio.ensure_future(self._commit(await self._take()))
-            try:
-                await asyncio.shield(batch)
-            except asyncio.CancelledError:
-                await batch
-                raise
+        """Commits until cancelled; a batch that has begun is finished first. When it dies, whoever waits may ask again."""
+        try:
+            while True:
+                batch = asyncio.ensure_future(self._commit(await self._take()))
+                try:
+                    await asyncio.shield(batch)
+                except asyncio.CancelledError:
+                    await batch
+                    raise
+        except Exception:  # the process ends, and is not to wait for requests that nobody answers
+            self._died = True
+            _fail([] if self._held_back is None else [self._held_back], _ENDING)
+            while not self._queue.empty():
+                _fail([self._queue.get_nowait()], _ENDING)
+            raise
 
     async def drain(self) -> None:
         """Commits what is queued now; for the way down, after `run` was cancelled."""
@@ -181,6 +192,9 @@ class Committer:
                 _fail(waiting, ProblemError("store.data", "the database refused a row of this change"))
         except ProblemError as problem:
             _fail(waiting, problem)
+        except Exception:
+            _fail(waiting, _ENDING)
+            raise
 
     async def _attempt(
         self, waiting: Sequence[_Waiting], transact: Callable[[Sequence[_Waiting], UUID], Awaitable[None]]

@@ -184,7 +184,9 @@ def _read_item(found: dict[str, Any], wanted: Sequence[str]) -> Parcel | Answer:
         return Receipt(place=_read_place(found))
     problem = _closed(found, "t problem")["problem"]
     code = problem.get("code") if isinstance(problem, dict) else None
-    if not isinstance(code, str) or code not in CODES:  # a newer peer's: the other lines' receipts still count
+    if not isinstance(code, str):
+        raise _bad("a problem without a code")
+    if code not in CODES:  # a newer peer's: the other lines' receipts still count
         code = "peer.answer"
     return ProblemLine(code=code, detail=CODES[code].title)  # a peer's own words are not repeated
 

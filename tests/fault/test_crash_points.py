@@ -45,6 +45,9 @@ async def one_round(pair: Pair, point: Point, turn: int) -> None:
             step("again")
         await loading
         step("loaded")
+        if point.restart:
+            await victim.stop()
+            await victim.start()
     finally:
         loading.cancel()
         await asyncio.wait([loading])

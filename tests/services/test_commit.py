@@ -412,12 +412,13 @@ async def test_a_guard_that_fails_ends_the_committer_and_the_next_start_catches_
 
     assert isinstance((await ledger.all([noted()]))[0], Done)
     committer = ledger.make(guard=Failing())
-    waiting = asyncio.ensure_future(committer.commit(noted()))
+    waiting = committer.enqueue(noted())
     dying = asyncio.ensure_future(committer.run())
     await asyncio.wait([dying])
     assert isinstance(dying.exception(), OSError)
-    assert not waiting.done(), "nobody is told"
-    waiting.cancel()
+    assert code_of(waiting.exception()) == "store.busy", "nobody is told more than to ask again"
+    with pytest.raises(ProblemError, match="the node is ending"):
+        committer.enqueue(noted())
     mark = ledger.guard.read(ORIGIN)
     assert mark is not None
     assert mark.size == 1
