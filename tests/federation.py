@@ -71,6 +71,7 @@ HANDLING = {"codes": ["PURPOSE_TRACING_ONLY"], "purpose": "TRACING"}
 EVERY_ROLE: tuple[Role, ...] = ("focal-point", "registry")
 _numbers = itertools.count(1)
 _templates: dict[str, str] = {}
+_free: dict[str, list[tuple[str, str]]] = {}  # databases that a test is done with: emptying one is cheaper than a copy
 
 
 async def wait_until(condition: Callable[[], Awaitable[Any]], wait_s: float = WAIT_S) -> Any:
@@ -220,7 +221,7 @@ class Node(Member):
         """Folder, database, head and guard: what `tracewire init` does."""
         EpochVault.create(self.folder / "keys", self.fed.secret)
         (self.folder / "root.json").write_bytes(self.fed.root)
-        self.database, self.dsn = await new_database(self.fed.server)
+        self.database, self.dsn = self.own_database = await new_database(self.fed.server)
         self.settings = Settings.model_validate({
             "member": self.name, "name": "Agency", "country": "DE", "directory": str(self.fed.repository),
             "exchange_url": self.url, "exchange_bind": f"127.0.0.1:{self.port}", "database": self.dsn,
@@ -596,6 +597,7 @@ class Federation:
         for member in self.members:
             if isinstance(member, Node):
                 await member.stop()
+                give_back(self.server, *member.own_database)
 
     @property
     def directory(self) -> Directory:
@@ -663,8 +665,12 @@ async def admin(server: EmbeddedServer) -> "AsyncIterator[asyncpg.Connection[asy
 
 
 async def new_database(server: EmbeddedServer) -> tuple[str, str]:
-    """A migrated database with its own two roles, copied from a template of the session; name and the app's DSN."""
+    """An empty migrated database with its own two roles, an emptied one or a template's copy; name and the app's DSN."""
     place = server.dsn("postgres")
+    if free := _free.get(place):
+        name, dsn = free.pop()
+        await _empty(server.dsn(name))
+        return name, dsn
     if place not in _templates:
         template = f"template_{os.getpid()}_{next(_numbers)}"
         owner, _ = await server.create_database(template)
@@ -678,6 +684,25 @@ async def new_database(server: EmbeddedServer) -> tuple[str, str]:
             f'CREATE DATABASE "{name}" OWNER "{name}_owner" TEMPLATE "{template}" STRATEGY FILE_COPY'
         )
     return name, server.dsn(name, user=f"{name}_app")
+
+
+def give_back(server: EmbeddedServer, name: str, dsn: str) -> None:
+    """A later test may have this database; nobody uses it any more, and its schema is as it was."""
+    _free.setdefault(server.dsn("postgres"), []).append((name, dsn))
+
+
+async def _empty(dsn: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        kept = ("alembic_version", "epoch")
+        await connection.execute(";".join(f'DELETE FROM "{table}"' for (table,) in tables if table not in kept))
+    finally:
+        await connection.close()
 
 
 def _free_port() -> int:

@@ -31,7 +31,6 @@ def _name(path: Path) -> str:
 
 def _parsed(path: Path) -> ast.Module:
     """CPython 3.11 loses count of its depth where garbage is collected while a tree is built (SystemError)."""
-    gc.collect()
     gc.disable()
     try:
         return ast.parse(path.read_text())

@@ -171,10 +171,11 @@ class PostgresBatch:
                 continue
             await self._db.copy_records_to_table(_TABLES[kind], records=records, columns=_COLUMNS[kind])
         if writes.settled:
+            last = dict(writes.settled)  # an UPDATE that meets a row twice takes either
             await self._db.execute(
                 "UPDATE outbox SET state = s, envelope = NULL, leased = NULL "
                 "FROM unnest($1::uuid[], $2::text[]) AS w(i, s) WHERE id = i",
-                *([id_ for id_, _ in writes.settled], [state for _, state in writes.settled]),
+                *(list(last), list(last.values())),
             )
         if writes.resealed:
             await self._db.executemany(

@@ -73,25 +73,25 @@ class Deliver:
         self._clock, self._ids, self._retry_first_s = clock, ids, retry_first_s
         self._wake = asyncio.Event()
         self._busy: set[str] = set()
+        self._stray = (
+            True  # there may be claims that nobody works on: of a killed node, or lost with the store's answer
+        )
+        self._failed: dict[
+            UUID, datetime
+        ] = {}  # claimed messages that an error of ours left behind, and when they are due
 
     def wake(self) -> None:
         """Looks at the outbox now."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Delivers until cancelled; what is claimed then is given back, as is at first what a killed node had claimed.
-
-        A node is the only one that delivers its outbox. Were there another, a message would be sent twice and settled once.
-        """
-        released = False
+        """Delivers until cancelled; what is claimed then is given back."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._greet_often())
             while True:
                 self._wake.clear()
                 try:
-                    if not released:
-                        await self._store.release()
-                        released = True
+                    await self._give_back()
                     for peer in await self._store.due_peers(self._clock.now()):
                         if peer not in self._busy:
                             self._busy.add(peer)
@@ -102,6 +102,24 @@ class Deliver:
                     await asyncio.wait_for(self._wake.wait(), min(_LOOK_S, self._retry_first_s))
                 except TimeoutError:
                     continue
+
+    async def _give_back(self) -> None:
+        """Ends claims that nobody works on any more, rather than wait for their leases.
+
+        A node is the only one that delivers its outbox, with one task a peer. Were there another, a message would be sent twice
+        and settled once.
+        """
+        failed = dict(self._failed)
+        if failed:
+            await self._store.postpone(failed)
+            self._failed = {id_: due for id_, due in self._failed.items() if id_ not in failed}
+        if self._stray:
+            self._stray = False
+            try:
+                await self._store.release()
+            except Exception:
+                self._stray = True
+                raise
 
     async def _greet_often(self) -> None:
         while True:
@@ -135,7 +153,7 @@ class Deliver:
         try:
             while await self.deliver(peer):
                 posted = True
-        except Exception:  # one peer's failure is its own; its messages come back when their lease ends
+        except Exception:  # one peer's failure is its own; its messages are given back
             _log.exception("delivery_failed", peer=peer)
         finally:
             self._busy.discard(peer)
@@ -148,9 +166,18 @@ class Deliver:
         directory = current(self._directory)
         if now > directory.expires + timedelta(seconds=DIRECTORY_GRACE_S) or self._committer.halted:
             return False  # submissions are held (docs/protocol.md section 5)
-        claimed = await self._store.claim(peer, now, now + _LEASE, _POST_PARCELS, _POST_BYTES)
-        if not claimed:
-            return False
+        try:
+            claimed = await self._store.claim(peer, now, now + _LEASE, _POST_PARCELS, _POST_BYTES)
+        except Exception:
+            self._stray = True
+            raise
+        try:
+            return bool(claimed) and await self._send(peer, claimed, directory, now)
+        except Exception:
+            self._failed |= {each.id: self._retry_at(each, now) for each in claimed}
+            raise
+
+    async def _send(self, peer: str, claimed: Sequence[Claimed], directory: Directory, now: datetime) -> bool:
         revoked = [each for each in claimed if _revoked(each, directory)]
         for each in revoked:
             await self._give_up(each, "key.revoked", directory)

@@ -1,7 +1,6 @@
 """A node dies, or a call of it fails, at every point of faults.yaml K01-K20: afterwards all invariants hold."""
 
 import asyncio
-import time
 from pathlib import Path
 
 import pytest
@@ -17,17 +16,10 @@ DEADLY = ("kill", "torn", "half", "disk")  # disk: a guard that cannot be writte
 
 async def one_round(pair: Pair, point: Point, turn: int) -> None:
     """Load, fault, restart, quiet; Violation where an invariant does not hold."""
-    began = time.monotonic()
-    steps = []
-
-    def step(name: str) -> None:
-        steps.append(f"{name} {time.monotonic() - began:.1f}")
-
     victim, load = pair[point.victim(turn)], Load(pair)
     pair.rounds += 1
     await victim.stop()
     await victim.start(point.wrap(turn))
-    step("started")
     fired = asyncio.Event()
     loading = asyncio.ensure_future(load.run(fired.is_set))
     try:
@@ -40,11 +32,8 @@ async def one_round(pair: Pair, point: Point, turn: int) -> None:
             raise Violation(f"the fault {point.name} did not come: {load.problems}")
         if point.what in DEADLY:
             await victim.died()
-            step(f"died {victim.code} {victim.tail()}")
             await victim.start()
-            step("again")
         await loading
-        step("loaded")
         if point.restart:
             await victim.stop()
             await victim.start()
@@ -52,12 +41,8 @@ async def one_round(pair: Pair, point: Point, turn: int) -> None:
         loading.cancel()
         await asyncio.wait([loading])
     await pair.settle()
-    step("settled")
     await load.repeat()
-    step("repeated")
     found = await violations(pair)
-    step("checked")
-    print(point.name, steps, dict(load.problems), len(load.answers))
     if found:
         raise Violation(f"{point.name}, turn {turn}: " + "; ".join(found))
     COUNTED["rounds"] += 1

@@ -29,7 +29,7 @@ from protocols.limits import QUEUE_CHANGES_MAX
 from protocols.ports.crypto import GuardMark
 from protocols.ports.rows import IdempotencyRow, InboxRow, OutboxRow, ProofRow, RefusalRow
 from protocols.problems import ProblemError
-from tests.federation import new_database, refused, verify_ledger
+from tests.federation import code_of, give_back, new_database, refused, verify_ledger
 
 ORIGIN, US, THEM = "testnet/a/2026.1", "testnet/a", "testnet/b"
 AT = datetime(2026, 11, 22, tzinfo=UTC)
@@ -73,6 +73,7 @@ class Ledger:
             await asyncio.wait([self._task])
         await self.real.close()
         self.pool._pool.terminate()
+        give_back(self.server, self.database, self.dsn)
 
     async def all(self, changes: list[Any]) -> list[Any]:
         """Queues every change before the committer sees one, so that they are one batch; what became of each."""

@@ -15,6 +15,7 @@ from gateway.services.register import import_register
 from protocols.directory import Position
 from protocols.exchange.lines import Parcel, Post, ProblemLine, Receipt, encode_post, parse_post
 from protocols.ledger.entry import Entry, PeerRef, parse_entry
+from protocols.ports.store import Unavailable
 from protocols.problems import ProblemError
 from tests.federation import (
     Federation,
@@ -117,6 +118,51 @@ async def test_what_a_killed_node_had_claimed_is_sent_as_soon_as_it_is_back(fed:
     await a.start()
     await a.becomes(sent, "delivered")
     assert await b.count("inbox") == 1
+    await match_ledgers(a, b)
+
+
+@pytest.mark.parametrize(("call", "when"), [("name", "before"), ("claim", "after"), ("postpone", "before")])
+async def test_what_a_failing_store_left_claimed_is_sent_again_long_before_its_lease_ends(
+    fed: Federation, call: str, when: str
+) -> None:
+    class Failing:
+        """A store that fails once in one call."""
+
+        def __init__(self, real: Any) -> None:
+            self.real, self.failed = real, False
+
+        def __getattr__(self, name: str) -> Any:
+            real = getattr(self.real, name)
+            if name != call or self.failed:
+                return real
+
+            async def fail(*args: Any) -> Any:
+                self.failed = True
+                if when == "after":
+                    await real(*args)
+                raise Unavailable("made by the test")
+
+            return fail
+
+    a, b = await fed.nodes("a", "b")
+    await a.stop()
+    made: list[Failing] = []
+
+    def wrap(ports: Any) -> None:
+        made.append(Failing(ports.exchange))
+        ports.exchange = made[0]
+
+    a.wraps.append(wrap)
+    await a.start()
+    a.wire.hook = unreachable if call == "postpone" else None
+    sent = await a.trace(b)
+
+    async def failed() -> bool:
+        return made[0].failed
+
+    await wait_until(failed)
+    a.wire.hook = None
+    await a.becomes(sent, "delivered")
     await match_ledgers(a, b)
 
 
