@@ -217,7 +217,7 @@ class Node(Member):
         self._task: asyncio.Task[None] | None = None
         self.database = ""
 
-    async def make(self, *, system: str | None = None) -> None:
+    async def make(self) -> None:
         """Folder, database, head and guard: what `tracewire init` does."""
         EpochVault.create(self.folder / "keys", self.fed.secret)
         (self.folder / "root.json").write_bytes(self.fed.root)

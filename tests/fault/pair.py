@@ -232,12 +232,12 @@ class Pair:
             if (await each.wrong()).get("ledger") == "ledger.rollback":
                 raise Violation(f"I4: {each.node.short} is halted: its ledger was rolled back")
 
-    async def settle(self) -> None:
+    async def settle(self, wait_s: float = SETTLE_S) -> None:
         """Until nothing is on its way; the case system of a has then taken everything from the feed."""
         for each in self.nodes:
             if each.code is not None:
                 raise Violation(f"I9: {each.node.short} ended with {each.code}: {each.tail()}")
-        await until(self._quiet, SETTLE_S, lambda: f"I9: the queues do not become empty: {self._left}")
+        await until(self._quiet, wait_s, lambda: f"I9: the queues do not become empty: {self._left}")
 
     async def _quiet(self) -> bool:
         await self.a_halted()
