@@ -1,6 +1,6 @@
-# make demo | test | check | bench | fmt
+# make demo | test | check | bench | faults | fmt
 PY := .venv/bin/python
-.PHONY: demo test check bench fmt
+.PHONY: demo test check bench faults fmt
 
 .venv/ready: pyproject.toml
 	python3 -m venv .venv
@@ -19,6 +19,10 @@ check: .venv/ready
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache --quiet 2>/dev/null || .venv/bin/lint-imports --no-cache
 	$(PY) tests/test_tidy.py
+
+ROUNDS ?= 3
+faults: .venv/ready
+	ROUNDS=$(ROUNDS) $(PY) -m pytest tests/fault -m "slow or not slow" $(ARGS)
 
 bench: .venv/ready
 	$(PY) tests/bench/bench.py $(ARGS)

@@ -68,12 +68,13 @@ class Judge:
             envelope = parse_envelope(proven.envelope)
             opened = open_envelope(envelope, self._opener)
         except ProblemError as problem:
-            return self.refused(proven, directory, "env.invalid", problem.code, read=False)
+            return self.refused(proven, directory, "env.invalid", problem.code)
+        content_c = None  # stated by us only once we have recomputed it
         try:
             jws = parse_jws(opened.jws)
-            if not proven.entry.content_c:
-                raise ProblemError("env.content", "the entry commits to nothing")
-            message = self._message(proven, envelope, jws)
+            message = parse_message(jws.payload)
+            content_c = self._committed(proven, message, jws)
+            self._equal(proven, envelope, jws, message)
             if arrived is not None:
                 same = arrived.content_c == proven.entry.content_c
                 return arrived if same else self.conflict(proven, directory, arrived)
@@ -84,14 +85,18 @@ class Judge:
             if problem.code in _HEALS:
                 raise
             code = problem.code if problem.code in _PUBLIC else "env.invalid"
-            return self.refused(proven, directory, code, problem.code, read=True)
+            return self.refused(proven, directory, code, problem.code, read=True, content_c=content_c)
         return self._received(proven, opened.jws, message, parts, directory)
 
-    def _message(self, proven: Proven, envelope: Envelope, jws: SignedMessage) -> Message:
-        """Equal must be what entry, header and message say (docs/protocol.md section 4)."""
-        message, entry, header = parse_message(jws.payload), proven.entry, envelope.header
-        if content_commitment(message.salt, jws.payload) != entry.content_c:
+    def _committed(self, proven: Proven, message: Message, jws: SignedMessage) -> bytes:
+        content_c = content_commitment(message.salt, jws.payload)
+        if content_c != proven.entry.content_c:
             raise ProblemError("env.content", "the entry commits to another content")
+        return content_c
+
+    def _equal(self, proven: Proven, envelope: Envelope, jws: SignedMessage, message: Message) -> None:
+        """Equal must be what entry, header and message say (docs/protocol.md section 4)."""
+        entry, header = proven.entry, envelope.header
         if not message.sender == header.sender == entry.sender:
             raise ProblemError("env.sender_mismatch", "the sender differs between layers")
         if not message.recipient == header.recipient == entry.recipient == self._member:
@@ -104,7 +109,6 @@ class Judge:
             raise ProblemError("env.kid", "the entry names other keys")
         if thread_commitment(message.salt, message.thread) != entry.thread_c:
             raise ProblemError("env.content", "the entry commits to another thread")
-        return message
 
     def _authentic(self, proven: Proven, jws: SignedMessage, message: Message, directory: Directory) -> None:
         key = directory.message_keys.get(jws.kid)
@@ -163,14 +167,32 @@ class Judge:
             event=event_of(message.type, message.body),
         )
 
-    def refused(self, proven: Proven, directory: Directory, code: str, cause: str, *, read: bool) -> Refused:
+    def refused(
+        self,
+        proven: Proven,
+        directory: Directory,
+        code: str,
+        cause: str,
+        *,
+        read: bool = False,
+        content_c: bytes | None = None,
+    ) -> Refused:
         """A `refused` entry for exactly these bytes; `code` is public, `cause` stays local."""
-        return self._refusal(proven, directory, "refused", code, cause, read=read)
+        return self._refusal(proven, directory, "refused", code, cause, read=read, content_c=content_c)
 
     def conflict(self, proven: Proven, directory: Directory, first: InboxRow) -> Refused:
         """An `id_conflict` entry: evidence against the sender."""
         peer = PeerRef(origin=first.origin, index=first.index)
-        return self._refusal(proven, directory, "id_conflict", "id.conflict", "id.conflict", read=True, first=peer)
+        return self._refusal(
+            proven,
+            directory,
+            "id_conflict",
+            "id.conflict",
+            "id.conflict",
+            read=True,
+            content_c=proven.entry.content_c,
+            first=peer,
+        )
 
     def _refusal(
         self,
@@ -181,10 +203,10 @@ class Judge:
         cause: str,
         *,
         read: bool,
+        content_c: bytes | None,
         first: PeerRef | None = None,
     ) -> Refused:
         now, sent = self._clock.now(), proven.entry
-        content_c = sent.content_c if read and cause != "env.content" else None
         assert sent.id is not None  # `sent` has both
         assert sent.sender is not None
         entry = Entry(

@@ -164,7 +164,9 @@ class Receive:
         except ProblemError as problem:
             if problem.code not in ("thread.state", "thread.not_found", "msg.thread"):
                 raise
-            return await self._refuse(self._judge.refused(proven, directory, "msg.thread", problem.code, read=True))
+            content_c = proven.entry.content_c
+            refused = self._judge.refused(proven, directory, "msg.thread", problem.code, read=True, content_c=content_c)
+            return await self._refuse(refused)
         if isinstance(outcome, Lost) and isinstance(outcome.row, InboxRow | RefusalRow):
             if outcome.row.content_c == proven.entry.content_c or isinstance(outcome.row, RefusalRow):
                 return _Repeat(origin=outcome.row.origin, index=outcome.row.index)

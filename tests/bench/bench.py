@@ -178,7 +178,7 @@ async def drive(node: Path, count: int, concurrent: int) -> dict[str, object]:
             token = await agency.token()
             while len(seen) < count:
                 headers = {"Authorization": f"Bearer {token}", "Prefer": "wait=5"}
-                found = await agency._call(
+                found = await agency._json(
                     "GET", "/v1/events", headers=headers, params={"after": str(after), "limit": "200"}
                 )
                 now = time.perf_counter()

@@ -228,6 +228,7 @@ async def full_disk(server: EmbeddedServer, pair: Pair, load: Load) -> None:
             while True:
                 await connection.execute("SELECT pg_switch_wal(), txid_current()")
     await asyncio.sleep(2)  # requests come while nothing can be written
+    assert "PANIC" in server._log_file.read_text(), "the write-ahead log could not grow"
     _ballast(server).unlink()
     await server.start()
 

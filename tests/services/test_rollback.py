@@ -122,7 +122,7 @@ DAMAGES: dict[str, Damage] = {
     "a tile was changed": sql("UPDATE tile SET data = overlay(data PLACING sha256('x') FROM 33)"),
     "a tile was cut": sql("UPDATE tile SET data = substr(data, 1, 64)"),
     "a tile is gone": sql("DELETE FROM tile"),
-    "the checkpoint's signature is garbage": sql("UPDATE checkpoint SET note = overlay(note PLACING '\\x41414141' FROM length(note) - 40) WHERE size = 5"),
+    "the checkpoint's signature is garbage": sql("UPDATE checkpoint SET note = overlay(note PLACING '\\x41414141' FROM length(note) - 2000) WHERE size = 5"),
     "the checkpoint is gone": sql("DELETE FROM checkpoint WHERE size = 5"),
     "the tree was recomputed": forged_root,
 }  # fmt: skip
