@@ -142,7 +142,7 @@ def _raise(what: str, args: tuple[Any, ...], real: Any) -> None:
     if what == "torn":
         _tear(real, *args)
     if what in ERRORS:
-        raise ERRORS[what]()
+        raise ERRORS[what]
 
 
 def _tear(guard: Any, mark: GuardMark) -> None:
