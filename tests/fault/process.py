@@ -142,7 +142,8 @@ def _raise(what: str, args: tuple[Any, ...], real: Any) -> None:
     if what == "torn":
         _tear(real, *args)
     if what in ERRORS:
-        raise ERRORS[what]
+        error = ERRORS[what]()
+        raise error
 
 
 def _tear(guard: Any, mark: GuardMark) -> None:
