@@ -20,7 +20,7 @@ from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.entry import NONCE_BYTES, RECEIPT_KINDS, Entry, PeerRef, parse_entry
 from protocols.ledger.merkle import leaf_hash
 from protocols.ledger.proof import Place
-from protocols.limits import DIRECTORY_GRACE_S, POST_BYTES_MAX, UNLINKED_ALARM_S
+from protocols.limits import DIRECTORY_GRACE_S, PARCELS_MAX, POST_BYTES_MAX, UNLINKED_ALARM_S
 from protocols.ports.crypto import Sealer, Vault
 from protocols.ports.directory import DirectorySource
 from protocols.ports.rows import (
@@ -37,7 +37,6 @@ from protocols.thread import Delivery
 
 _log = structlog.get_logger()
 _LEASE = timedelta(seconds=120)
-_POST_PARCELS = 64  # a larger POST only makes the first of its messages wait for the last
 _POST_BYTES = POST_BYTES_MAX // 2  # envelopes; proofs, checkpoints and JSON escapes take the rest
 _RETRY_MAX_S, _RETRY_URGENT_MAX_S = 900.0, 60.0
 _GREET_S = 60.0  # a member that named unlinked sizes hears from us this often (ten minutes are allowed)
@@ -167,7 +166,7 @@ class Deliver:
         if now > directory.expires + timedelta(seconds=DIRECTORY_GRACE_S) or self._committer.halted:
             return False  # submissions are held (docs/protocol.md section 5)
         try:
-            claimed = await self._store.claim(peer, now, now + _LEASE, _POST_PARCELS, _POST_BYTES)
+            claimed = await self._store.claim(peer, now, now + _LEASE, PARCELS_MAX, _POST_BYTES)
         except Exception:
             self._stray = True
             raise
