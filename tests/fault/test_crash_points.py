@@ -18,7 +18,7 @@ async def one_round(pair: Pair, point: Point, turn: int) -> None:
     """Load, fault, restart, quiet; Violation where an invariant does not hold."""
     victim, load = pair[point.victim(turn)], Load(pair)
     pair.rounds += 1
-    await victim.stop()
+    victim.kill()
     await victim.start(point.wrap(turn))
     fired = asyncio.Event()
     loading = asyncio.ensure_future(load.run(fired.is_set))
