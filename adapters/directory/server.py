@@ -43,7 +43,8 @@ async def serve(
         ready(runner.addresses[0][1])
         while not stop.is_set():
             try:
-                await asyncio.wait_for(stop.wait(), TIMESTAMP_EVERY_S)
+                async with asyncio.timeout(TIMESTAMP_EVERY_S):
+                    await stop.wait()
             except TimeoutError:
                 await asyncio.to_thread(sign_timestamp, folder, online=online, now=clock())
     finally:

@@ -1,6 +1,7 @@
 """A node's life: open the store, wait for the directory, open the ledger, serve, drain on SIGTERM."""
 
 import asyncio
+import contextlib
 import signal
 from asyncio import Task
 from collections.abc import Coroutine, Sequence
@@ -204,10 +205,9 @@ async def _listen(name: str, parts: Parts, settings: Settings, node: Path) -> we
 
 
 async def _sleep(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()
 
 
 def newest_origin(keys: KeyStore) -> str:

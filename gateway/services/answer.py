@@ -26,6 +26,7 @@ from protocols.ports.rows import (
 )
 from protocols.ports.store import (
     ExchangeStore,
+    Unavailable,
 )
 from protocols.ports.world import Clock
 from protocols.problems import ProblemError
@@ -81,7 +82,8 @@ class Answer:
             if any(task.result() for task in tasks):
                 continue
             try:
-                await asyncio.wait_for(self._wake.wait(), _LOOK_S)
+                async with asyncio.timeout(_LOOK_S):
+                    await self._wake.wait()
             except TimeoutError:
                 continue
 
@@ -92,9 +94,13 @@ class Answer:
         except ProblemError as problem:
             _log.warning("answer_failed", id=str(arrived.id), code=problem.code)
             if problem.kind.retry == "later":
-                self._later[arrived.id] = asyncio.get_running_loop().time() + _LATER_S
+                if not problem.code.startswith("store."):
+                    self._later[arrived.id] = asyncio.get_running_loop().time() + _LATER_S
                 return False
             await self._review(arrived, Decision(kind="person", reason="SERIAL_MISSING"), problem.code)
+        except Unavailable:  # the store is away for every request: the next look, not a minute aside
+            _log.warning("answer_failed", id=str(arrived.id), code="store.busy")
+            return False
         except Exception:  # one request's failure is its own
             _log.exception("answer_failed", id=str(arrived.id))
             self._later[arrived.id] = asyncio.get_running_loop().time() + _LATER_S

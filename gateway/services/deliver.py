@@ -98,7 +98,8 @@ class Deliver:
                 except Exception:  # the store may be away for a while; the loop outlives it
                     _log.exception("outbox_unreadable")
                 try:
-                    await asyncio.wait_for(self._wake.wait(), min(_LOOK_S, self._retry_first_s))
+                    async with asyncio.timeout(min(_LOOK_S, self._retry_first_s)):
+                        await self._wake.wait()
                 except TimeoutError:
                     continue
 

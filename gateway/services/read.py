@@ -133,7 +133,8 @@ class Read:
         found = await self._store.events(after, min(count, PAGE_MAX))
         if not found and wait_s:
             try:
-                await asyncio.wait_for(changed.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await changed.wait()
             except TimeoutError:
                 return []
             found = await self._store.events(after, min(count, PAGE_MAX))

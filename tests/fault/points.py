@@ -22,7 +22,6 @@ class Point:
     first: int = 1
     step: int = 2  # the k-th call, k = first + step * round
     times: int = 1
-    restart: bool = False  # after the load, where the failed call left it alive
     note: str = ""
 
     @property
@@ -81,8 +80,7 @@ FAILURES = [  # the other two flavours: it failed; it failed but it is there. Th
           note="COMMIT failed and everything is there: the batch is found by its id and answered"),
     Point(id="K05", node="a", call="transport.post", when="before", what="unreachable", step=1, times=3),
     Point(id="K07", node="a", call="transport.post", when="after", what="unreachable", step=1, times=3),
-    Point(id="K15", node="b", call="registry.search", when="after", what="unavailable", step=5, restart=True,
-          note="a request that failed waits aside for a minute: a restart takes it up at once"),
+    Point(id="K15", node="b", call="registry.search", when="after", what="unavailable", step=5),
     Point(id="K18", node="ab", call="guard.raise_to", when="before", what="disk", first=3,
           note="a guard that cannot be written ends the process: what it would have answered stands"),
     Point(id="K20", node="ab", call="guard.raise_to", when="after", what="disk", first=3),

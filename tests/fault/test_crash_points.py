@@ -34,9 +34,6 @@ async def one_round(pair: Pair, point: Point, turn: int) -> None:
             await victim.died()
             await victim.start()
         await loading
-        if point.restart:
-            await victim.stop()
-            await victim.start()
     finally:
         loading.cancel()
         await asyncio.wait([loading])

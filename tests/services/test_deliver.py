@@ -465,3 +465,26 @@ async def test_the_built_in_registry_answers_what_a_busy_store_kept_it_from(fed:
     await a.leg_becomes(sent, "ACKNOWLEDGED")
     reasons = await b.rows("SELECT reason FROM review")
     assert [row["reason"] for row in reasons] == ["NO_RECORD"]
+
+
+async def test_a_request_that_the_store_was_away_for_is_answered_when_it_is_back_and_not_a_minute_later(
+    fed: Federation,
+) -> None:
+    class Away:
+        """A register whose store is away once."""
+
+        def __init__(self, real: Any) -> None:
+            self.real, self.asked = real, 0
+
+        async def search(self, *args: Any) -> Any:
+            self.asked += 1
+            if self.asked == 1:
+                raise Unavailable("made by the test")
+            return await self.real.search(*args)
+
+    a, b = await fed.nodes("a", "b", registry=True)
+    await b.stop()
+    b.wraps.append(lambda ports: setattr(ports, "registry", Away(ports.registry)))
+    await b.start()
+    sent = await a.trace(b)
+    await a.leg_becomes(sent, "ACKNOWLEDGED")
