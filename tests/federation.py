@@ -706,9 +706,9 @@ async def _empty(dsn: str) -> None:
 
 
 def _free_port() -> int:
-    """A port below the range that outgoing connections take theirs from."""
+    """A port below the range that outgoing connections and the demo take theirs from."""
     while True:
-        port = random.randint(20_000, 32_000)
+        port = random.randint(20_000, 25_999)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -35,7 +35,7 @@ MEMBERS: dict[str, tuple[str, str, Role]] = {
     "maker": ("Arms Works Ltd", "AT", "manufacturer"),
 }
 _READY_S, _STOP_S, _POLL_S = 60.0, 30.0, 0.05
-_PORTS = range(20_000, 32_000)  # below those that outgoing connections take
+_PORTS = range(26_000, 32_000)  # below those that outgoing connections take, above those that our tests do
 
 
 def state_folder() -> Path:
