@@ -25,6 +25,7 @@ faults: .venv/ready
 	ROUNDS=$(ROUNDS) $(PY) -m pytest tests/fault -m "slow or not slow" $(ARGS)
 
 bench: .venv/ready
+	$(PY) tests/bench/order.py
 	$(PY) tests/bench/bench.py $(ARGS)
 
 fmt: .venv/ready

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 
 from protocols.ledger.merkle import HASH_BYTES
-from protocols.ledger.note import VerifierKey, parse_note, unb64
+from protocols.ledger.note import Note, VerifierKey, parse_note, unb64
 from protocols.ports.crypto import Verifier
 from protocols.problems import ProblemError
 
@@ -50,7 +50,11 @@ def checkpoint_text(origin: str, size: int, root: bytes) -> str:
 
 def parse_checkpoint(note: bytes) -> Checkpoint:
     """The checkpoint of a note whose signatures nobody has verified yet; `note.invalid` else."""
-    lines = parse_note(note).text.split("\n")
+    return _checkpoint_of(parse_note(note), note)
+
+
+def _checkpoint_of(parsed: Note, note: bytes) -> Checkpoint:
+    lines = parsed.text.split("\n")
     if len(lines) != 4 or not lines[0] or not _SIZE.fullmatch(lines[1]) or int(lines[1]) > SIZE_MAX:
         raise ProblemError("note.invalid", "not a checkpoint without extension lines")
     root = unb64(lines[2])
@@ -64,10 +68,10 @@ def verify_checkpoint(note: bytes, keys: LedgerKeys, verifier: Verifier) -> Chec
 
     Lines of unknown keys are ignored (C2SP).
     """
-    checkpoint = parse_checkpoint(note)
+    parsed = parse_note(note)
+    checkpoint = _checkpoint_of(parsed, note)
     if checkpoint.origin != keys.origin:
         raise ProblemError("proof.origin", "checkpoint of another ledger")
-    parsed = parse_note(note)
     by_key = {(name, key_id): data for name, key_id, data in parsed.signatures}
     for key in (keys.ed25519, keys.mldsa44):
         data = by_key.get((key.name, key.key_id))
