@@ -1,16 +1,22 @@
 """Brings a database to the newest schema, as its owner; says how far it is (imported late: sqlalchemy is slow)."""
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
+import asyncpg
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from adapters.postgres.tables import metadata
+from protocols.ports.store import Unavailable
+from protocols.problems import ProblemError
 
 
 def _config() -> Config:
@@ -19,24 +25,36 @@ def _config() -> Config:
     return config
 
 
-def _url(dsn: str) -> str:
-    return "postgresql+asyncpg" + dsn[dsn.index("://") :]
+@asynccontextmanager
+async def _connected(dsn: str) -> AsyncIterator[AsyncConnection]:
+    try:
+        engine = create_async_engine("postgresql+asyncpg" + dsn[dsn.index("://") :])
+    except (ValueError, ArgumentError):
+        raise ProblemError("config.invalid", "the DSN is not one of PostgreSQL: postgresql://USER@HOST/NAME") from None
+    try:
+        try:
+            connection = await engine.connect()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
+            raise Unavailable(type(error).__name__) from error
+        async with aclosing(connection):
+            yield connection
+    finally:
+        await engine.dispose()
 
 
 async def migrate(dsn: str) -> None:
-    """Upgrades to the newest version; each step is transactional, a second run changes nothing."""
+    """Upgrades to the newest version; each step is transactional, a second run changes nothing.
+
+    `config.invalid` for a text that is no DSN, Unavailable where the database cannot be reached.
+    """
 
     def upgrade(connection: Connection) -> None:
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
-    engine = create_async_engine(_url(dsn))
-    try:
-        async with engine.begin() as connection:
-            await connection.run_sync(upgrade)
-    finally:
-        await engine.dispose()
+    async with _connected(dsn) as connection, connection.begin():
+        await connection.run_sync(upgrade)
 
 
 async def drift(dsn: str) -> list[object]:
@@ -45,12 +63,8 @@ async def drift(dsn: str) -> list[object]:
     def compare(connection: Connection) -> list[object]:
         return list(compare_metadata(MigrationContext.configure(connection), metadata))
 
-    engine = create_async_engine(_url(dsn))
-    try:
-        async with engine.connect() as connection:
-            return await connection.run_sync(compare)
-    finally:
-        await engine.dispose()
+    async with _connected(dsn) as connection:
+        return await connection.run_sync(compare)
 
 
 def newest() -> str:

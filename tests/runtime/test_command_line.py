@@ -203,6 +203,21 @@ def test_init_refuses_wrong_settings_before_it_makes_anything(
     assert not (tmp_path / "NODE").exists()
 
 
+def test_an_init_that_fails_in_the_database_leaves_nothing_and_is_tried_again(
+    tmp_path: Path, postgres: EmbeddedServer, database_name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    owner, own = asyncio.run(postgres.create_database(database_name))
+    (tmp_path / "NODE").mkdir()
+    (tmp_path / "NODE" / "notes").write_text("mine")
+    away = owner.replace(f"/{database_name}", "/nobody")
+    assert away != owner
+    for code, more in (("config.invalid", []), ("config.invalid", ["here"]), ("store.busy", [away])):
+        assert _init(tmp_path, "--database", own, *(["--owner-dsn", *more] if more else [])) == 1
+        assert problem(capsys)["code"] == code
+        assert [path.name for path in (tmp_path / "NODE").iterdir()] == ["notes"]
+    assert _init(tmp_path, "--owner-dsn", owner, "--database", own) == 0
+
+
 def test_init_makes_a_whole_node_over_a_database_by_dsn(
     tmp_path: Path, postgres: EmbeddedServer, database_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import gc
+import shutil
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
@@ -80,18 +82,17 @@ def init(
             "database": database, **given,
         }, "the options"))  # fmt: skip
         pinned = read_file(root)
-        node.mkdir(parents=True, exist_ok=True)
-        (node / "root.json").write_bytes(pinned)
-        opened = secret.secret(make=True)
-        keys = KeyStore.create(node / "keys", opened)
         origin = f"{member}/{clock().year}.1"
-        for use in ("record", "message", "seal", "request", "token"):
-            keys.add(use)
-        keys.add("ledger", origin=origin)
-        EpochVault.create(node / "keys", opened)
-        (node / FILE).write_text(text, encoding="utf-8")
-        loaded = load_settings(node)
-        asyncio.run(_make_store(node, loaded, owner_dsn, origin))
+        with _all_or_nothing(node):
+            (node / "root.json").write_bytes(pinned)
+            opened = secret.secret(make=True)
+            keys = KeyStore.create(node / "keys", opened)
+            for use in ("record", "message", "seal", "request", "token"):
+                keys.add(use)
+            keys.add("ledger", origin=origin)
+            EpochVault.create(node / "keys", opened)
+            (node / FILE).write_text(text, encoding="utf-8")
+            asyncio.run(_make_store(node, load_settings(node), owner_dsn, origin))
         fingerprint = sha256(pinned).hexdigest()
         say(
             f"{member} is ready in {node}.\n  root fingerprint (SHA-256): {fingerprint}\n  ledger: {origin}\n"
@@ -99,6 +100,19 @@ def init(
             {"node": str(node), "member": member, "root": fingerprint, "origin": origin},
             as_json=json,
         )
+
+
+@contextlib.contextmanager
+def _all_or_nothing(folder: Path) -> Iterator[None]:
+    """A folder to work in; where that fails, what was made in it is removed, so that a second try is a first one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    before = set(folder.iterdir())
+    try:
+        yield
+    except BaseException:
+        for made in set(folder.iterdir()) - before:
+            shutil.rmtree(made) if made.is_dir() else made.unlink()
+        raise
 
 
 async def _make_store(node: Path, settings: Settings, owner_dsn: str, origin: str) -> None:
