@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
@@ -103,6 +104,18 @@ class EmbeddedServer:
                 self._socket_folder.rmdir()
         os.close(self._lock)
         self._lock = None
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """For a command: the cluster serves during the block, and one that served before (nodes share it) serves on."""
+        if await self.alive():
+            yield
+            return
+        await self.start()
+        try:
+            yield
+        finally:
+            await self.stop()
 
     async def alive(self) -> bool:
         """Whether the cluster answers a query on a new connection within PROBE_S."""

@@ -119,19 +119,37 @@ async def test_a_second_server_on_the_folder_shares_and_does_not_stop_it(folder:
     assert not await first.alive()
 
 
+async def test_a_command_leaves_a_server_as_it_found_it(folder: Path) -> None:
+    async with EmbeddedServer(folder).running():
+        assert await EmbeddedServer(folder).alive()
+    assert not await EmbeddedServer(folder).alive()
+    orphaned(folder)
+    async with EmbeddedServer(folder).running():
+        pid = postmaster(folder)
+    assert await EmbeddedServer(folder).alive()
+    assert postmaster(folder) == pid
+    async with serving(folder):
+        pass
+
+
 async def test_what_a_killed_owner_left_running_is_adopted_and_stopped(folder: Path) -> None:
-    starter = subprocess.Popen(  # noqa: ASYNC220, S603 - our own interpreter
+    orphaned(folder)
+    pid = postmaster(folder)
+    async with serving(folder) as server:
+        assert postmaster(folder) == pid
+    assert not await server.alive()
+    assert not (folder / "data" / "postmaster.pid").exists()
+
+
+def orphaned(folder: Path) -> None:
+    """A postmaster whose starter was killed."""
+    starter = subprocess.Popen(  # noqa: S603 - our own interpreter
         [sys.executable, "-c", STARTER, folder], stdout=subprocess.PIPE, cwd=Path.cwd()
     )
     with starter:
         assert starter.stdout is not None
         assert starter.stdout.readline() == b"serving\n"
         starter.kill()
-    pid = postmaster(folder)
-    async with serving(folder) as server:
-        assert postmaster(folder) == pid
-    assert not await server.alive()
-    assert not (folder / "data" / "postmaster.pid").exists()
 
 
 @pytest.mark.parametrize("state", ["zombie", "alive"])

@@ -125,8 +125,7 @@ async def _make_store(node: Path, settings: Settings, owner_dsn: str, origin: st
     server = server_of(node, settings)
     async with contextlib.AsyncExitStack() as stack:
         if server is not None:
-            await server.start()
-            stack.push_async_callback(server.stop)
+            await stack.enter_async_context(server.running())
             owner_dsn, _ = await server.create_database(settings.postgres_database)
         elif not owner_dsn:
             raise ProblemError("config.invalid", "a database by DSN needs --owner-dsn for its migrations")
@@ -168,8 +167,7 @@ def migrate(
         async with contextlib.AsyncExitStack() as stack:
             dsn = owner_dsn
             if server is not None:
-                await server.start()
-                stack.push_async_callback(server.stop)
+                await stack.enter_async_context(server.running())
                 dsn = server.dsn(settings.postgres_database, user=f"{settings.postgres_database}_owner")
             await up(dsn)
         return newest()
