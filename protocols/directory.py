@@ -3,16 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from protocols.jwk import PublicKey
+from protocols.jwk import PublicKey, check_seal_key
 from protocols.ledger.checkpoint import LedgerKeys
 from protocols.ledger.entry import DirRef
 from protocols.limits import DIRECTORY_BYTES_MAX, RECORD_BYTES_MAX
 from protocols.problems import Fault, ProblemError
-from protocols.strict import parse_object, parse_time
+from protocols.strict import b64u, parse_object, parse_time
 
 MemberName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}/[a-z0-9][a-z0-9-]{0,31}$")]
 Origin = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}/[a-z0-9-]{1,32}/20[0-9]{2}\.[1-9][0-9]{0,3}$")]
@@ -32,6 +33,7 @@ Role = Literal["focal-point", "registry", "manufacturer", "investigator", "hub",
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Version = Annotated[int, Field(ge=1, le=1)]
 SUITE = "tw1"
+_SPKI_ED25519 = bytes.fromhex("302a300506032b6570032100")  # RFC 8410: what TLS puts before the 32 bytes of the key
 RECORD_PATH = "members/{member}/record.json"
 NETWORK_PATH = "directory.json"
 
@@ -230,12 +232,17 @@ def public_keys(record: Record) -> frozenset[bytes]:
             key = PublicKey.parse(each.jwk)
             if key.alg != alg:
                 raise ProblemError("dir.key_use", f"a {use} key is {alg}")
+            if use == "seal":
+                check_seal_key(key.public)
             publics.append(key.public)
     for ledger in record.ledgers:
         pair = LedgerKeys.parse(ledger.origin, (ledger.vkeys[0], ledger.vkeys[1]))
         publics += [pair.ed25519.public, pair.mldsa44.public]
     if len(set(publics)) != len(publics):
         raise ProblemError("dir.key_use", "a key appears twice in the record")
+    pins = record.endpoint.spki if record.endpoint else []
+    if not set(pins).isdisjoint(b64u(sha256(_SPKI_ED25519 + public).digest()) for public in publics):
+        raise ProblemError("dir.key_use", "a key of the record is a TLS key too")
     return frozenset(publics)
 
 

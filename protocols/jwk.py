@@ -8,6 +8,14 @@ from typing import Any
 from protocols.problems import ProblemError
 from protocols.strict import b64u, dump_json, unb64u
 
+_MLKEM_Q, _MLKEM_COEFFICIENTS = 3_329, 768
+_P = 2**255 - 19
+# the X25519 points of small order (RFC 7748 section 6.1): a shared secret with one of them is known to everybody
+_SMALL_ORDER_U = frozenset({
+    0, 1, _P - 1,
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+})  # fmt: skip
 PUBLIC_BYTES = {"Ed25519": 32, "HPKE-9-KE": 1184 + 32, "ML-DSA-65": 1952}
 
 
@@ -43,3 +51,12 @@ class PublicKey:
                 if key.jwk == jwk:
                     return key
         raise ProblemError("dir.key_invalid", "not a public key of a suite in use")
+
+
+def check_seal_key(public: bytes) -> None:
+    """`dir.key_invalid` for an ML-KEM coefficient that is not reduced (FIPS 203 section 7.2) or a small X25519 point."""
+    packed = int.from_bytes(public[:1152], "little")  # 12 bits a coefficient
+    reduced = all(packed >> 12 * i & 0xFFF < _MLKEM_Q for i in range(_MLKEM_COEFFICIENTS))
+    point = int.from_bytes(public[1184:], "little") & (2**255 - 1)
+    if not reduced or point % _P in _SMALL_ORDER_U:
+        raise ProblemError("dir.key_invalid", "nothing may be sealed to this key")

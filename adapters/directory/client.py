@@ -128,10 +128,13 @@ class DirectoryClient:
         for path in sorted((self._trusted / "root_history").glob("*.root.json")):
             self._mirror.keep(path.name, path.read_bytes())
         files = [(self._trusted / f"{kind.type}.json").read_bytes() for kind in (Root, Timestamp, Snapshot, Targets)]
-        signed = [parse(Root, files[0]), parse(Timestamp, files[1]), parse(Snapshot, files[2])]
-        targets = parse(Targets, files[3])
+        root, targets = parse(Root, files[0]), parse(Targets, files[3])
+        publics = ["".join(str(key.keyval["public"]).split()) for key in root.keys.values()]
+        if len(set(publics)) != len(publics):
+            raise ProblemError("dir.signature", "the root counts one key under two names")
         self._mirror.keep(f"{targets.version}.targets.json", files[3])
-        return files[2], min(targets.expires, *(each.expires for each in signed))
+        dates = root.expires, parse(Timestamp, files[1]).expires, parse(Snapshot, files[2]).expires
+        return files[2], min(targets.expires, *dates)
 
     def _accept(self, snapshot: bytes, expires: datetime, now: datetime, fetch: Fetch) -> Directory:
         def load(name: str, bytes_max: int, check: Check) -> bytes:

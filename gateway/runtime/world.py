@@ -3,7 +3,7 @@
 import os
 import random
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 
@@ -13,6 +13,31 @@ class SystemClock:
     def now(self) -> datetime:
         """The present in UTC."""
         return datetime.now(UTC)
+
+
+class SteadyClock:
+    """The Clock port that never goes back, so that nothing expired becomes valid again.
+
+    It stands still while this machine's clock is behind what it said before, or behind the newest entry of our own
+    ledger (`seen`), which outlives a restart.
+    """
+
+    def __init__(self, clock: SystemClock) -> None:
+        self._clock, self._mark = clock, clock.now()
+
+    def now(self) -> datetime:
+        """The newest time that there ever was."""
+        self.seen(self._clock.now())
+        return self._mark
+
+    def seen(self, at: datetime) -> None:
+        """That this time had come already."""
+        self._mark = max(self._mark, at)
+
+    @property
+    def behind(self) -> timedelta:
+        """How far this machine's clock is behind a time that had come already."""
+        return self.now() - self._clock.now()
 
 
 class SystemIds:

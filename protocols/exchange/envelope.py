@@ -92,12 +92,14 @@ def seal(*, jws: bytes, message: Message, parts: Sequence[Part], kid: str, publi
 
 def parse_envelope(data: bytes) -> Envelope:
     """The envelope of its exact bytes; ProblemError `env.*`, `json.*`, `b64.invalid` or `schema.invalid` else."""
+    if data[:1] != b"{":
+        raise ProblemError("env.format", "not a JWE in JSON")
     found = parse_object(data, bytes_max=ENVELOPE_BYTES_MAX)
     if found.keys() != set(_MEMBERS) or not all(isinstance(value, str) for value in found.values()):
         extra = found.keys() & {"header", "unprotected", "aad"}
         raise ProblemError("env.header" if extra else "env.format", "not a JWE JSON flattened with our members")
     header = parse_object(unb64u(found["protected"]), bytes_max=8_192)
-    if "crit" in header:
+    if header.keys() - set(_HEADER) == {"crit"}:
         raise ProblemError("env.crit", "crit is not allowed")
     if header.get("alg") != ALG:
         raise ProblemError("env.alg" if isinstance(header.get("alg"), str) else "env.header", "alg is HPKE-9-KE")

@@ -599,13 +599,12 @@ def hostile() -> Iterator[tuple[str, dict[str, Any]]]:
     server.server_close()
 
 
-def test_endless_short_redirected_and_broken_answers_are_an_unreachable_source(
+def test_short_redirected_and_broken_answers_are_an_unreachable_source(
     hostile: tuple[str, dict[str, Any]],
 ) -> None:
     url, answer = hostile
     fetch = fetch_from(url)
     faults: list[dict[str, Any]] = [
-        {"status": 200, "headers": {}, "body": (bytes(1 << 20) for _ in range(64))},
         {"status": 200, "headers": {"Content-Length": "10"}, "body": [b"short"]},
         {"status": 302, "headers": {"Location": f"{url}/2.root.json", "Content-Length": "0"}, "body": []},
         {"status": 500, "headers": {"Content-Length": "0"}, "body": []},

@@ -39,7 +39,7 @@ def ed25519(number: int) -> Json:
 
 
 def seal_jwk(number: int) -> Json:
-    return PublicKey("HPKE-9-KE", bytes([number]) * 1216).jwk
+    return PublicKey("HPKE-9-KE", number.to_bytes(1152, "big") + bytes([number]) * 64).jwk
 
 
 def ledger(origin: str, number: int, **more: Any) -> Json:

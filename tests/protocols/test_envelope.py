@@ -149,9 +149,9 @@ BAD: list[tuple[str, bytes, str]] = [
     ("ciphertext with spare bits", outer(ciphertext="AB"), "b64.invalid"),
     ("encrypted_key empty", outer(encrypted_key=""), "env.decrypt"),
     ("encrypted_key changed", outer(encrypted_key=flip(FOUND["encrypted_key"])), "env.decrypt"),
-    ("compact", b".".join(FOUND[m].encode() for m in ("protected", "encrypted_key", "iv", "ciphertext", "tag")), "json.invalid"),
+    ("compact", b".".join(FOUND[m].encode() for m in ("protected", "encrypted_key", "iv", "ciphertext", "tag")), "env.format"),
     ("a member twice", DATA[:-1] + b',"tag":"AA"}', "json.duplicate"),
-    ("a list", b"[" + DATA + b"]", "json.invalid"),
+    ("a list", b"[" + DATA + b"]", "env.format"),
     ("too long", outer(ciphertext="A" * ENVELOPE_BYTES_MAX), "json.too_large"),
 ]  # fmt: skip
 

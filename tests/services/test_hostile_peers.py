@@ -97,7 +97,7 @@ async def test_a_repetition_is_answered_as_before_even_when_the_recipient_was_su
 async def test_a_foreign_alarm_is_a_warning_and_leaves_us_ready(pair: tuple[Node, Stranger]) -> None:
     b, m = pair
     b.parts.linking.alarms[m.origin] = "checkpoint.links"
-    ports: Any = SimpleNamespace(directory=b.parts.directory, clock=b.fed.clock)
+    ports: Any = SimpleNamespace(directory=b.parts.directory, clock=b._ports.clock)
     assert wrong(ports, b.parts.committer) == {}
     assert warnings(ports, b.parts.linking) == {f"ledger {m.origin}": "checkpoint.links"}
 
