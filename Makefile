@@ -24,6 +24,9 @@ ROUNDS ?= 3
 faults: .venv/ready
 	ROUNDS=$(ROUNDS) $(PY) -m pytest tests/fault -m "slow or not slow" $(ARGS)
 
+contract: .venv/ready
+	TRACEWIRE_CONTRACT=whole $(PY) -m pytest tests/http/test_contract.py
+
 bench: .venv/ready
 	$(PY) tests/bench/order.py
 	$(PY) tests/bench/bench.py $(ARGS)

@@ -31,12 +31,11 @@ from adapters.postgres.connect import Pool
 from adapters.postgres.embedded import EmbeddedServer
 from adapters.postgres.migrate import migrate
 from gateway.runtime.cli.member import member_request
-from gateway.runtime.compose import Parts, Ports, assemble, connect_ports
+from gateway.runtime.compose import Parts, Ports, assemble, connect_ports, recall_time
 from gateway.runtime.settings import FILE, Settings, dump_settings
-from gateway.runtime.world import SystemClock, SystemIds
+from gateway.runtime.world import SteadyClock, SystemClock, SystemIds
 from gateway.services.changes import Noted
-from gateway.services.read import Read
-from gateway.services.submit import Draft, Request, Submit
+from gateway.services.submit import Draft, Request
 from keys.guard import FileGuard
 from keys.keystore import KeyStore
 from keys.secret import Secret
@@ -162,6 +161,15 @@ class Wire:
     async def directory_file(self, peer: Record, name: str) -> bytes | None:
         return await self.client.directory_file(peer, name)
 
+    async def reach(self, peer: Record, layer: Any) -> None:
+        await self.client.reach(peer, layer)
+
+    async def time(self, peer: Record) -> datetime:
+        return await self.client.time(peer)
+
+    async def probe(self, peer: Record) -> bytes:
+        return await self.client.probe(peer)
+
     async def close(self) -> None:
         await self.client.close()
 
@@ -180,7 +188,7 @@ class Member:
         self.folder.mkdir()
         self.origin = f"{self.name}/2026.1"
         self.port = _free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url, self.pins = f"http://127.0.0.1:{self.port}", list[str]()
         self.keys = KeyStore.create(self.folder / "keys", fed.secret)
         for use in ("record", "message", "seal", "request", "token"):
             self.keys.add(use)  # type: ignore[arg-type]
@@ -196,7 +204,7 @@ class Member:
         self.version += 1
         previous = parse_request(self.request).record if self.request else None
         self.request = member_request(
-            self.keys, member=self.name, name="Agency", url=self.url, spki=[], origin=self.origin,
+            self.keys, member=self.name, name="Agency", url=self.url, spki=self.pins, origin=self.origin,
             version=self.version, now=self.fed.clock.now(), previous=previous,
         )  # fmt: skip
         return self.request
@@ -241,7 +249,7 @@ class Node(Member):
         self.pool = await Pool.open(self.dsn)
         ports = connect_ports(self.folder, self.settings, self.keys, self.pool, self.dsn)
         self.wire = Wire(self.client())
-        ports.clock, ports.ids, ports.transport = self.fed.clock, SteadyIds(), self.wire
+        ports.clock, ports.ids, ports.transport = SteadyClock(self.fed.clock), SteadyIds(), self.wire
         for wrap in self.wraps:
             wrap(ports)
         return ports
@@ -250,9 +258,7 @@ class Node(Member):
         """Runs until `stop`; returns when it listens. A node that must not sign listens too."""
         ports = self._ports = await self.ports()
         self.parts: Parts = assemble(self.folder, self.settings, self.keys, self.fed.secret, self.origin, ports)
-        agency = next(iter(self.parts.listeners["agency"].router.routes())).handler.__self__  # type: ignore[attr-defined]
-        self.submitting: Submit = agency._submit
-        self.read: Read = agency._read
+        self.submitting, self.read = self.parts.submit, self.parts.read
         self._stop, ready = asyncio.Event(), asyncio.Event()
         self._task = asyncio.ensure_future(self._live(ports, ready))
         waiting = asyncio.ensure_future(ready.wait())
@@ -262,6 +268,7 @@ class Node(Member):
             await self.stop()
 
     async def _live(self, ports: Ports, ready: asyncio.Event) -> None:
+        await recall_time(ports, self.origin)
         directory = await ports.directory.refresh(ports.clock.now())
         committer = self.parts.committer
         size = 0

@@ -1,49 +1,71 @@
 """The agency listener `/v1`: the member's own systems submit, read and answer traces (docs/design.md section 7)."""
 
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from hashlib import sha256
-from typing import Any, get_args
+from typing import Any
 from urllib.parse import parse_qsl
 from uuid import UUID
 
 from aiohttp import web
 
+from gateway.http.batch import CSV, NDJSON, lines_of
+from gateway.http.documents import (
+    Accepted,
+    AcknowledgementSubmission,
+    AnswerSubmission,
+    BatchLine,
+    Cursor,
+    Events,
+    EventsQuery,
+    EvidenceQuery,
+    PageQuery,
+    Peers,
+    Probed,
+    Query,
+    RefusalSubmission,
+    Reviews,
+    Said,
+    Threads,
+    ThreadWhole,
+    Token,
+    TokenForm,
+    TracesQuery,
+    TraceSubmission,
+)
+from gateway.http.openapi import FORM, JSON, Asked, Operation, openapi
+from gateway.http.pages import reference_routes
 from gateway.http.serve import application, read_body, wait_seconds, whole_number
 from gateway.services.committed import LedgerView
 from gateway.services.evidence import Export
 from gateway.services.policy import permit_client
-from gateway.services.read import PAGE_MAX, Read, events_json, review_json, thread_json
+from gateway.services.probe import Probe, probed_json
+from gateway.services.read import Read, events_json, review_json, thread_json
 from gateway.services.submit import Draft, Request, Submit, current
 from protocols.ledger.entry import uuid7
-from protocols.limits import REQUEST_BYTES_MAX
+from protocols.limits import BATCHES_MAX, REQUEST_BYTES_MAX, SUBMISSIONS_BYTES_MAX
+from protocols.messages import validate_model
 from protocols.ports.access import Access, Caller, Client
 from protocols.ports.directory import DirectorySource
-from protocols.ports.rows import (
-    Arrived,
-)
-from protocols.ports.store import (
-    ClientStore,
-)
+from protocols.ports.rows import Arrived
+from protocols.ports.store import ClientStore, Unavailable
 from protocols.ports.world import Clock
-from protocols.problems import Fault, ProblemError
-from protocols.strict import b64u, dump_json, parse_json, parse_object, parse_time, unb64u
-from protocols.thread import ThreadState
+from protocols.problems import ProblemError
+from protocols.strict import b64u, dump_json, parse_json, parse_object
 
-_JSON = "application/json"
-_ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_NOBODY = Caller(client="", actor="", scopes=frozenset())
 _KEY_CHARS = range(8, 129)
-_ANSWERS = {
-    "acknowledgements": "trace.acknowledgement",
-    "answers": "trace.response",
-    "refusals": "trace.refusal",
-}
 _TOKENS_MAX = 10_000
-Handler = Callable[[web.Request, Caller], Awaitable[web.Response]]
+_WINDOW = 64  # submissions of a batch at once: as many as a busy client
+_SUBMITS = ("type.unknown", "msg.not_permitted", "member.unknown", "peer.suspended", "dir.stale", "store.data")
+_THREAD = ("thread.not_found",)
+_REPLIES = (*_SUBMITS, *_THREAD, "thread.state", "content.erased")
+_PRIVATE = {"Cache-Control": "no-store"}
 
 
-def _json(value: Any, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(body=dump_json(value), content_type=_JSON, headers=headers)
+def _json(value: Any, headers: Mapping[str, str] = _PRIVATE) -> web.Response:
+    return web.Response(body=dump_json(value), content_type=JSON, headers=headers)
 
 
 class Agency:
@@ -61,38 +83,96 @@ class Agency:
         directory: DirectorySource,
         clock: Clock,
         export: Export,
+        probe: Probe,
     ) -> None:
-        self._export = export
+        self._export, self._probe = export, probe
         self._member, self._access, self._clients, self._submit = member, access, clients, submit
         self._read, self._ledger, self._directory, self._clock = read, ledger, directory, clock
         self._callers: dict[str, tuple[Caller, float]] = {}
+        self._batches = asyncio.Semaphore(BATCHES_MAX)
+
+    def operations(self) -> tuple[Operation, ...]:
+        """Every route of `/v1`, once: what it needs, takes and answers."""
+        write, read, audit = "trace:write", "trace:read", "ledger:read"
+        posts: dict[str, Any] = {"method": "POST", "scope": write, "answer": Accepted, "status": 202}
+        reply = posts | {"headers": ("Idempotency-Key", "If-Match"), "problems": _REPLIES}
+        thread, log = "/v1/traces/{thread}", "/v1/ledger/{log}"
+        binary = "application/octet-stream"
+        return (
+            Operation(
+                method="POST", path="/v1/token", scope=None, call=self.post_token, body=TokenForm, media=(FORM,),
+                reads=False, answer=Token, problems=("auth.invalid", "auth.scope"),
+            ),
+            Operation(
+                path="/v1/traces", call=self.post_trace, body=TraceSubmission, headers=("Idempotency-Key",),
+                problems=_SUBMITS, **posts,
+            ),
+            Operation(
+                method="POST", path="/v1/batches", scope=write, call=self.post_batch, headers=("Idempotency-Key",),
+                body=TraceSubmission, media=(NDJSON, CSV), reads=False, answer=BatchLine, answers=NDJSON,
+                problems=("batch.invalid",),
+            ),
+            Operation(method="GET", path="/v1/traces", scope=read, call=self.get_traces, query=TracesQuery, answer=Threads),
+            Operation(
+                method="GET", path=thread, scope=read, call=self.get_trace, answer=ThreadWhole,
+                headers=("If-None-Match",), problems=_THREAD,
+            ),
+            Operation(path=f"{thread}/acknowledgements", call=self.post_acknowledgement, body=AcknowledgementSubmission, **reply),
+            Operation(path=f"{thread}/answers", call=self.post_answer, body=AnswerSubmission, **reply),
+            Operation(path=f"{thread}/refusals", call=self.post_refusal, body=RefusalSubmission, **reply),
+            Operation(
+                method="GET", path=f"{thread}/evidence", scope="evidence:read", call=self.get_evidence,
+                query=EvidenceQuery, answers="application/zip", problems=(*_THREAD, "content.erased", "store.data"),
+            ),
+            Operation(
+                method="GET", path="/v1/events", scope=read, call=self.get_events, query=EventsQuery, answer=Events,
+                headers=("Prefer",),
+            ),
+            Operation(method="GET", path="/v1/reviews", scope=read, call=self.get_reviews, query=PageQuery, answer=Reviews),
+            Operation(method="GET", path="/v1/peers", scope=read, call=self.get_peers, answer=Peers, problems=("dir.stale",)),
+            Operation(
+                method="POST", path="/v1/peers/{network}/{member}/probes", scope=read, call=self.post_probe, answer=Probed,
+                problems=("member.unknown", "dir.stale"),
+            ),
+            Operation(
+                method="GET", path=f"{log}/checkpoint", scope=audit, call=self.get_checkpoint, answers="text/plain",
+                problems=("http.not_found",),
+            ),
+            Operation(
+                method="GET", path=f"{log}/tile/{{tile:.+}}", scope=audit, call=self.get_tile, answers=binary,
+                problems=("http.not_found", "tile.missing"),
+            ),
+        )  # fmt: skip
 
     def app(self, *middlewares: Any) -> web.Application:
-        """The listener's application."""
-        write, read, audit = "trace:write", "trace:read", "ledger:read"
-        routes = [
-            web.post("/v1/token", self.post_token),
-            web.post("/v1/traces", self._for(write, self.post_trace)),
-            web.get("/v1/traces", self._for(read, self.get_traces)),
-            web.get("/v1/traces/{thread}", self._for(read, self.get_trace)),
-            web.get("/v1/traces/{thread}/evidence", self._for("evidence:read", self.get_evidence)),
-            web.get("/v1/events", self._for(read, self.get_events)),
-            web.get("/v1/reviews", self._for(read, self.get_reviews)),
-            web.get("/v1/peers", self._for(read, self.get_peers)),
-            web.get("/v1/ledger/{log}/checkpoint", self._for(audit, self.get_checkpoint)),
-            web.get("/v1/ledger/{log}/{tile:tile/.+}", self._for(audit, self.get_tile)),
-        ]
-        for path, type_ in _ANSWERS.items():
-            routes.append(web.post(f"/v1/traces/{{thread}}/{path}", self._for(write, self._answer(type_))))
-        return application(routes, *middlewares)
+        """The listener's application: the operations, their description, and the pages that explain both."""
+        operations = self.operations()
+        described = openapi(operations, title=f"Tracewire agency interface of {self._member}", version="1")
+        routes = [web.route(each.method, each.path, self._endpoint(each)) for each in operations]
+        return application([*routes, *reference_routes(described)], *middlewares)
 
-    def _for(self, scope: str, handler: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
-        async def endpoint(request: web.Request) -> web.Response:
-            caller = self._caller(request)
-            permit_client(caller, scope)
-            return await handler(request, caller)
+    def _endpoint(self, operation: Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def endpoint(request: web.Request) -> web.StreamResponse:
+            return await operation.call(request, await self._asked(operation, request))
 
         return endpoint
+
+    async def _asked(self, operation: Operation, request: web.Request) -> Asked:
+        """What the operation's models, scope and headers ask for; the cheap checks first."""
+        caller = _NOBODY
+        if operation.scope:
+            caller = self._caller(request)
+            permit_client(caller, operation.scope)
+        query = _query(operation.query, request)
+        key = _idempotency_key(request) if "Idempotency-Key" in operation.headers else None
+        if_match = _if_match(request) if "If-Match" in operation.headers else None
+        data, body = b"", None
+        if operation.body and operation.reads:
+            data = await read_body(request, bytes_max=REQUEST_BYTES_MAX, media_type=operation.media[0])
+            body = validate_model(operation.body, parse_object(data, bytes_max=REQUEST_BYTES_MAX), "the request")
+        digest = sha256(request.path.encode() + b"\0" + data).digest()
+        idempotency = Request(caller=caller, key=key, digest=digest) if key else None
+        return Asked(caller=caller, query=query, body=body, idempotency=idempotency, if_match=if_match)
 
     def _caller(self, request: web.Request) -> Caller:
         """Who the bearer token speaks for; a token seen before is not verified again while it is in force."""
@@ -109,146 +189,172 @@ class Agency:
         self._callers[token] = caller, now.timestamp()
         return caller
 
-    async def post_token(self, request: web.Request) -> web.Response:
-        """OAuth 2 client credentials with private_key_jwt (RFC 7523)."""
-        form = await _form(request)
-        if form.get("grant_type") != "client_credentials" or form.get("client_assertion_type") != _ASSERTION:
-            raise ProblemError(
-                "auth.invalid", f"send grant_type=client_credentials, client_assertion_type={_ASSERTION}"
-            )
-        assertion = form.get("client_assertion", "")
-        row = await self._clients.client(self._access.claimed_client(assertion))
+    async def post_token(self, request: web.Request, asked: Asked) -> web.Response:
+        """Get an access token.
+
+        OAuth 2 client credentials with private_key_jwt (RFC 7523): iss and sub name the client, `actor` the person it speaks for.
+        """
+        del asked
+        data = await read_body(request, bytes_max=16_384, media_type=FORM)
+        try:
+            form = validate_model(TokenForm, dict(_form(data)), "the form")
+        except ProblemError as problem:
+            raise ProblemError("auth.invalid", problem.detail, errors=problem.errors) from None
+        row = await self._clients.client(self._access.claimed_client(form.client_assertion))
         client = None
         if row is not None and row["revoked"] is None:
             jwk = parse_json(row["jwk"].encode(), bytes_max=4_096)
             client = Client(id=row["id"], jwk=jwk, actors=frozenset(row["actors"]), scopes=frozenset(row["scopes"]))
-        scopes = frozenset(form["scope"].split(" ")) if form.get("scope") else None
-        token = self._access.issue(assertion, client, self._clock.now(), scopes)
-        return _json({"access_token": token, "token_type": "Bearer", "expires_in": 300}, {"Cache-Control": "no-store"})
+        scopes = frozenset(form.scope.split(" ")) if form.scope else None
+        token = self._access.issue(form.client_assertion, client, self._clock.now(), scopes)
+        return _json({"access_token": token, "token_type": "Bearer", "expires_in": 300})
 
-    async def post_trace(self, request: web.Request, caller: Caller) -> web.Response:
-        """Submits a trace request: {to, body, handling, parts, due, expires} -> 202 {id, thread}."""
-        body, asked = await self._asked(request, caller, ("to", "body", "handling"))
-        draft = Draft(
-            type="trace.request",
-            recipient=_text(body, "to"),
-            thread=None,
-            body=_object(body, "body"),
-            handling=_object(body, "handling"),
-            parts=_parts(body),
-            due=_time(body, "due"),
-            expires=_time(body, "expires"),
-        )
-        answer = await self._submit.submit(draft, asked)
+    async def post_trace(self, request: web.Request, asked: Asked) -> web.Response:
+        """Submit a trace request.
+
+        Answered when it is durable, signed, sealed and in the ledger; its way is then told by the feed.
+        """
+        del request
+        answer = await self._submit.submit(_draft(asked.body), _of(asked))
         thread = parse_json(answer, bytes_max=4_096)["thread"]
         headers = {"Location": f"/v1/traces/{thread}"}
-        return web.Response(body=answer, status=202, content_type=_JSON, headers=headers)
+        return web.Response(body=answer, status=202, content_type=JSON, headers=headers)
 
-    def _answer(self, type_: str) -> Handler:
-        async def post_answer(request: web.Request, caller: Caller) -> web.Response:
-            """Answers the thread's open request: {body, handling, parts, expires} with If-Match."""
-            thread = _thread(request)
-            leg = await self._read.leg(thread)
-            version = _if_match(request)
-            body, asked = await self._asked(request, caller, ("body", "handling"))
-            if leg.role != "answerer":
-                raise ProblemError("thread.state", "this node asked; the counterpart answers")
-            request_content = await self._read.content(leg.counterpart, leg.request)
-            draft = Draft(
-                type=type_,
-                recipient=leg.counterpart,
+    async def post_batch(self, request: web.Request, asked: Asked) -> web.StreamResponse:
+        """Submit many trace requests: a line of result for each, in order, as they are accepted.
+
+        NDJSON has a submission on each line; a CSV's columns are JSON pointers, as `/to` and `/body/weapon/model`. Send
+        the whole file again under the same key after a broken line or a correction: a line that was accepted gets the
+        same answer, and one that stands twice is submitted once. The last line counts.
+        """
+        if self._batches.locked():
+            raise ProblemError("store.busy", "other batches are being worked on")
+        async with self._batches:
+            media = request.content_type if request.content_type == CSV else NDJSON
+            data = await read_body(request, bytes_max=SUBMISSIONS_BYTES_MAX, media_type=media)
+            lines = await asyncio.to_thread(lines_of, data, media)
+            response = web.StreamResponse(headers={"Content-Type": NDJSON, **_PRIVATE})
+            await response.prepare(request)
+            accepted = 0
+            for start in range(0, len(lines), _WINDOW):
+                window = lines[start : start + _WINDOW]
+                found = await asyncio.gather(*(self._line(number, line, _of(asked)) for number, line in window))
+                accepted += sum("problem" not in each for each in found)
+                await response.write(b"".join(dump_json(each) + b"\n" for each in found))
+            await response.write(dump_json({"accepted": accepted, "refused": len(lines) - accepted}) + b"\n")
+        return response
+
+    async def _line(self, number: int, line: bytes | ProblemError, batch: Request) -> dict[str, Any]:
+        """What became of one submission; its key is made of the batch's and of what it says."""
+        try:
+            if isinstance(line, ProblemError):
+                raise line
+            said = validate_model(TraceSubmission, parse_object(line, bytes_max=REQUEST_BYTES_MAX), "the line")
+            digest = sha256(line).digest()
+            key = f"batch:{b64u(sha256(batch.key.encode() + digest).digest())}"
+            answer = await self._submit.submit(_draft(said), replace(batch, key=key, digest=digest))
+        except ProblemError as problem:
+            return {"line": number, "problem": problem.document()}
+        except Unavailable:
+            return {"line": number, "problem": ProblemError("store.busy", "the database cannot be reached").document()}
+        told = parse_json(answer, bytes_max=4_096)
+        return {"line": number, "id": told["id"], "thread": told["thread"]}
+
+    async def post_acknowledgement(self, request: web.Request, asked: Asked) -> web.Response:
+        """Acknowledge a request as an agency: accepted, queued, or not ours."""
+        return await self._reply("trace.acknowledgement", request, asked)
+
+    async def post_answer(self, request: web.Request, asked: Asked) -> web.Response:
+        """Answer a request, for now or finally."""
+        return await self._reply("trace.response", request, asked)
+
+    async def post_refusal(self, request: web.Request, asked: Asked) -> web.Response:
+        """Refuse, restrict or delay the answer, with its ground (ITI 22)."""
+        return await self._reply("trace.refusal", request, asked)
+
+    async def _reply(self, type_: str, request: web.Request, asked: Asked) -> web.Response:
+        thread, said = _thread(request), asked.body
+        leg = await self._read.leg(thread)
+        if leg.role != "answerer":
+            raise ProblemError("thread.state", "this node asked; the counterpart answers")
+        request_content = await self._read.content(leg.counterpart, leg.request)
+        assert isinstance(said, Said)
+        draft = Draft(
+            type=type_,
+            recipient=leg.counterpart,
+            thread=thread,
+            body=asked.body.body,
+            handling=said.handling,
+            parts=said.given_parts(),
+            in_reply_to=leg.request,
+            expires=said.expires,
+            if_match=asked.if_match,
+        )
+        arrived = None
+        if type_ != "trace.acknowledgement":
+            arrived = Arrived(
+                sender=leg.counterpart,
+                id=leg.request,
                 thread=thread,
-                body=_object(body, "body"),
-                handling=_object(body, "handling"),
-                parts=_parts(body),
-                in_reply_to=leg.request,
-                expires=_time(body, "expires"),
-                if_match=version,
+                type="trace.request",
+                content_c=request_content.commitment,
             )
-            arrived = None
-            if type_ != "trace.acknowledgement":
-                arrived = Arrived(
-                    sender=leg.counterpart,
-                    id=leg.request,
-                    thread=thread,
-                    type="trace.request",
-                    content_c=request_content.commitment,
-                )
-            answer = await self._submit.submit(draft, asked, arrived)
-            return web.Response(body=answer, status=202, content_type=_JSON)
+        answer = await self._submit.submit(draft, _of(asked), arrived)
+        return web.Response(body=answer, status=202, content_type=JSON)
 
-        return post_answer
+    async def get_traces(self, request: web.Request, asked: Asked) -> web.Response:
+        """List threads, newest first."""
+        del request
+        query: TracesQuery = asked.query
+        legs = await self._read.threads(query.after, query.limit, query.state)
+        last = Cursor(legs[-1].opened, legs[-1].thread) if len(legs) == query.limit else None
+        return _json({"traces": [thread_json(leg) for leg in legs], **_next(last)})
 
-    async def _asked(
-        self, request: web.Request, caller: Caller, required: tuple[str, ...]
-    ) -> tuple[dict[str, Any], Request]:
-        """The body of a POST that changes something, and who asks under which key."""
-        key = request.headers.get("Idempotency-Key", "")
-        if len(key) not in _KEY_CHARS or not key.isascii() or not key.isprintable():
-            raise ProblemError("idempotency.missing", "send an Idempotency-Key of 8..128 characters")
-        data = await read_body(request, bytes_max=REQUEST_BYTES_MAX, media_type=_JSON)
-        body = parse_object(data, bytes_max=REQUEST_BYTES_MAX)
-        for name in required:
-            if name not in body:
-                raise _fault(f"/{name}", "is required")
-        if body.keys() - {*required, "parts", "due", "expires"}:
-            raise _fault("", f"an unknown member; known are {', '.join(required)}, parts, due, expires")
-        digest = sha256(request.path.encode() + b"\0" + data).digest()
-        return body, Request(caller=caller, key=key, digest=digest)
+    async def get_trace(self, request: web.Request, asked: Asked) -> web.Response:
+        """Read a thread with its messages, and what waits for a person.
 
-    async def get_traces(self, request: web.Request, caller: Caller) -> web.Response:
-        """Threads, newest first: ?limit=&after=&state=."""
-        del caller
-        limit, cursor = _limit(request), request.query.get("after")
-        legs = await self._read.threads(_cursor(cursor) if cursor else None, limit, _state(request))
-        shown: dict[str, Any] = {"traces": [thread_json(leg) for leg in legs]}
-        if len(legs) == limit:
-            last = legs[-1]
-            shown["next"] = _cursor_of(last.opened, last.thread)
-        return _json(shown)
+        Restricted parts are shown with the scope `parts:read` only, and each reading of one is an entry in the ledger.
+        """
+        thread = _thread(request)
+        leg = await self._read.leg(thread)
+        if any(tag.value == str(leg.version) for tag in request.if_none_match or ()):
+            return web.Response(status=304, headers={"ETag": f'"{leg.version}"', **_PRIVATE})
+        shown = await self._read.thread(thread, asked.caller)
+        return _json(shown, {"ETag": f'"{shown["version"]}"', **_PRIVATE})
 
-    async def get_trace(self, request: web.Request, caller: Caller) -> web.Response:
-        """One thread with its messages, and what waits for a person."""
-        shown = await self._read.thread(_thread(request), caller)
-        return _json(shown, {"ETag": f'"{shown["version"]}"'})
+    async def get_evidence(self, request: web.Request, asked: Asked) -> web.Response:
+        """Export the thread as one file that an outsider verifies offline.
 
-    async def get_evidence(self, request: web.Request, caller: Caller) -> web.Response:
-        """The thread as one file that an outsider verifies: ?parts=yes (scope `parts:read`), ?content=no."""
-        asked = {name: request.query.get(name, "") for name in ("parts", "content")}
-        if (
-            request.query.keys() - asked.keys()
-            or asked["parts"] not in ("", "yes")
-            or asked["content"] not in ("", "no")
-        ):
-            raise ProblemError("http.query", "the parameters are parts=yes and content=no")
-        thread, content = _thread(request), not asked["content"]
-        data = await self._export.export(thread, caller, content=content, parts=bool(asked["parts"]))
-        headers = {"Content-Disposition": f'attachment; filename="{thread}.zip"', "Cache-Control": "no-store"}
+        `parts=yes` opens the restricted parts (scope `parts:read`), `content=no` leaves digests in place of messages.
+        """
+        query: EvidenceQuery = asked.query
+        thread = _thread(request)
+        data = await self._export.export(
+            thread, asked.caller, content=query.content is None, parts=query.parts is not None
+        )
+        headers = {"Content-Disposition": f'attachment; filename="{thread}.zip"', **_PRIVATE}
         return web.Response(body=data, content_type="application/zip", headers=headers)
 
-    async def get_events(self, request: web.Request, caller: Caller) -> web.Response:
-        """The feed: ?after=&limit=, `Prefer: wait=30`. Asking after a line says that all up to it were handled."""
-        del caller
-        after = request.query.get("after", "0")
-        seq = whole_number(after)
-        if seq is None:
-            raise _fault("", "after is a sequence number")
-        events = await self._read.events(seq, _limit(request), wait_seconds(request))
+    async def get_events(self, request: web.Request, asked: Asked) -> web.Response:
+        """Follow what happens: lines after a sequence number.
+
+        Asking after a line says that your system has handled all up to it: what arrived is then `dispatched`.
+        """
+        query: EventsQuery = asked.query
+        events = await self._read.events(query.after, query.limit, wait_seconds(request))
         return _json({"events": events_json(events)})
 
-    async def get_reviews(self, request: web.Request, caller: Caller) -> web.Response:
-        """Requests that wait for a person, with candidates, oldest first: ?limit=&after=."""
-        del caller
-        limit, cursor = _limit(request), request.query.get("after")
-        rows = await self._read.reviews(_cursor(cursor) if cursor else None, limit)
-        shown: dict[str, Any] = {"reviews": [review_json(row) for row in rows]}
-        if len(rows) == limit:
-            shown["next"] = _cursor_of(rows[-1].at, rows[-1].id)
-        return _json(shown)
+    async def get_reviews(self, request: web.Request, asked: Asked) -> web.Response:
+        """List the requests that wait for a person, with candidates, oldest first."""
+        del request
+        query: PageQuery = asked.query
+        rows = await self._read.reviews(query.after, query.limit)
+        last = Cursor(rows[-1].at, rows[-1].id) if len(rows) == query.limit else None
+        return _json({"reviews": [review_json(row) for row in rows], **_next(last)})
 
-    async def get_peers(self, request: web.Request, caller: Caller) -> web.Response:
-        """The members of the directory in force."""
-        del request, caller
+    async def get_peers(self, request: web.Request, asked: Asked) -> web.Response:
+        """List the members of the directory in force."""
+        del request, asked
         directory = current(self._directory)
         peers = [
             {
@@ -262,55 +368,66 @@ class Agency:
         ]
         return _json({"directory": directory.ref.version, "peers": peers})
 
-    async def get_checkpoint(self, request: web.Request, caller: Caller) -> web.Response:
-        """Our newest checkpoint, for the owner."""
-        del caller
+    async def post_probe(self, request: web.Request, asked: Asked) -> web.Response:
+        """Probe the way to a peer: name, connection, TLS key, clock, trust, rights, version, readiness.
+
+        Each step takes 5 s at most; the first that fails is named with its fix. Nothing is stored on either side.
+        """
+        del asked
+        return _json(probed_json(await self._probe.ask("{network}/{member}".format_map(request.match_info))))
+
+    async def get_checkpoint(self, request: web.Request, asked: Asked) -> web.Response:
+        """Read the newest checkpoint of our ledger, a signed note."""
+        del asked
         return web.Response(body=await self._ledger.own_note(request.match_info["log"]), content_type="text/plain")
 
-    async def get_tile(self, request: web.Request, caller: Caller) -> web.Response:
-        """A tile or entry bundle, for the owner."""
-        del caller
-        data = await self._ledger.tile(request.match_info["log"], request.match_info["tile"])
+    async def get_tile(self, request: web.Request, asked: Asked) -> web.Response:
+        """Read a hash tile or an entry bundle (C2SP tlog-tiles)."""
+        del asked
+        data = await self._ledger.tile(request.match_info["log"], f"tile/{request.match_info['tile']}")
         return web.Response(body=data, content_type="application/octet-stream")
 
 
-async def _form(request: web.Request) -> dict[str, str]:
-    data = await read_body(request, bytes_max=16_384, media_type="application/x-www-form-urlencoded")
+def _form(data: bytes) -> list[tuple[str, str]]:
     try:
-        return dict(parse_qsl(data.decode("ascii"), strict_parsing=True, max_num_fields=16))
+        return parse_qsl(data.decode("ascii"), strict_parsing=True, max_num_fields=16)
     except ValueError:
         raise ProblemError("auth.invalid", "not a form") from None
 
 
-def _fault(pointer: str, message: str) -> ProblemError:
-    fault = Fault(pointer, "schema.invalid", message, "Send the members that the interface states.")
-    return ProblemError("schema.invalid", f"{pointer} {message}".strip(), errors=[fault])
-
-
-def _text(body: dict[str, Any], name: str) -> str:
-    if not isinstance(body[name], str):
-        raise _fault(f"/{name}", "is not a text")
-    return str(body[name])
-
-
-def _object(body: dict[str, Any], name: str) -> dict[str, Any]:
-    if not isinstance(body[name], dict):
-        raise _fault(f"/{name}", "is not an object")
-    return dict(body[name])
-
-
-def _time(body: dict[str, Any], name: str) -> datetime | None:
+def _query(model: type[Query], request: web.Request) -> Query:
+    given = dict(request.query)
+    if len(given) != len(request.query):
+        raise ProblemError("http.query", "a parameter stands twice")
     try:
-        return parse_time(body[name]) if name in body else None
-    except ProblemError:
-        raise _fault(f"/{name}", "is not an RFC 3339 time in UTC with milliseconds") from None
+        return validate_model(model, given, "the query")
+    except ProblemError as problem:
+        raise ProblemError("http.query", problem.detail, errors=problem.errors) from None
 
 
-def _parts(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    parts = _object(body, "parts") if "parts" in body else {}
-    if not all(isinstance(part, dict) for part in parts.values()):
-        raise _fault("/parts", "has a part that is not an object")
-    return parts
+def _idempotency_key(request: web.Request) -> str:
+    key = request.headers.get("Idempotency-Key", "")
+    if len(key) not in _KEY_CHARS or not key.isascii() or not key.isprintable():
+        raise ProblemError("idempotency.missing", "send an Idempotency-Key of 8..128 characters")
+    return key
+
+
+def _draft(said: TraceSubmission) -> Draft:
+    return Draft(
+        type="trace.request",
+        recipient=said.to,
+        thread=None,
+        body=said.body,
+        handling=said.handling,
+        parts=said.given_parts(),
+        due=said.due,
+        expires=said.expires,
+    )
+
+
+def _of(asked: Asked) -> Request:
+    assert asked.idempotency is not None  # the operation names the header
+    return asked.idempotency
 
 
 def _thread(request: web.Request) -> UUID:
@@ -327,27 +444,5 @@ def _if_match(request: web.Request) -> int:
     return version
 
 
-def _limit(request: web.Request) -> int:
-    limit = whole_number(request.query.get("limit", "50"))
-    if not limit or limit > PAGE_MAX:
-        raise _fault("", f"limit is 1..{PAGE_MAX}")
-    return limit
-
-
-def _state(request: web.Request) -> str | None:
-    state = request.query.get("state")
-    if state is not None and state not in get_args(ThreadState):
-        raise _fault("", f"state is one of {', '.join(get_args(ThreadState))}")
-    return state
-
-
-def _cursor_of(at: datetime, id_: UUID) -> str:
-    return b64u(f"{at.isoformat()} {id_}".encode())
-
-
-def _cursor(text: str) -> tuple[datetime, UUID]:
-    try:
-        at, _, thread = unb64u(text).decode("ascii").partition(" ")
-        return datetime.fromisoformat(at).astimezone(UTC), UUID(thread)
-    except (ProblemError, ValueError, OverflowError):
-        raise _fault("", "after is not a cursor of this interface") from None
+def _next(last: Cursor | None) -> dict[str, str]:
+    return {"next": str(last)} if last else {}

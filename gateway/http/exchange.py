@@ -10,6 +10,7 @@ from aiohttp import web
 
 from gateway.http.serve import application, read_body
 from gateway.services.committed import LedgerView
+from gateway.services.probe import Probe
 from gateway.services.receive import Receive
 from gateway.services.submit import current
 from protocols.exchange.httpsig import Request, digest_of, parse_signature
@@ -35,11 +36,12 @@ class Exchange:
         receive: Receive,
         directory: DirectorySource,
         ledger: LedgerView,
+        probe: Probe,
         verifier: Verifier,
         clock: Clock,
     ) -> None:
         self._url, self._receive, self._directory = url.rstrip("/"), receive, directory
-        self._ledger, self._verifier, self._clock = ledger, verifier, clock
+        self._ledger, self._probe, self._verifier, self._clock = ledger, probe, verifier, clock
         self._posts: Counter[str] = Counter()
 
     def app(self, *middlewares: Any) -> web.Application:
@@ -48,6 +50,7 @@ class Exchange:
             web.post(f"{_PREFIX}/messages", self.post_messages),
             web.get(f"{_PREFIX}/checkpoints/{{log}}", self.get_checkpoint),
             web.get(f"{_PREFIX}/directory/{{name:.+}}", self.get_directory),
+            web.get(f"{_PREFIX}/probe", self.get_probe),
             web.get("/ledger/{log}/checkpoint", self.get_own_checkpoint),
             web.get("/ledger/{log}/{tile:tile/.+}", self.get_tile),
         ]
@@ -123,6 +126,11 @@ class Exchange:
         if data is None:
             raise ProblemError("http.not_found", "no such directory file is held")
         return web.Response(body=data, content_type="application/json", headers=_FRESH)
+
+    async def get_probe(self, request: web.Request) -> web.Response:
+        """What we say of ourselves to a member that wonders why nothing arrives; signed, nothing is stored."""
+        caller, _ = self._caller(request, body=False)
+        return web.Response(body=await self._probe.answer(caller), content_type="application/jose", headers=_FRESH)
 
     async def get_own_checkpoint(self, request: web.Request) -> web.Response:
         """Our newest checkpoint: for members and witnesses."""

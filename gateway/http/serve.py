@@ -9,6 +9,7 @@ import structlog
 from aiohttp import HttpVersion10, HttpVersion11, http_exceptions, web, web_server
 from aiohttp.web_protocol import RequestHandler
 
+from gateway.http.pages import problem_routes
 from protocols.limits import BODY_DEADLINE_S, BODY_GRACE_S, BODY_RATE_MIN, HEADER_DEADLINE_S, HEADERS_MAX
 from protocols.ports.store import Unavailable
 from protocols.problems import ProblemError
@@ -140,7 +141,7 @@ async def problems(request: web.Request, handler: Endpoint) -> web.StreamRespons
         return problem_response(ProblemError("internal"))
 
 
-def unless_halted(halted: Callable[[], ProblemError | None], *, but: str) -> Middleware:
+def unless_halted(halted: Callable[[], ProblemError | None], *, but: tuple[str, ...]) -> Middleware:
     """Answers everything with the problem that halted the ledger, but for paths that begin with `but`."""
 
     @web.middleware
@@ -215,8 +216,8 @@ def whole_number(text: str) -> int | None:
 
 
 def application(routes: Sequence[web.RouteDef], *middlewares: Any) -> web.Application:
-    """An application over routes, with `problems` outermost."""
+    """An application over routes and the pages of problems, with `problems` outermost."""
     app = web.Application(middlewares=[problems, *middlewares])
-    for route in routes:
+    for route in [*routes, *problem_routes()]:
         app.router.add_route(route.method, route.path, route.handler, expect_handler=leave_expect)
     return app

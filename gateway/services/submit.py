@@ -113,10 +113,10 @@ class Submit:
         """The message of a draft and the change that commits it."""
         now = self._clock.now()
         directory = current(self._directory)
-        validate_body(draft.type, draft.body)
-        validate_handling(draft.handling)
+        validate_body(draft.type, draft.body, "/body")
+        validate_handling(draft.handling, "/handling")
         for name, value in draft.parts.items():
-            validate_part(name, value)
+            validate_part(name, value, f"/parts/{name}")
         permit(directory, type_=draft.type, sender=self._member, recipient=draft.recipient)
         parts = tuple(seal_part(name, value, self._sealer) for name, value in draft.parts.items())
         message = self._message(draft, parts, now)

@@ -1,6 +1,7 @@
 """Message types and validation: a body, handling or restricted part in, a frozen model or a problem out."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -28,7 +29,9 @@ __all__ = [
     "json_schema",
     "validate_body",
     "validate_handling",
+    "validate_model",
     "validate_part",
+    "without_null",
 ]
 
 FAULTS_MAX = 20  # in one problem; the sender corrects these and asks again
@@ -80,45 +83,46 @@ def _without_echoes(errors: Sequence[Mapping[str, Any]]) -> list[Mapping[str, An
     return [error for error in errors if error["type"] != "too_short" or error["loc"] not in inside]
 
 
-def _validate(model: type[_M], value: object, what: str) -> _M:
+def validate_model(model: type[_M], value: object, what: str, at: str = "") -> _M:
+    """The model of a value from strict JSON; else `schema.invalid` with at most 20 pointers, that begin with `at`."""
     try:
         return model.model_validate(value)
     except ValidationError as invalid:
         errors = _without_echoes(invalid.errors(include_url=False, include_input=False))
         detail = f"{what}: {len(errors)} finding(s)"
-        faults = [_fault(error) for error in errors[:FAULTS_MAX]]
+        faults = [replace(fault, pointer=at + fault.pointer) for fault in map(_fault, errors[:FAULTS_MAX])]
     raise ProblemError("schema.invalid", detail, errors=faults)
 
 
-def validate_body(type_: str, body: object) -> Body:
+def validate_body(type_: str, body: object, at: str = "") -> Body:
     """The model of a body from strict JSON; `type.unknown`, or `schema.invalid` with at most 20 pointers into it."""
     if type_ not in TYPES:
         raise ProblemError("type.unknown")
-    return _validate(TYPES[type_], body, type_)
+    return validate_model(TYPES[type_], body, type_, at)
 
 
-def validate_handling(value: object) -> Handling:
+def validate_handling(value: object, at: str = "") -> Handling:
     """The model of a message header's `handling`; else `schema.invalid` with pointers into it."""
-    return _validate(Handling, value, "handling")
+    return validate_model(Handling, value, "handling", at)
 
 
-def validate_part(name: str, value: object) -> Model:
+def validate_part(name: str, value: object, at: str = "") -> Model:
     """The model of a restricted part's content; else `schema.invalid` with pointers into it."""
     if name not in PARTS:
         raise ProblemError("schema.invalid", "no restricted part has this name")
-    return _validate(PARTS[name], value, name)
+    return validate_model(PARTS[name], value, name, at)
 
 
-def _without_null(schema: Any) -> Any:
-    """Takes null out: an absent member is left out, and pydantic writes Optional for it."""
+def without_null(schema: Any) -> Any:
+    """A schema of pydantic with null taken out: an absent member is left out, and pydantic writes Optional for it."""
     if isinstance(schema, list):
-        return [_without_null(item) for item in schema]
+        return [without_null(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {k: _without_null(v) for k, v in schema.items() if not (k == "default" and v is None)}
+    kept = {k: without_null(v) for k, v in schema.items() if not (k == "default" and v is None)}
     if isinstance(choices := kept.get("anyOf"), list) and {"type": "null"} in choices:
-        (only,) = (choice for choice in choices if choice != {"type": "null"})
-        kept = {k: v for k, v in kept.items() if k != "anyOf"} | only
+        left = [choice for choice in choices if choice != {"type": "null"}]
+        kept = {k: v for k, v in kept.items() if k != "anyOf"} | (left[0] if len(left) == 1 else {"anyOf": left})
     return kept
 
 
@@ -126,5 +130,5 @@ def json_schema(type_: str) -> dict[str, Any]:
     """JSON Schema 2020-12 of a body, without the rules across members; else `type.unknown`."""
     if type_ not in TYPES:
         raise ProblemError("type.unknown")
-    schema: dict[str, Any] = _without_null(TypeAdapter(TYPES[type_]).json_schema())
+    schema: dict[str, Any] = without_null(TypeAdapter(TYPES[type_]).json_schema())
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:tracewire:{type_}", **schema}

@@ -26,7 +26,7 @@ from gateway.runtime.cli import directory as directory_cli
 from gateway.runtime.cli import member as member_cli
 from gateway.runtime.cli import node as node_cli
 from gateway.runtime.cli.say import SecretFrom
-from gateway.runtime.cli.trace import DEFAULT_HANDLING, AgencyClient
+from gateway.runtime.client import DEFAULT_HANDLING, AgencyClient
 
 BODY = {
     "request_ref": "B-1",
@@ -122,7 +122,7 @@ async def ready(node: Path) -> None:
                     if response.status == 200:
                         break
             await asyncio.sleep(0.1)
-        async with AgencyClient(node) as agency:
+        async with AgencyClient.of_node(node) as agency:
             while True:
                 with contextlib.suppress(Exception):
                     await agency.get("/v1/peers")
@@ -162,7 +162,7 @@ async def drive(node: Path, count: int, concurrent: int) -> dict[str, object]:
     """Submits `count` messages, `concurrent` at once; latency is POST -> `delivered` seen on the event feed."""
     started: dict[str, float] = {}
     seen: dict[str, float] = {}
-    async with AgencyClient(node) as agency:
+    async with AgencyClient.of_node(node) as agency:
         after = 0
         while events := (await agency.get("/v1/events", after=str(after), limit="200"))["events"]:
             after = events[-1]["seq"]

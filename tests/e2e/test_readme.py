@@ -1,5 +1,6 @@
 """The README's commands, run as they stand: only the ports and the folder are the test's own."""
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.demos import check_the_demo, left_behind
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,10 +27,25 @@ def open_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def commands_of(section: str) -> str:
-    """The sh blocks of a section, as one script."""
-    text = (ROOT / "README.md").read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
-    return "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+def commands_of(first: str, last: str) -> str:
+    """The sh blocks from one heading to another, as one script."""
+    text = (ROOT / "README.md").read_text()
+    return "\n".join(re.findall(r"```sh\n(.*?)```", text[text.index(first) : text.index(last)], re.DOTALL))
+
+
+def run(script: str, environment: dict[str, str], seconds: int) -> tuple[int, str]:
+    """What bash says of a script that ends at the first command that fails, and leaves nothing running."""
+    ended = "trap 'kill $(jobs -p) 2> /dev/null || true; wait' EXIT TERM\n"
+    with subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", ended + script], cwd=ROOT, text=True, start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | environment,
+    ) as process:  # fmt: skip
+        try:
+            said, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGTERM)
+            said, _ = process.communicate(timeout=30)
+    return process.returncode, said
 
 
 def free_base() -> int:
@@ -40,21 +58,11 @@ def free_base() -> int:
 
 
 def test_the_commands_of_the_readme_run_a_network_that_answers_and_proves_it(open_folder: Path):
-    script = commands_of("Run a node of your own")
+    script = commands_of("### Administrator", "## The house")
     assert "PORT=8700 TRY=/tmp/tracewire-try" in script
     script = script.replace("PORT=8700 TRY=/tmp/tracewire-try", f"PORT={free_base()} TRY={open_folder / 'try'}")
-    script = script.replace("$PWD/.venv/bin", str(ROOT / ".venv/bin") if (ROOT / ".venv").exists() else "$PATH")
-    ended = "trap 'kill $(jobs -p) 2> /dev/null || true; wait' EXIT TERM\n"  # also where a command fails
-    with subprocess.Popen(
-        ["bash", "-euo", "pipefail", "-c", ended + script], cwd=ROOT, text=True, start_new_session=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    ) as process:  # fmt: skip
-        try:
-            said, _ = process.communicate(timeout=100)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGTERM)
-            said, _ = process.communicate(timeout=30)
-    assert process.returncode == 0, said
+    code, said = run(script, {}, 100)
+    assert code == 0, said
     assert ": ANSWERED" in said
     assert "TRACED_TO_DEALER" in said
     assert "OK example/police/" in said
@@ -62,6 +70,26 @@ def test_the_commands_of_the_readme_run_a_network_that_answers_and_proves_it(ope
     assert "OK entry 1 of example/police/" in said
     assert "WRONG" not in said
     assert "FAIL" not in said
+
+
+def test_the_first_ten_minutes_of_the_readme_on_the_demo(open_folder: Path):
+    script = commands_of("## The first ten minutes", "### Administrator")
+    kept = "make demo ARGS=--keep\n"
+    assert script.startswith(kept)
+    found_json = open_folder / "found.json"
+    script = script.replace(kept, f"{kept}.venv/bin/tracewire demo --json > {found_json}\n")
+    code, said = run(script, {"TMPDIR": str(open_folder)}, 170)
+    assert code == 0, said
+    check_the_demo(json.loads(found_json.read_text()))
+    assert '"state": "ANSWERED"' in said
+    assert "TRACED_TO_DEALER" in said
+    assert '{"accepted":3,"refused":0}' in said
+    assert "3 accepted, 0 refused." in said
+    assert "trace.response from demo/registry" in said
+    assert said.count('"state":"accepted"') == 2, "the integrator's request and the operator's answer"
+    assert "signature of demo/registry holds" in said
+    assert re.search(r"\"matched\": 6\d\d,", said)
+    assert left_behind(open_folder) == ["found.json"]
 
 
 def test_the_readme_names_only_files_that_are_there():

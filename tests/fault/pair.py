@@ -22,7 +22,7 @@ from adapters.postgres.registry import PostgresRegistry
 from adapters.postgres.threads import PostgresClients
 from gateway.runtime.cli.client import make_client
 from gateway.runtime.cli.node import SCOPES
-from gateway.runtime.cli.trace import AgencyClient
+from gateway.runtime.client import AgencyClient
 from gateway.services.register import parse_register
 from protocols.strict import dump_json
 from tests.federation import EVERY_ROLE, HANDLING, Federation, Node, trace_request
@@ -77,7 +77,7 @@ class NodeProcess:
         url = f"http://{self.node.settings.operations_bind}/readyz"
         try:
             async with aiohttp.ClientSession() as session, session.get(url) as response:
-                return dict((await response.json())["wrong"])
+                return {check: each["code"] for check, each in (await response.json())["wrong"].items()}
         except (aiohttp.ClientError, OSError):
             return {"node": "down"}
 
@@ -117,7 +117,7 @@ class Load:
     """Requests of a's client: each is repeated under its key until it is answered, and asked once more at the end."""
 
     def __init__(self, pair: "Pair") -> None:
-        self._pair, self._agency = pair, AgencyClient(pair.a.node.folder)
+        self._pair, self._agency = pair, AgencyClient.of_node(pair.a.node.folder)
         self.answers: dict[str, bytes] = {}
         self.problems: Counter[str] = Counter()
 
@@ -256,7 +256,7 @@ class Pair:
         return not any(self._left.values())
 
     async def _take_feed(self) -> None:
-        async with AgencyClient(self.a.node.folder) as agency:
+        async with AgencyClient.of_node(self.a.node.folder) as agency:
             while True:
                 events = (await agency.get("/v1/events", after=str(self._passed), limit="200"))["events"]
                 if not events:

@@ -16,7 +16,7 @@ import pytest
 
 from adapters.postgres.connect import CONNECTIONS_MAX
 from adapters.postgres.embedded import EmbeddedServer
-from gateway.runtime.cli.trace import AgencyClient
+from gateway.runtime.client import AgencyClient
 from tests.fault.conftest import COUNTED, ROUNDS
 from tests.fault.invariants import violations
 from tests.fault.pair import Load, Pair, Violation
@@ -148,7 +148,7 @@ async def held_lock(server: EmbeddedServer, pair: Pair, load: Load) -> None:
 async def exhausted_pool(server: EmbeddedServer, pair: Pair, load: Load) -> None:
     """D11: every connection of a's pool waits for a lock; whoever comes then is told to come again."""
     async with (
-        AgencyClient(pair.a.node.folder) as agency,
+        AgencyClient.of_node(pair.a.node.folder) as agency,
         aiohttp.ClientSession(headers={"Authorization": f"Bearer {await agency.token()}"}) as session,
         _held(server, pair, "LOCK TABLE leg IN ACCESS EXCLUSIVE MODE"),
     ):

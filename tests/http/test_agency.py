@@ -11,14 +11,13 @@ import pytest_asyncio
 
 from adapters.postgres.embedded import EmbeddedServer
 from adapters.postgres.threads import PostgresClients
-from gateway.runtime.cli.client import key_path
+from gateway.runtime.client import key_path
 from keys.suite import Tw1Verifier
 from keys.tokens import client_assertion
 from protocols.ledger.checkpoint import verify_checkpoint
 from protocols.ledger.merkle import leaf_hash
 from protocols.ledger.tiles import parse_bundle
 from protocols.problems import ProblemError
-from protocols.strict import b64u
 from tests.federation import ACKNOWLEDGEMENT, HANDLING, REFUSAL, RESPONSE, Federation, trace_request
 from tests.http.office import ALL, Json, Office, World, office_of
 from tests.http.wire import PATIENCE_S
@@ -111,23 +110,33 @@ ROUTES = {
     ("GET", "/v1/events"): "trace:read",
     ("GET", "/v1/reviews"): "trace:read",
     ("GET", "/v1/peers"): "trace:read",
+    ("POST", "/v1/peers/{network}/{member}/probes"): "trace:read",
+    ("POST", "/v1/batches"): "trace:write",
     ("GET", "/v1/ledger/{log}/checkpoint"): "ledger:read",
     ("GET", "/v1/ledger/{log}/tile/0/000.p/1"): "ledger:read",
     ("GET", "/v1/ledger/{log}/tile/entries/000.p/1"): "ledger:read",
 }
 
 
-async def test_every_route_but_the_token_endpoint_needs_a_token_with_its_own_scope(world: World) -> None:
+PUBLIC = {
+    ("POST", "/v1/token"),
+    *(("GET", path) for path in ("/v1", "/v1/openapi.json", "/problems", "/problems/{code}", "/style.css")),
+}
+
+
+async def test_every_route_but_those_of_the_public_needs_a_token_with_its_own_scope(world: World) -> None:
     office = world.asker
     served = {
         (route.method, route.resource.canonical.replace("{thread}", "{id}"))
         for route in office.node.parts.listeners["agency"].router.routes()
         if route.resource is not None
     }
-    known = {(m, "/v1/ledger/{log}/{tile}" if "/tile/" in p else p) for m, p in ROUTES}
-    assert served - known == {("POST", "/v1/token")}
+    known = {(m, "/v1/ledger/{log}/tile/{tile}" if "/tile/" in p else p) for m, p in ROUTES}
+    assert served - known == PUBLIC
     for (method, pattern), scope in ROUTES.items():
-        path = pattern.format(id="01900000-0000-7000-8000-000000000000", log="0" * 64)
+        path = pattern.format(
+            id="01900000-0000-7000-8000-000000000000", log="0" * 64, network="testnet", member="holder"
+        )
         assert (await office.call(method, path)).said == (401, "auth.missing"), path
         for bad in ("Bearer nonsense", "Bearer a.b.c"):
             assert (await office.call(method, path, headers={"Authorization": bad})).said == (401, "auth.invalid")
@@ -142,12 +151,10 @@ async def test_z07_tokens_of_another_node_or_time_are_refused(world: World) -> N
     assert (await world.asker.call("GET", "/v1/traces", headers=theirs)).said == (401, "auth.invalid")
     token = {"Authorization": f"Bearer {await world.asker.token('all', 'B')}"}
     assert (await world.asker.call("GET", "/v1/traces", headers=token)).status == 200
-    clock = world.asker.node.fed.clock
-    try:
-        clock.ahead += timedelta(seconds=301)
-        assert (await world.asker.call("GET", "/v1/traces", headers=token)).said == (401, "auth.invalid")
-    finally:
-        clock.ahead -= timedelta(seconds=301)
+    world.asker.node.fed.clock.ahead += timedelta(seconds=301)
+    assert (await world.asker.call("GET", "/v1/traces", headers=token)).said == (401, "auth.invalid")
+    world.asker.tokens.clear()
+    world.holder.tokens.clear()
 
 
 # ---- submitting
@@ -180,11 +187,14 @@ BODIES: dict[str, tuple[Json, list[str]]] = {
     "a recipient that is no text": ({"to": 7}, ["/to"]),
     "a body that is no object": ({"body": []}, ["/body"]),
     "parts that are no object": ({"parts": []}, ["/parts"]),
-    "a part that is no object": ({"parts": {"persons": 1}}, ["/parts"]),
-    "a part with an unknown member": ({"parts": {"persons": {"persons": [], "canary": 1}}}, ["/persons", ""]),
+    "a part that is no object": ({"parts": {"persons": 1}}, ["/parts/persons"]),
+    "a part with an unknown member": (
+        {"parts": {"persons": {"persons": [], "canary": 1}}},
+        ["/parts/persons/persons", "/parts/persons"],
+    ),
     "an unknown member": ({"canary_member": 1}, [""]),
-    "an unknown member of the body": ({"body": trace_request(canary_member=1)}, [""]),
-    "a priority of no code": ({"body": trace_request(priority="CANARY")}, ["/priority"]),
+    "an unknown member of the body": ({"body": trace_request(canary_member=1)}, ["/body"]),
+    "a priority of no code": ({"body": trace_request(priority="CANARY")}, ["/body/priority"]),
     "a day that is none": ({"due": "tomorrow"}, ["/due"]),
     "a time that is a number": ({"expires": 7}, ["/expires"]),
 }
@@ -246,18 +256,18 @@ async def test_threads_are_listed_newest_first_by_pages_and_by_state(world: Worl
     "params",
     [
         {"limit": "0"}, {"limit": "201"}, {"limit": "-1"}, {"limit": "x"}, {"limit": "9" * 5000}, {"after": "x"},
-        {"after": "AAAA"}, {"after": b64u(b"0001-01-01T00:00:00+14:00 01900000-0000-7000-8000-000000000000")},
-        {"after": b64u(b"2026-01-01T00:00:00+00:00 7")},
+        {"after": "1-7"}, {"after": "9" * 17 + "-01900000-0000-7000-8000-000000000000"},
+        {"after": "-1-01900000-0000-7000-8000-000000000000"}, {"unknown": "1"}, {"state": ""},
         {"state": "a\0b"}, {"state": "answered"},
     ],
 )  # fmt: skip
 async def test_a_query_that_means_nothing_is_refused(world: World, params: dict[str, str]) -> None:
-    assert (await world.asker.get("/v1/traces", **params)).said == (422, "schema.invalid")
+    assert (await world.asker.get("/v1/traces", **params)).said == (400, "http.query")
 
 
 @pytest.mark.parametrize("after", ["x", "-1", "9" * 18, "1.0", ""])
 async def test_the_feed_is_asked_after_a_number(world: World, after: str) -> None:
-    assert (await world.asker.get("/v1/events", after=after)).said == (422, "schema.invalid")
+    assert (await world.asker.get("/v1/events", after=after)).said == (400, "http.query")
 
 
 async def test_a_thread_shows_its_messages_and_its_version_as_etag(world: World) -> None:

@@ -80,7 +80,7 @@ async def listener() -> AsyncIterator[Listener]:
     at, fixed, receives = free_socket(), Fixed(), Receives()
     url = f"http://127.0.0.1:{at.getsockname()[1]}"
     exchange = Exchange(
-        url=url, receive=receives, directory=fixed, ledger=None, verifier=Tw1Verifier(), clock=fixed,  # type: ignore[arg-type]
+        url=url, receive=receives, directory=fixed, ledger=None, probe=None, verifier=Tw1Verifier(), clock=fixed,  # type: ignore[arg-type]
     )  # fmt: skip
     async with listening(exchange.app(), at=at) as port:
         yield Listener(port, receives)

@@ -10,6 +10,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from gateway.runtime.cli.say import clock, problems, say
+from gateway.runtime.client import key_path
 from gateway.runtime.database import app_dsn, server_of
 from gateway.runtime.settings import load_settings
 from keys.files import replace
@@ -26,11 +27,6 @@ if TYPE_CHECKING:
 
 app = cyclopts.App(name="client", help="Systems that may call this node: each has a key, actors and scopes.")
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
-
-
-def key_path(node: Path, client: str) -> Path:
-    """Where `client add` leaves a client's private key."""
-    return node / "clients" / f"{client}.pem"
 
 
 async def make_client(
@@ -57,8 +53,7 @@ async def node_pool(node: Path) -> "AsyncIterator[Pool]":
     server = server_of(node, settings)
     async with contextlib.AsyncExitStack() as stack:
         if server is not None:
-            await server.start()
-            stack.push_async_callback(server.stop)
+            await stack.enter_async_context(server.running())
         pool = await Pool.open(app_dsn(settings, server))
         stack.push_async_callback(pool.close)
         yield pool

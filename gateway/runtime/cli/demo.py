@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.runtime.cli.say import problems, say
-from gateway.runtime.cli.trace import AgencyClient
+from gateway.runtime.client import AgencyClient
 from gateway.runtime.demo import cases as questions
 from gateway.runtime.demo import play, proofs
 from gateway.runtime.demo.federation import MEMBERS, Federation, state_folder
@@ -119,7 +119,9 @@ async def _play(
     federation: Federation, show: "_Show", cases: list[questions.Case], register: dict[str, Any]
 ) -> play.Played:
     async with contextlib.AsyncExitStack() as stack:
-        nodes = {short: await stack.enter_async_context(AgencyClient(federation.node(short))) for short in MEMBERS}
+        nodes = {
+            short: await stack.enter_async_context(AgencyClient.of_node(federation.node(short))) for short in MEMBERS
+        }
         for agency in nodes.values():
             await agency.token()  # once, not by every one of the first calls
         with show.live("The police ask") as progress:
@@ -139,13 +141,17 @@ def _where(federation: Federation) -> dict[str, Any]:
     request = federation.folder / "request.json"
     request.write_bytes(dump_json(questions.make_cases(questions.read_register())[1].body))
     police, tracewire = federation.node("police"), shutil.which("tracewire") or "tracewire"
+    urls = {short: f"http://{load_settings(federation.node(short)).agency_bind}" for short in MEMBERS}
+    names = {"DEMO": federation.folder, **{short.upper(): url for short, url in urls.items()}}
+    env = federation.folder / "env"
+    env.write_text("".join(f"export {name}={value}\n" for name, value in names.items()), encoding="utf-8")
     return {
         "running": {
-            f"demo/{short}": f"http://{load_settings(federation.node(short)).agency_bind}, node {federation.node(short)}, "
-            f"log {federation.log(short)}"
+            f"demo/{short}": f"{urls[short]}, node {federation.node(short)}, log {federation.log(short)}"
             for short in MEMBERS
         },
         "try": [
+            f". {env}    # sets DEMO, POLICE, REGISTRY, MAKER for the README's examples",
             f"{tracewire} show {police}",
             f"{tracewire} submit {police} {request} --to demo/registry",
             f"{tracewire} ledger export {police} {federation.folder}/my-export",

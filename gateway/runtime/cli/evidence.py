@@ -9,7 +9,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from gateway.runtime.cli.say import problems, read_file, say
-from gateway.runtime.cli.trace import AgencyClient
+from gateway.runtime.client import AgencyClient
 from keys.files import replace
 from keys.suite import Tw1Verifier
 from protocols.evidence import Report, told, verify_evidence
@@ -59,8 +59,8 @@ def export(
 
     async def fetch() -> bytes:
         asked = ({"parts": "yes"} if parts else {}) | ({"content": "no"} if no_content else {})
-        async with AgencyClient(node, client=client, actor=actor) as agency:
-            return await agency.download(f"/v1/traces/{thread}/evidence", **asked)
+        async with AgencyClient.of_node(node, client=client, actor=actor) as agency:
+            return await agency.evidence(thread, **asked)
 
     with problems(as_json=json):
         if file.exists():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
 from typing import Any, TypeVar
 
-from gateway.runtime.cli.trace import DEFAULT_HANDLING, AgencyClient
+from gateway.runtime.client import DEFAULT_HANDLING, AgencyClient
 from gateway.runtime.demo.cases import Case
 from gateway.services.answer import response_of
 from gateway.services.read import PAGE_MAX

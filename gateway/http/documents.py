@@ -1,0 +1,362 @@
+"""What the agency interface takes and gives, as models: they check requests, and the interface description is made of them."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, NamedTuple
+from uuid import UUID
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
+
+from gateway.services.read import PAGE_MAX
+from protocols.directory import Role
+from protocols.messages.parts import LastLegalHolder, Persons
+from protocols.messages.shared import Broken, Handling, Maybe, MemberName, Model
+from protocols.messages.trace import TraceAcknowledgement, TraceRefusal, TraceRequest, TraceResponse
+from protocols.problems import ProblemError
+from protocols.strict import parse_time
+from protocols.thread import Delivery, ThreadState
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_UUID7 = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+_CURSOR = re.compile(f"([0-9]{{1,16}})-({_UUID7})", re.ASCII)
+_TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"
+
+
+class Described:
+    """A JSON object that a service checks later, described by the model that it will be checked with."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self._model = model
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        """An object with whatever members."""
+        return handler(source)
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The model's own schema."""
+        return handler(self._model.__pydantic_core_schema__)
+
+
+def _time(value: object) -> datetime:
+    try:
+        return parse_time(value)  # what is no text is refused
+    except ProblemError:
+        raise Broken(
+            "time", "not an RFC 3339 time in UTC with milliseconds", "Write 2026-11-22T10:00:00.000Z."
+        ) from None
+
+
+class Cursor(NamedTuple):
+    """Where a page ended: what the list is sorted by."""
+
+    at: datetime
+    id: UUID
+
+    def __str__(self) -> str:
+        return f"{(self.at - _EPOCH) // timedelta(microseconds=1)}-{self.id}"
+
+
+def _cursor(value: object) -> Cursor:
+    found = _CURSOR.fullmatch(str(value))
+    if found is None:
+        raise Broken("cursor", "not a cursor of this list", "Take `next` of the page before, as it stands.")
+    return Cursor(_EPOCH + timedelta(microseconds=int(found[1])), UUID(found[2]))
+
+
+def _whole(value: object) -> int:
+    text = str(value)
+    if not (text.isascii() and text.isdigit() and len(text) < 18):  # so that PostgreSQL takes it as well
+        raise Broken("number", "not a whole number of up to 17 digits", "Write digits alone.")
+    return int(text)
+
+
+Object = dict[str, Any]
+Time = Annotated[
+    datetime, BeforeValidator(_time), WithJsonSchema({"type": "string", "format": "date-time", "pattern": _TIME})
+]
+ShownTime = Annotated[str, Field(pattern=_TIME, json_schema_extra={"format": "date-time"})]
+Id = Annotated[str, Field(pattern=f"^{_UUID7}$", json_schema_extra={"format": "uuid"})]
+After = Annotated[
+    Cursor, BeforeValidator(_cursor), WithJsonSchema({"type": "string", "pattern": f"^[0-9]{{1,16}}-{_UUID7}$"})
+]
+Seq = Annotated[int, Field(ge=0, lt=10**17), BeforeValidator(_whole)]
+Limit = Annotated[int, Field(ge=1, le=PAGE_MAX), BeforeValidator(_whole)]
+
+
+# ---- what comes in
+
+
+class Parts(Model):
+    """The restricted parts by name: persons never stand in a body."""
+
+    persons: Annotated[Maybe[Object], Described(Persons)] = None
+    last_legal_holder: Annotated[Maybe[Object], Described(LastLegalHolder)] = None
+
+
+class Said(Model):
+    """What every message of a client has."""
+
+    handling: Annotated[Object, Described(Handling)]
+    parts: Maybe[Parts] = None
+    expires: Maybe[Time] = None
+
+    def given_parts(self) -> Mapping[str, Object]:
+        """The parts that are there."""
+        return self.parts.model_dump(exclude_none=True) if self.parts else {}
+
+
+class TraceSubmission(Said):
+    """A trace request and to whom it goes."""
+
+    to: MemberName
+    body: Annotated[Object, Described(TraceRequest)]
+    due: Maybe[Time] = None
+
+
+class BatchLine(Model):
+    """What became of one line; the last line of all has the counts instead, so that a cut answer shows."""
+
+    line: Annotated[Maybe[int], Field(description="From 1; a CSV's header is line 1.")] = None
+    id: Maybe[Id] = None
+    thread: Maybe[Id] = None
+    problem: "Maybe[Problem]" = None
+    accepted: Maybe[int] = None
+    refused: Maybe[int] = None
+
+
+class AcknowledgementSubmission(Said):
+    """The agency's acknowledgement of a request."""
+
+    body: Annotated[Object, Described(TraceAcknowledgement)]
+
+
+class AnswerSubmission(Said):
+    """An answer, interim or final."""
+
+    body: Annotated[Object, Described(TraceResponse)]
+
+
+class RefusalSubmission(Said):
+    """A refusal, restriction or delay with its ground."""
+
+    body: Annotated[Object, Described(TraceRefusal)]
+
+
+class TokenForm(Model):
+    """OAuth 2 client credentials with private_key_jwt (RFC 7523)."""
+
+    grant_type: Literal["client_credentials"]
+    client_assertion_type: Literal["urn:ietf:params:oauth:client-assertion-type:jwt-bearer"]
+    client_assertion: Annotated[str, Field(max_length=8_192)]
+    scope: Maybe[Annotated[str, Field(max_length=500)]] = None
+
+
+class Query(Model):
+    """The parameters of a resource that has none; the others add to it."""
+
+    model_config = ConfigDict(strict=False)
+
+
+class PageQuery(Query):
+    """A page of a list."""
+
+    limit: Limit = 50
+    after: Maybe[After] = None
+
+
+class TracesQuery(PageQuery):
+    """A page of threads, all or those in one state."""
+
+    state: Maybe[ThreadState] = None
+
+
+class EventsQuery(Query):
+    """The feed after a line."""
+
+    after: Seq = 0
+    limit: Limit = 50
+
+
+class EvidenceQuery(Query):
+    """What the file shows: restricted parts need the scope `parts:read`."""
+
+    parts: Maybe[Literal["yes"]] = None
+    content: Maybe[Literal["no"]] = None
+
+
+# ---- what goes out
+
+
+class Token(Model):
+    """An access token of five minutes."""
+
+    access_token: str
+    token_type: Literal["Bearer"]
+    expires_in: int
+
+
+class Accepted(Model):
+    """A message that is durable, in the ledger and on its way."""
+
+    id: Id
+    thread: Id
+    type: str
+    state: Literal["accepted"]
+
+
+class Thread(Model):
+    """One leg of a thread: our side of it with one counterpart."""
+
+    thread: Id
+    counterpart: MemberName
+    role: Literal["asker", "answerer"]
+    state: ThreadState
+    version: int
+    opened: ShownTime
+    updated: ShownTime
+
+
+class Threads(Model):
+    """A page of threads, newest first; `next` where there may be more."""
+
+    traces: list[Thread]
+    next: Maybe[str] = None
+
+
+class Place(Model):
+    """Where an entry stands."""
+
+    origin: str
+    index: int
+
+
+class Message(Model):
+    """A message of a thread; `erased` where its content is gone and only proofs are left."""
+
+    id: Id
+    type: str
+    sender: Annotated[MemberName, Field(alias="from")]
+    to: MemberName
+    at: ShownTime
+    state: Delivery | Literal["received", "dispatched"]
+    ledger: Place
+    body: Maybe[Object] = None
+    handling: Maybe[Object] = None
+    parts: Annotated[Maybe[Object | list[str]], Field(description="Names alone without the scope `parts:read`.")] = None
+    erased: Maybe[Literal[True]] = None
+
+
+class Candidate(Model):
+    """A record of the own register that may be the gun."""
+
+    record_ref: str
+    score: int
+
+
+class Review(Model):
+    """A request that waits for a person."""
+
+    thread: Id
+    id: Id
+    sender: Annotated[MemberName, Field(alias="from")]
+    reason: str
+    candidates: list[Candidate]
+    since: ShownTime
+
+
+class ThreadWhole(Thread):
+    """A thread with its messages, oldest first."""
+
+    messages: list[Message]
+    review: Maybe[Review] = None
+
+
+class Reviews(Model):
+    """A page of what waits for a person, oldest first."""
+
+    reviews: list[Review]
+    next: Maybe[str] = None
+
+
+class Event(Model):
+    """A line of the feed."""
+
+    seq: int
+    at: ShownTime
+    kind: str
+    thread: Id
+    counterpart: MemberName
+    message: Id
+
+
+class Events(Model):
+    """Lines of the feed, oldest first; ask again after the last."""
+
+    events: list[Event]
+
+
+class Peer(Model):
+    """A member of the directory in force."""
+
+    member: MemberName
+    name: str
+    roles: list[Role]
+    status: Literal["active", "suspended", "revoked"]
+    problem: Maybe[str] = None
+
+
+class Peers(Model):
+    """The members, and the directory's version."""
+
+    directory: int
+    peers: list[Peer]
+
+
+class Step(Model):
+    """One check; `why` and `fix` where something is wrong."""
+
+    step: Literal["dns", "tcp", "tls", "http", "clock", "trust", "rights", "schema", "backend"]
+    state: Literal["ok", "wrong", "not tried"]
+    what: Maybe[str] = None
+    why: Maybe[str] = None
+    fix: Maybe[str] = None
+
+
+class Probed(Model):
+    """The way to a peer step by step; what comes after the first step that fails is not tried."""
+
+    peer: MemberName
+    ok: bool
+    steps: list[Step]
+
+
+class Finding(Model):
+    """One thing that is wrong in a document, without its value."""
+
+    pointer: str
+    code: str
+    message: str
+    fix: str
+
+
+class Problem(Model):
+    """Every error (RFC 9457); `type` is a page that explains it."""
+
+    type: Annotated[str, Field(pattern=r"^/problems/[a-z0-9._]+$")]
+    title: str
+    status: int
+    detail: str
+    code: str
+    origin: Literal["own-node", "peer-node", "peer-backend", "hub", "directory"]
+    retry: Literal["never", "later", "after-fix"]
+    fix: str
+    errors: Maybe[list[Finding]] = None

@@ -1,0 +1,46 @@
+"""The agency interface keeps what its own description says: Schemathesis asks a real node, authenticated, with one worker."""
+
+import asyncio
+import os
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import aiohttp
+
+from adapters.postgres.embedded import EmbeddedServer
+from tests.federation import Federation
+from tests.http.office import World, office_of
+from tests.http.wire import PATIENCE_S
+
+EXCEPTIONS = Path(__file__).with_name("schemathesis.toml")
+WHOLE = "TRACEWIRE_CONTRACT" in os.environ  # `make contract`: minutes instead of seconds
+COVERAGE = ["--phases", "coverage"] + (
+    [] if WHOLE else ["--exclude-operation-id", "post_trace"]
+)  # 2,800 cases of 5,000
+FUZZING = ["--phases", "fuzzing", "--max-examples", "200" if WHOLE else "8"]
+
+
+async def test_every_operation_answers_as_it_is_described(postgres: EmbeddedServer, tmp_path: Path) -> None:
+    async with Federation(postgres, tmp_path) as fed:
+        asker, holder = await fed.nodes("asker", "holder")
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE_S)) as session,
+            office_of(asker, session) as ours,
+            office_of(holder, session) as theirs,
+        ):
+            world = World(ours, theirs)
+            there = {
+                "THREAD": (await world.arrived())["thread"],
+                "LOG": sha256(holder.origin.encode()).hexdigest(),
+            }
+            for phase in (COVERAGE, FUZZING):
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "schemathesis.cli", "--no-color", "--config-file", str(EXCEPTIONS),
+                    "run", f"{theirs.url}/v1/openapi.json", "--workers", "1", "--checks", "all", "--seed", "1", *phase,
+                    "--header", f"Authorization: Bearer {await theirs.token()}", cwd=tmp_path,
+                    env=os.environ | there, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+                )  # fmt: skip
+                said, _ = await process.communicate()
+                print(said.decode())
+                assert process.returncode == 0
