@@ -34,6 +34,14 @@ def check_folder(folder: Path) -> None:
         raise store_problem(f"{folder} can be written by others", f"Run `chmod 700 {folder}` as its owner.")
 
 
+def check_private(path: Path) -> None:
+    """`key.store` unless a file is ours and closed to others."""
+    try:
+        _check_ours(path, path.stat())
+    except OSError as error:
+        raise store_problem(f"{path} cannot be opened: {error.strerror}", "Put it back from its backup.") from None
+
+
 def read_private(path: Path) -> bytes:
     """The bytes of a file that only our account can read; `key.store` else."""
     try:

@@ -45,3 +45,8 @@ def self_signed(host: str, now: datetime) -> tuple[bytes, bytes]:
 def pin_of_pem(certificate: bytes) -> bytes:
     """The pin of a PEM certificate; ValueError where it is none."""
     return spki_sha256(x509.load_pem_x509_certificate(certificate).public_bytes(serialization.Encoding.DER))
+
+
+def end_of_pem(certificate: bytes) -> datetime:
+    """When a PEM certificate ends; ValueError where it is none."""
+    return x509.load_pem_x509_certificate(certificate).not_valid_after_utc

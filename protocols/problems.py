@@ -90,6 +90,7 @@ CODES: dict[str, Kind] = {
     "ledger.closed": Kind(503, "Ledger is closed", "later", "Open the next ledger."),
     "ledger.not_ready": Kind(503, "Ledger is not open yet", "later", "Have the directory list this node, then wait."),
     "evidence.invalid": Kind(422, "Evidence does not hold", "never", "Ask who exported it for a fresh export."),
+    "time.rollback": Kind(503, "Our clock went back", "later", "Set this machine's clock; see its time service."),
     "tile.missing": Kind(404, "No such tile", "never", "Ask for tiles of a size that a checkpoint names."),
     # directory
     "dir.invalid": Kind(400, "Directory document is invalid", "after-fix", "The authority must publish a valid one."),
@@ -120,7 +121,7 @@ CODES: dict[str, Kind] = {
     "peer.identity": Kind(502, "The peer is not who it should be", "later", "Check the endpoint and its TLS key."),
     "peer.identity_mismatch": Kind(403, "Parcel of another member", "never", "Send only your own parcels."),
     "peer.suspended": Kind(403, "Member is suspended", "later", "Ask the authority."),
-    "peer.unreachable": Kind(502, "The peer cannot be reached", "later", "Run `tracewire doctor`."),
+    "peer.unreachable": Kind(502, "The peer cannot be reached", "later", "Run `tracewire probe NODE PEER`."),
     "peer.answer": Kind(502, "The peer's answer is not valid", "later", "Tell the peer's administrator."),
     "quota.refusals": Kind(429, "Too many refusals today", "later", "Correct the messages; try again tomorrow."),
     # HTTP
@@ -150,6 +151,9 @@ CODES: dict[str, Kind] = {
     "thread.not_found": Kind(404, "No such thread", "never", "List the threads at GET /v1/traces."),
     "thread.state": Kind(409, "Not possible in this state", "never", "Read the thread's state and what is open."),
     "member.unknown": Kind(422, "No such member", "after-fix", "List the members at GET /v1/peers."),
+    "batch.invalid": Kind(
+        422, "The file cannot be read", "after-fix", "Correct what is named; send it under the same key."
+    ),
     "registry.csv": Kind(422, "The file cannot be imported", "after-fix", "Correct the rows that are named."),
     "store.busy": Kind(503, "Busy", "later", "Try again after the Retry-After seconds."),
     "store.full": Kind(503, "Store is full", "later", "Free disk space on the node."),
@@ -178,7 +182,7 @@ class ProblemError(Exception):
     def document(self, origin: Origin = "own-node") -> dict[str, Any]:
         """The problem document (RFC 9457) as a JSON value."""
         shown: dict[str, Any] = {
-            "type": f"https://tracewire.org/problems/{self.code}",
+            "type": f"/problems/{self.code}",
             "title": self.kind.title,
             "status": self.kind.status,
             "detail": self.detail or self.kind.title,

@@ -1,18 +1,26 @@
 """Signed requests to peers over HTTP: TLS 1.3 with the peer's key pinned by the directory; every read bounded."""
 
+import asyncio
+import os
 import re
+import socket
 import ssl
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from protocols.directory import Record
 from protocols.exchange.httpsig import Request, content_digest, signature_header, signature_input
 from protocols.exchange.lines import MEDIA_TYPE
+from protocols.exchange.probe import PROBE_BYTES_MAX
 from protocols.limits import DIRECTORY_BYTES_MAX, NOTE_BYTES_MAX, POST_BYTES_MAX, REQUEST_BYTES_MAX
 from protocols.ports.crypto import Signer
+from protocols.ports.transport import Layer
 from protocols.ports.world import Clock
 from protocols.problems import CODES, ProblemError
 from protocols.strict import b64u, parse_object
@@ -31,12 +39,17 @@ class PinnedConnector(aiohttp.TCPConnector):
 
     async def _wrap_create_connection(self, *args: Any, **kwargs: Any) -> Any:
         transport, protocol = await super()._wrap_create_connection(*args, **kwargs)
-        tls = transport.get_extra_info("ssl_object")
-        certificate = tls.getpeercert(binary_form=True) if tls is not None else None
-        if tls is not None and (not certificate or b64u(self._spki_sha256(certificate)) not in self._pins):
-            transport.abort()
-            raise ProblemError("peer.identity", "the TLS key is not one that the directory lists")
+        check_pin(transport, self._pins, self._spki_sha256)
         return transport, protocol
+
+
+def check_pin(transport: Any, pins: frozenset[str], spki_sha256: Callable[[bytes], bytes]) -> None:
+    """Aborts a connection over TLS whose other end shows a key that is not among the pins: `peer.identity`."""
+    tls = transport.get_extra_info("ssl_object")
+    certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+    if tls is not None and (not certificate or b64u(spki_sha256(certificate)) not in pins):
+        transport.abort()
+        raise ProblemError("peer.identity", "the TLS key is not one that the directory lists")
 
 
 class PeerClient:
@@ -75,14 +88,59 @@ class PeerClient:
         log = sha256(origin.encode()).hexdigest()
         return await self._send(peer, "GET", f"/ledger/{log}/{path}", None, NOTE_BYTES_MAX)
 
+    async def reach(self, peer: Record, layer: Layer) -> None:
+        """Looks the host up, or connects to it with TLS or without; `peer.unreachable` or `peer.identity` else."""
+        url = urlsplit(self._endpoint(peer))
+        host, secure = url.hostname or "", url.scheme == "https"
+        port = url.port or (443 if secure else 80)
+        try:
+            if layer == "dns":
+                await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                return
+            context = _tls() if layer == "tls" and secure else None
+            _, writer = await asyncio.open_connection(host, port, ssl=context)
+        except ssl.SSLError as error:
+            raise ProblemError("peer.identity", f"no TLS 1.3 is spoken there: {error.reason}") from error
+        except OSError as error:
+            number = error.errno or 0  # below 0: the resolver's own
+            said = os.strerror(number) if number > 0 else error.strerror or type(error).__name__
+            raise ProblemError("peer.unreachable", said) from error
+        try:
+            check_pin(writer.transport, _pins(peer), self._spki_sha256)
+        finally:
+            writer.transport.abort()
+
+    async def time(self, peer: Record) -> datetime:
+        """The Date header of an answer to a request that is not signed."""
+        try:
+            async with self._session(peer).get(self._endpoint(peer), allow_redirects=False) as response:
+                return parsedate_to_datetime(response.headers["Date"]).replace(tzinfo=UTC)
+        except (aiohttp.ClientError, OSError) as error:
+            raise ProblemError("peer.unreachable", type(error).__name__) from error
+        except (KeyError, ValueError) as error:
+            raise ProblemError("peer.answer", "the answer has no Date") from error
+
+    async def probe(self, peer: Record) -> bytes:
+        """The signed answer to GET /probe."""
+        answer = await self._send(peer, "GET", "/exchange/v1/probe", None, PROBE_BYTES_MAX)
+        if answer is None:
+            raise ProblemError("peer.answer", "what listens there knows no probes: no node, or an older one")
+        return answer
+
+    def _endpoint(self, peer: Record) -> str:
+        """Where the peer is; `peer.unreachable` or `peer.identity` where nothing of ours may go."""
+        if peer.endpoint is None:
+            raise ProblemError("peer.unreachable", "the directory lists no endpoint of this member")
+        url = peer.endpoint.url.rstrip("/")
+        if not (url.startswith("https://") or (self._plain_allowed and _LOOPBACK.match(f"{url}/"))):
+            raise ProblemError("peer.identity", "plain HTTP is only for loopback in a test network")
+        return url
+
     def _session(self, peer: Record) -> aiohttp.ClientSession:
-        pins = frozenset(peer.endpoint.spki) if peer.endpoint else frozenset()
+        pins = _pins(peer)
         key = peer.member, pins
         if key not in self._sessions:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.minimum_version = ssl.TLSVersion.TLSv1_3
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # the pin is the identity
-            connector = PinnedConnector(pins, self._spki_sha256, context)
+            connector = PinnedConnector(pins, self._spki_sha256, _tls())
             self._sessions[key] = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, auto_decompress=False)
         return self._sessions[key]
 
@@ -97,11 +155,7 @@ class PeerClient:
         return headers | {"Signature-Input": given, "Signature": signature_header(self._signer.sign(base))}
 
     async def _send(self, peer: Record, method: str, path: str, body: bytes | None, bytes_max: int) -> bytes | None:
-        if peer.endpoint is None:
-            raise ProblemError("peer.unreachable", "the directory lists no endpoint of this member")
-        uri = peer.endpoint.url.rstrip("/") + path
-        if not (uri.startswith("https://") or (self._plain_allowed and _LOOPBACK.match(uri))):
-            raise ProblemError("peer.identity", "plain HTTP is only for loopback in a test network")
+        uri = self._endpoint(peer) + path
         headers = self._headers(method, uri, body)
         try:
             async with self._session(peer).request(
@@ -115,6 +169,17 @@ class PeerClient:
         if response.status == 404 and method == "GET":
             return None
         raise ProblemError(_code_of(data), "the peer answered with a problem")
+
+
+def _pins(peer: Record) -> frozenset[str]:
+    return frozenset(peer.endpoint.spki) if peer.endpoint else frozenset()
+
+
+def _tls() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # the pin is the identity
+    return context
 
 
 async def _read(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:

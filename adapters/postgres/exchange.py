@@ -16,14 +16,19 @@ from protocols.ports.rows import (
     Held,
     IdempotencyRow,
     InboxRow,
+    Pile,
     ProofRow,
     RefusalRow,
     ReviewRow,
     SealedRow,
+    Waiting,
 )
 
 _PROOF = ", ".join(f'"{field.name}"' for field in fields(ProofRow))
 _CLAIMED = [field.name for field in fields(Claimed)]
+_WAITING = ", ".join(field.name for field in fields(Waiting))
+_FREE = "state = 'queued' AND (leased IS NULL OR leased < $1)"
+_NONE: Mapping[UUID, str] = {}
 _CLAIM = """
 WITH due AS (
     SELECT id, sum(length(envelope)) OVER (ORDER BY urgent DESC, due, id) AS total
@@ -35,6 +40,14 @@ WITH due AS (
 )
 SELECT c.*, e.data AS entry FROM claimed c JOIN entry e ON e.origin = c.origin AND e.index = c.index
 ORDER BY c.urgent DESC, c.due, c.id
+"""
+_PILES = """
+SELECT 'outbox' AS kind, recipient AS peer, count(*) AS count, min(created) AS since
+FROM outbox WHERE state = 'queued' GROUP BY recipient
+UNION ALL SELECT 'inbox', '', count(*), min(received) FROM inbox i
+WHERE NOT dispatched AND NOT EXISTS (SELECT FROM review r WHERE r.sender = i.sender AND r.id = i.id)
+UNION ALL SELECT 'review', '', count(*), min(at) FROM review WHERE NOT closed
+UNION ALL (SELECT 'checkpoint', '', size, at FROM checkpoint WHERE origin = $1 ORDER BY size DESC LIMIT 1)
 """
 
 
@@ -67,13 +80,40 @@ class PostgresExchange:
         rows = await self._pool.fetch('SELECT id, digest, origin, "index" FROM sealed WHERE id = ANY($1)', list(ids))
         return [SealedRow(**row) for row in rows]
 
-    async def postpone(self, due: Mapping[UUID, datetime]) -> None:
+    async def postpone(self, due: Mapping[UUID, datetime], problems: Mapping[UUID, str] = _NONE) -> None:
         """Gives claimed messages back, one attempt more."""
         await self._pool.execute(
-            "UPDATE outbox SET leased = NULL, due = w.at, attempts = attempts + 1 "
-            "FROM unnest($1::uuid[], $2::timestamptz[]) AS w(i, at) WHERE id = i AND state = 'queued'",
-            *(list(due), list(due.values())),
+            "UPDATE outbox SET leased = NULL, due = w.at, attempts = attempts + 1, problem = coalesce(w.why, problem) "
+            "FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS w(i, at, why) WHERE id = i AND state = 'queued'",
+            *(list(due), list(due.values()), [problems.get(id_) for id_ in due]),
         )
+
+    async def waiting(self, count: int) -> list[Waiting]:
+        """Queued messages, by recipient and age."""
+        sql = f"SELECT {_WAITING} FROM outbox WHERE state = 'queued' ORDER BY recipient, created, id LIMIT $1"
+        return [Waiting(**row) for row in await self._pool.fetch(sql, count)]
+
+    async def piles(self, origin: str) -> list[Pile]:
+        """What waits, and the newest checkpoint."""
+        return [Pile(**row) for row in await self._pool.fetch(_PILES, origin)]
+
+    async def hasten(self, now: datetime, *, recipient: str | None = None, id_: UUID | None = None) -> int:
+        """Makes queued messages that nobody holds due at `now`; how many."""
+        rows = await self._pool.fetch(
+            f"UPDATE outbox SET due = least(due, $1) WHERE {_FREE} AND ($2::text IS NULL OR recipient = $2) "
+            "AND ($3::uuid IS NULL OR id = $3) RETURNING id",
+            *(now, recipient, id_),
+        )
+        return len(rows)
+
+    async def take(self, id_: UUID, now: datetime, lease: datetime) -> Claimed | None:
+        """Claims one queued message that nobody holds."""
+        row = await self._pool.row(
+            f"WITH c AS (UPDATE outbox SET leased = $3 WHERE id = $2 AND {_FREE} RETURNING *) "
+            "SELECT c.*, e.data AS entry FROM c JOIN entry e ON e.origin = c.origin AND e.index = c.index",
+            *(now, id_, lease),
+        )
+        return Claimed(**{name: row[name] for name in _CLAIMED}) if row else None
 
     async def release(self) -> None:
         """Ends every lease."""

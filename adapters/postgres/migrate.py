@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from adapters.postgres.connect import Pool
 from adapters.postgres.tables import metadata
 from protocols.ports.store import Unavailable
 from protocols.problems import ProblemError
@@ -65,6 +66,15 @@ async def drift(dsn: str) -> list[object]:
 
     async with _connected(dsn) as connection:
         return await connection.run_sync(compare)
+
+
+async def version(pool: Pool) -> str:
+    """The schema version of a database as the application sees it; empty where there is none."""
+    try:
+        row = await pool.row("SELECT version_num FROM alembic_version")
+    except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
+        return ""
+    return str(row["version_num"]) if row else ""
 
 
 def newest() -> str:

@@ -237,7 +237,7 @@ def _grammar(kind: str) -> re.Pattern[str]:
     if kind == "refused":  # public codes only: the precise cause would be an oracle
         forms["code"] = r'"(?:env\.invalid|schema\.invalid|type\.unknown|msg\.(?:expired|not_permitted|thread))"'
     if kind == "undelivered":
-        forms["code"] = r'"(?:expired|key\.revoked|content\.erased)"'
+        forms["code"] = r'"(?:expired|key\.revoked|content\.erased|dropped)"'
     must, may = (members.split() for members in KINDS[kind])
     named = [name for name in ORDER.split() if name in ("kind", "at", "n", *must, *may)]
     members = [f'(?:,"{name}":{forms.get(name, _TEXT)})' + ("?" if name in may else "") for name in named]

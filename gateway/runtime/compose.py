@@ -1,13 +1,15 @@
 """The one composition root: explicit constructor calls, plain values and ports."""
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from shutil import disk_usage
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import Histogram
 
 from adapters.directory.client import DirectoryClient
 from adapters.peers.http import PeerClient
@@ -20,8 +22,9 @@ from gateway.http.agency import Agency
 from gateway.http.exchange import Exchange
 from gateway.http.operations import Operations
 from gateway.http.serve import unless_halted
+from gateway.runtime.metrics import Metrics
 from gateway.runtime.settings import Settings
-from gateway.runtime.world import SystemClock, SystemIds
+from gateway.runtime.world import SteadyClock, SystemClock, SystemIds
 from gateway.services.answer import Answer
 from gateway.services.commit import Committer
 from gateway.services.committed import LedgerView
@@ -29,6 +32,7 @@ from gateway.services.deliver import Deliver
 from gateway.services.evidence import Export
 from gateway.services.judge import Judge
 from gateway.services.link import Linking
+from gateway.services.probe import Probe
 from gateway.services.prove import Prove, Release
 from gateway.services.read import Read
 from gateway.services.receive import Receive
@@ -37,10 +41,12 @@ from keys.guard import FileGuard
 from keys.keystore import KeyStore
 from keys.secret import Secret
 from keys.suite import Tw1Verifier
-from keys.tls import spki_sha256
+from keys.tls import end_of_pem, spki_sha256
 from keys.tokens import TokenAccess
 from keys.vault import EpochVault
-from protocols.limits import DIRECTORY_GRACE_S
+from protocols.directory import Directory
+from protocols.ledger.entry import parse_entry
+from protocols.limits import DIRECTORY_GRACE_S, REQUEST_AHEAD_MAX_S
 from protocols.ports.directory import DirectorySource
 from protocols.ports.store import (
     ExchangeStore,
@@ -48,6 +54,7 @@ from protocols.ports.store import (
     ThreadStore,
 )
 from protocols.ports.transport import Transport
+from protocols.problems import ProblemError
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,7 +68,7 @@ class Ports:
     transport: Transport
     clients: PostgresClients
     registry: PostgresRegistry
-    clock: SystemClock
+    clock: SteadyClock
     ids: SystemIds
     guard: FileGuard
 
@@ -71,23 +78,36 @@ class Parts:
     """A node, assembled: its loops, its listeners and what they stand on."""
 
     committer: Committer
+    submit: Submit
+    read: Read
+    export: Export
     deliver: Deliver
     answer: Answer | None
     directory: DirectorySource
     listeners: Mapping[str, web.Application]
     linking: Linking
+    probe: Probe
     health: dict[str, str]
+    requests: Histogram
 
 
-def connect_ports(node: Path, settings: Settings, keys: KeyStore, pool: Pool, dsn: str) -> Ports:
-    """The concrete adapters of a node."""
-    clock = SystemClock()
-    root = (node / "root.json").read_bytes()
+def connect_ports(
+    node: Path,
+    settings: Settings,
+    keys: KeyStore,
+    pool: Pool,
+    dsn: str,
+    *,
+    system: SystemClock | None = None,
+    directory: DirectorySource | None = None,
+) -> Ports:
+    """The concrete adapters of a node; the doctor brings its clock, and a directory that it keeps apart."""
+    clock = SteadyClock(system or SystemClock())
     return Ports(
         ledger=PostgresLedger(dsn, pool),
         exchange=PostgresExchange(pool),
         threads=PostgresThreads(pool, settings.member),
-        directory=DirectoryClient(node / "directory", root, settings.directory),
+        directory=directory or open_directory(node, node / "directory", settings),
         transport=PeerClient(
             signer=keys.signer("request"),
             clock=clock,
@@ -100,6 +120,11 @@ def connect_ports(node: Path, settings: Settings, keys: KeyStore, pool: Pool, ds
         ids=SystemIds(),
         guard=FileGuard(node / "keys"),
     )
+
+
+def open_directory(node: Path, folder: Path, settings: Settings) -> DirectoryClient:
+    """The node's directory as it stands in a folder, from its pinned root."""
+    return DirectoryClient(folder, (node / "root.json").read_bytes(), settings.directory)
 
 
 def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, origin: str, ports: Ports) -> Parts:
@@ -143,25 +168,37 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     committer.on_commit(read.wake)
     health: dict[str, str] = {}
     view = LedgerView(ports.ledger, ports.exchange, release)
+    export = exporter(member, ports, read, prove)
+    probe = prober(member, ports, keys, lambda: health | wrong(ports, committer))
     agency = Agency(
         member=member, access=TokenAccess(keys.signer("token"), issuer=member, audience=settings.audience),
         clients=ports.clients, submit=submit, read=read, ledger=view, directory=ports.directory, clock=clock,
-        export=exporter(member, ports, read, prove),
+        export=export, probe=probe,
     )  # fmt: skip
     exchange = Exchange(
-        url=settings.exchange_url, receive=receive, directory=ports.directory, ledger=view, verifier=verifier,
-        clock=clock,
+        url=settings.exchange_url, receive=receive, directory=ports.directory, ledger=view, probe=probe, verifier=verifier, clock=clock,
     )  # fmt: skip
-    operations = Operations(
+    measured = Metrics(
+        committer=committer, deliver=deliver, receive=receive, store=ports.exchange, directory=ports.directory,
+        clock=clock, free=lambda: free_bytes(node, settings), certificate_ends=certificate_ends(node, settings),
         wrong=lambda: health | wrong(ports, committer), warnings=lambda: warnings(ports, linking),
-        registry=metrics(committer),
     )  # fmt: skip
-    halted = unless_halted(lambda: committer.halted, but="/exchange/v1/checkpoints/")
+    operations = Operations(wrong=measured.look, warnings=lambda: warnings(ports, linking), registry=measured.registry)
+    halted = unless_halted(lambda: committer.halted, but=("/exchange/v1/checkpoints/", "/exchange/v1/probe"))
     listeners = {"agency": agency.app(halted), "exchange": exchange.app(halted), "operations": operations.app()}
     return Parts(
-        committer=committer, deliver=deliver, answer=answer, directory=ports.directory, listeners=listeners,
-        linking=linking, health=health,
+        committer=committer, submit=submit, read=read, export=export, deliver=deliver, answer=answer, directory=ports.directory, listeners=listeners,
+        linking=linking, probe=probe, health=health, requests=measured.requests,
     )  # fmt: skip
+
+
+async def recall_time(ports: Ports, origin: str) -> None:
+    """Shows the clock the newest entry of our ledger: what had expired before a restart stays so."""
+    newest = await ports.ledger.checkpoint(origin)
+    size = newest.size if newest else 0
+    for entry in await ports.ledger.entries(origin, max(size - 1, 0), size):
+        with suppress(ProblemError):  # the committer says what is wrong with the ledger
+            ports.clock.seen(parse_entry(entry).at)
 
 
 def exporter(member: str, ports: Ports, read: Read, prove: Prove) -> Export:
@@ -172,16 +209,29 @@ def exporter(member: str, ports: Ports, read: Read, prove: Prove) -> Export:
     )  # fmt: skip
 
 
+def prober(member: str, ports: Ports, keys: KeyStore, wrong: Callable[[], Mapping[str, str]]) -> Probe:
+    """Both sides of a probe over a node's ports."""
+    return Probe(
+        member=member, directory=ports.directory, transport=ports.transport, ledger=ports.ledger,
+        signer=keys.signer("request"), verifier=Tw1Verifier(), wrong=wrong, clock=ports.clock,
+    )  # fmt: skip
+
+
 def wrong(ports: Ports, committer: Committer) -> dict[str, str]:
     """What keeps this node from its work: check -> problem code."""
     found = {"ledger": committer.halted.code} if committer.halted else {}
-    directory = ports.directory.current
-    if directory is None:
-        return found | {"directory": "dir.stale"}
-    late = ports.clock.now() - directory.expires
-    if late > timedelta(0):
-        found["directory"] = "dir.stale" if late.total_seconds() > DIRECTORY_GRACE_S else "dir.expired"
-    return found
+    if ports.clock.behind.total_seconds() > REQUEST_AHEAD_MAX_S:
+        found["clock"] = "time.rollback"
+    late = overdue(ports.directory.current, ports.clock.now())
+    return found | {"directory": late} if late else found
+
+
+def overdue(directory: Directory | None, now: datetime) -> str | None:
+    """The code of a directory that is not in force any more, or never was."""
+    late = now - directory.expires if directory else timedelta.max
+    if late <= timedelta(0):
+        return None
+    return "dir.stale" if late.total_seconds() > DIRECTORY_GRACE_S else "dir.expired"
 
 
 def warnings(ports: Ports, linking: Linking) -> dict[str, str]:
@@ -191,14 +241,17 @@ def warnings(ports: Ports, linking: Linking) -> dict[str, str]:
     return found | {f"member {name}": code for name, code in (directory.failing if directory else {}).items()}
 
 
-def metrics(committer: Committer) -> CollectorRegistry:
-    """Metrics without case data; labels never name a thread, a message or a person."""
-    registry = CollectorRegistry()
-    size = Gauge("tracewire_ledger_size", "Entries in the open ledger", registry=registry)
-    size.set_function(lambda: committer.size)
-    waiting = Gauge("tracewire_commit_queue", "Changes that wait to be committed", registry=registry)
-    waiting.set_function(lambda: committer.waiting)
-    return registry
+def free_bytes(node: Path, settings: Settings) -> dict[str, int]:
+    """Free space of the node's folder and of its own database's, where it has one."""
+    places = {"node": node} if settings.database else {"node": node, "database": node / settings.postgres_folder}
+    return {place: disk_usage(path).free for place, path in places.items()}
+
+
+def certificate_ends(node: Path, settings: Settings) -> datetime | None:
+    """When the TLS certificate of the settings ends; None too for a file that the listeners refuse."""
+    with suppress(OSError, ValueError):
+        return end_of_pem((node / settings.tls_certificate).read_bytes()) if settings.tls_certificate else None
+    return None
 
 
 def tls_context(node: Path, settings: Settings) -> ssl.SSLContext | None:

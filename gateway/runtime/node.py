@@ -13,7 +13,8 @@ import structlog
 from aiohttp import web
 
 from adapters.postgres.connect import Pool
-from gateway.runtime.compose import Parts, Ports, assemble, connect_ports, tls_context
+from gateway.http.operations import ACCESS_LOG, counted
+from gateway.runtime.compose import Parts, Ports, assemble, connect_ports, recall_time, tls_context
 from gateway.runtime.database import app_dsn, server_of
 from gateway.runtime.settings import Settings, load_settings
 from gateway.services.changes import Noted
@@ -68,6 +69,7 @@ async def serve(
     parts.health["node"] = "ledger.not_ready"
     runners = [await _listen("operations", parts, settings, node)]
     try:
+        await recall_time(ports, origin)
         directory = await _listed(settings, keys, origin, ports, parts, stop)
         if directory is None:
             return
@@ -192,8 +194,9 @@ async def _listen(name: str, parts: Parts, settings: Settings, node: Path) -> we
     host, _, port = bind.rpartition(":")
     context = tls_context(node, settings) if name != "operations" else None
     runner = web.AppRunner(
-        parts.listeners[name], access_log=None, keepalive_timeout=_KEEPALIVE_S, shutdown_timeout=_DRAIN_S
-    )
+        parts.listeners[name], access_log=ACCESS_LOG, access_log_class=counted(name, parts.requests),
+        keepalive_timeout=_KEEPALIVE_S, shutdown_timeout=_DRAIN_S,
+    )  # fmt: skip
     await runner.setup()
     try:
         await web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=context).start()

@@ -157,13 +157,17 @@ class Committer:
             await self._commit(await self._take())
 
     async def check(self) -> Head:
-        """The head, after the guard's and the signatures' checks; ProblemError `ledger.rollback` halts."""
-        async with self._store.batch(self.origin) as batch:
-            await self._verified_edge(batch)
-            head = batch.head
+        """As `verify`, and raises the guard to the head."""
+        head = await self.verify()
         mark = self._mark(head.size, head.root, head)  # a crash may have come between COMMIT and guard
         await asyncio.to_thread(self._guard.raise_to, mark)
         return head
+
+    async def verify(self) -> Head:
+        """The head, after the guard's and the signatures' checks; ProblemError `ledger.rollback` halts. Writes nothing."""
+        async with self._store.batch(self.origin) as batch:
+            await self._verified_edge(batch)
+            return batch.head
 
     async def _take(self) -> list[_Waiting]:
         first = self._held_back or await self._queue.get()

@@ -1,14 +1,15 @@
 """Deliver: claim what is due per peer, POST it with proofs, verify each receipt, commit what became of it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
 
-from gateway.services.changes import Settled
-from gateway.services.commit import Committer
+from gateway.services.changes import Lost, Settled
+from gateway.services.commit import Committer, Outcome
 from gateway.services.content import open_content
 from gateway.services.judge import proof_row
 from gateway.services.link import Key, Linking
@@ -32,7 +33,7 @@ from protocols.ports.store import (
 )
 from protocols.ports.transport import Transport
 from protocols.ports.world import Clock, Ids
-from protocols.problems import ProblemError
+from protocols.problems import Fault, ProblemError
 from protocols.thread import Delivery
 
 _log = structlog.get_logger()
@@ -70,6 +71,8 @@ class Deliver:
         self._linking, self._prove, self._transport, self._sealer = linking, prove, transport, sealer
         self._threads, self._vault, self._submit = threads, vault, submit
         self._clock, self._ids, self._retry_first_s = clock, ids, retry_first_s
+        # of every message tried: its new state, or the code of why it waits on
+        self.outcomes = Counter[str](dict.fromkeys(_STATES.values(), 0))
         self._wake = asyncio.Event()
         self._busy: set[str] = set()
         self._stray = (
@@ -189,14 +192,16 @@ class Deliver:
         if not sending:
             return True
         try:
-            settled = await self._exchange(peer, sending, directory)
+            settled, codes = await self._exchange(peer, sending, directory)
         except ProblemError as problem:
-            settled = set()
+            settled, codes = set(), dict.fromkeys((each.id for each in sending), problem.code)
             _log.warning("post_failed", peer=peer, code=problem.code, messages=len(sending))
         except asyncio.CancelledError:  # the node stops: the next one sends at once what this one had claimed
             await self._store.postpone({each.id: now for each in sending})
             raise
-        await self._rest([each for each in sending if each.id not in settled], directory, asked=now)
+        rest = [each for each in sending if each.id not in settled]
+        self.outcomes.update(codes[each.id] for each in rest)
+        await self._rest(rest, codes, directory, asked=now)
         return bool(settled)
 
     async def _reseal(self, claimed: Claimed) -> None:
@@ -216,8 +221,10 @@ class Deliver:
             due = self._retry_at(claimed, due)
         await self._store.postpone({claimed.id: due})
 
-    async def _exchange(self, peer: str, claimed: Sequence[Claimed], directory: Directory) -> set[UUID]:
-        """POST and answer; the ids that a good receipt settled."""
+    async def _exchange(
+        self, peer: str, claimed: Sequence[Claimed], directory: Directory
+    ) -> tuple[set[UUID], dict[UUID, str]]:
+        """POST and answer; the ids that a good receipt settled, and the codes of why others were not."""
         record = directory.records.get(peer)
         if record is None or not directory.active(peer) or record.endpoint is None:
             raise ProblemError("peer.unreachable", "the directory has no active endpoint of this member")
@@ -232,20 +239,23 @@ class Deliver:
             raise ProblemError("peer.answer", "not one answer a parcel")
         proven = _proven(answer.items, checkpoints)
         await self._linking.one_history(list(proven.values()), checkpoints)
-        changes = []
+        changes, codes = [], {}
         for at, (each, item) in enumerate(zip(claimed, answer.items, strict=True)):
             if at in proven:
                 change = await self._settle(each, proven[at], checkpoints, directory)
                 changes += [change] if change else []
+                codes[each.id] = "peer.answer"  # of those that stay: a receipt of something else
             else:
-                code = item.code if isinstance(item, ProblemLine) else "proof.path"
-                _log.info("parcel_unanswered", id=str(each.id), code=code)
+                codes[each.id] = _why(item, peer, directory)
+                _log.info("parcel_unanswered", id=str(each.id), code=codes[each.id])
         outcomes = await asyncio.gather(*map(self._committer.enqueue, changes), return_exceptions=True)
-        return {
+        settled = {
             change.id
             for change, outcome in zip(changes, outcomes, strict=True)
             if not isinstance(outcome, BaseException)
         }
+        self.outcomes.update(change.state for change in changes if change.id in settled)
+        return settled, codes
 
     async def _post(self, peer: str, claimed: Sequence[Claimed], checkpoint: Checkpoint, directory: Directory) -> Post:
         """The lines for these messages, each proven under our newest checkpoint (of its own ledger)."""
@@ -325,9 +335,23 @@ class Deliver:
             content_c=claimed.content_c, code=code, dir=directory.ref, peer=peer,
         )  # fmt: skip
 
-    async def _give_up(self, claimed: Claimed, code: str, directory: Directory) -> None:
+    async def drop(self, id_: UUID) -> None:
+        """Gives up a message that was never settled, as an operator wants: `undelivered`, `dropped`.
+
+        ProblemError `thread.state` where it does not wait, or is being sent at this moment.
+        """
+        now = self._clock.now()
+        claimed = await self._store.take(id_, now, now + _LEASE)
+        if claimed is None:
+            fault = Fault("", "thread.state", "", "See what waits: `tracewire outbox list`; try again in a minute.")
+            said = "no such message waits, or it is being sent at this moment"
+            raise ProblemError("thread.state", said, errors=[fault])
+        if isinstance(await self._give_up(claimed, "dropped", current(self._directory)), Lost):
+            raise ProblemError("thread.state", "it was settled at this moment")
+
+    async def _give_up(self, claimed: Claimed, code: str, directory: Directory) -> Outcome:
         entry = self._entry(claimed, "undelivered", directory, code=code)
-        await self._committer.commit(
+        return await self._committer.commit(
             Settled(
                 entry=entry,
                 id=claimed.id,
@@ -339,7 +363,9 @@ class Deliver:
             )
         )
 
-    async def _rest(self, claimed: Sequence[Claimed], directory: Directory, *, asked: datetime) -> None:
+    async def _rest(
+        self, claimed: Sequence[Claimed], codes: Mapping[UUID, str], directory: Directory, *, asked: datetime
+    ) -> None:
         """Postpones what was not settled; what had expired when it was `asked` for was asked for the last time."""
         now = self._clock.now()
         due = {}
@@ -349,7 +375,7 @@ class Deliver:
             else:
                 due[each.id] = self._retry_at(each, now)
         if due:
-            await self._store.postpone(due)
+            await self._store.postpone(due, codes)
 
     def _retry_at(self, claimed: Claimed, now: datetime) -> datetime:
         """Full jitter between 5 s and 15 min (60 s where urgent), and once more right at the expiry."""
@@ -370,6 +396,14 @@ def _proven(items: Sequence[Answer], checkpoints: Mapping[Key, Checkpoint]) -> d
                 continue
             found[at] = item.place
     return found
+
+
+def _why(item: Answer, peer: str, directory: Directory) -> str:
+    """Why a line settles nothing: what it says, or else what is wrong with its proof."""
+    if isinstance(item, ProblemLine):
+        return item.code
+    ledger = directory.ledgers.get(item.place.origin)
+    return "proof.path" if ledger is not None and ledger.member == peer else "proof.origin"
 
 
 def _seal_retired(claimed: Claimed, directory: Directory, now: datetime) -> bool:

@@ -1,6 +1,7 @@
 """Receive: verify parcels, open and judge them, commit their arrival, answer with proofs (docs/protocol.md section 4)."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -67,6 +68,7 @@ class Receive:
         self._member, self._directory, self._committer, self._store = member, directory, committer, store
         self._linking, self._prove, self._judge, self._clock = linking, prove, judge, clock
         self._sought, self._seek_after = 0, 0.0
+        self.outcomes = Counter[str]()  # of every parcel: `received`, `repeated`, or the code of why not
 
     async def receive(self, caller: str, post: Post) -> Post:
         """The answer to a verified member's POST: receipts and problems in the parcels' order.
@@ -171,6 +173,7 @@ class Receive:
             if outcome.row.content_c == proven.entry.content_c or isinstance(outcome.row, RefusalRow):
                 return _Repeat(origin=outcome.row.origin, index=outcome.row.index)
             return await self._refuse(self._judge.conflict(proven, directory, outcome.row))
+        self.outcomes["received"] += isinstance(outcome, Done)
         return _result(outcome)
 
     async def _refuse(self, change: Refused) -> _Result:
@@ -179,6 +182,7 @@ class Receive:
         if count >= REFUSALS_A_DAY_MAX:
             raise ProblemError("quota.refusals", f"more than {REFUSALS_A_DAY_MAX} refusals in a day")
         _log.info("parcel_refused", id=str(change.refusal.id), code=change.refusal.code, cause=change.refusal.cause)
+        self.outcomes[change.refusal.cause] += 1
         return _result(await self._committer.commit(change))
 
     async def _answer(self, caller: str, results: Sequence[_Result], directory: Directory, post: Post) -> Post:
@@ -186,8 +190,10 @@ class Receive:
         items: list[Answer] = []
         for result in results:
             if isinstance(result, ProblemError):
+                self.outcomes[result.code] += 1
                 items.append(ProblemLine(code=outside(result.code), detail=result.kind.title))
             else:
+                self.outcomes["repeated"] += isinstance(result, _Repeat)
                 items.append(Receipt(place=places[result.origin, result.index]))
         hello = await self.hello(caller, directory, notes, post.hello.held)
         return Post(hello=hello, checkpoints=notes, items=tuple(items))

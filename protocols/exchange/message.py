@@ -247,9 +247,9 @@ def parse_part(plain: bytes) -> dict[str, Any]:
     return found
 
 
-def sign_message(payload: bytes, signer: Signer) -> bytes:
+def sign_message(payload: bytes, signer: Signer, typ: str = JWS_TYP) -> bytes:
     """JWS compact (RFC 7515) under the protected header {alg Ed25519, typ, kid}."""
-    header = dump_json({"alg": "Ed25519", "typ": JWS_TYP, "kid": signer.kid})
+    header = dump_json({"alg": "Ed25519", "typ": typ, "kid": signer.kid})
     signed = f"{b64u(header)}.{b64u(payload)}".encode()
     return signed + b"." + b64u(signer.sign(signed)).encode()
 
@@ -264,7 +264,7 @@ class SignedMessage:
     signature: bytes
 
 
-def parse_jws(data: bytes) -> SignedMessage:
+def parse_jws(data: bytes, typ: str = JWS_TYP) -> SignedMessage:
     """The pieces of a JWS compact with our closed header; ProblemError `env.*`, `json.*`, `b64.invalid` else."""
     try:
         pieces = data[: _JWS_BYTES_MAX + 1].decode("ascii").split(".")
@@ -273,14 +273,14 @@ def parse_jws(data: bytes) -> SignedMessage:
     if len(pieces) != 3 or len(data) > _JWS_BYTES_MAX:
         raise ProblemError("env.format", "not a JWS compact")
     header = parse_object(unb64u(pieces[0]), bytes_max=4_096)
-    if "crit" in header:
+    if header.keys() - {"alg", "typ", "kid"} == {"crit"}:
         raise ProblemError("env.crit", "crit is not allowed")
     if header.keys() != {"alg", "typ", "kid"} or not all(isinstance(value, str) for value in header.values()):
         raise ProblemError("env.header", "the JWS header is alg, typ, kid")
     if header["alg"] != "Ed25519":
         raise ProblemError("env.alg", "the JWS algorithm is Ed25519")
-    if header["typ"] != JWS_TYP:
-        raise ProblemError("env.typ", "not a message")
+    if header["typ"] != typ:
+        raise ProblemError("env.typ", f"not a {typ}")
     if not KID.fullmatch(header["kid"]):
         raise ProblemError("env.kid", "kid is not a thumbprint")
     signed = data[: data.rindex(b".")]

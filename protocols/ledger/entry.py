@@ -67,7 +67,7 @@ KINDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
 REFUSED_CODES = frozenset(
     ("env.invalid", "schema.invalid", "type.unknown", "msg.expired", "msg.not_permitted", "msg.thread")
 )
-UNDELIVERED_CODES = frozenset(("expired", "key.revoked", "content.erased"))
+UNDELIVERED_CODES = frozenset(("expired", "key.revoked", "content.erased", "dropped"))
 RECEIPT_KINDS = frozenset(("received", "refused", "id_conflict"))
 
 

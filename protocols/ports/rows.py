@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from protocols.thread import Delivery, ThreadState
@@ -185,6 +186,35 @@ class Claimed:
     attempts: int
     envelope: bytes
     entry: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A message in the outbox as an operator sees it; `problem` is the code of its last attempt."""
+
+    id: UUID
+    recipient: str
+    type: str
+    urgent: bool
+    created: datetime
+    expires: datetime
+    due: datetime
+    leased: datetime | None
+    attempts: int
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pile:
+    """How many of a kind there are and since when the oldest; `outbox` for each peer.
+
+    `checkpoint` is the ledger's newest one: its size and its time.
+    """
+
+    kind: Literal["outbox", "inbox", "review", "checkpoint"]
+    peer: str
+    count: int
+    since: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

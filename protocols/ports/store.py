@@ -22,6 +22,7 @@ from protocols.ports.rows import (
     IdempotencyRow,
     InboxRow,
     Leg,
+    Pile,
     ProofRow,
     RefusalRow,
     Resealing,
@@ -29,6 +30,7 @@ from protocols.ports.rows import (
     Row,
     SealedRow,
     StoredMessage,
+    Waiting,
 )
 from protocols.thread import Delivery
 
@@ -185,8 +187,24 @@ class ExchangeStore(Protocol):
         """What these messages were sealed as before."""
         ...
 
-    async def postpone(self, due: Mapping[UUID, datetime]) -> None:
-        """Gives claimed messages back, one attempt more, due at the given times."""
+    async def postpone(self, due: Mapping[UUID, datetime], problems: Mapping[UUID, str] = ...) -> None:
+        """Gives claimed messages back, one attempt more, due at the given times; `problems` says why, where known."""
+        ...
+
+    async def waiting(self, count: int) -> list[Waiting]:
+        """Queued messages, by recipient and age."""
+        ...
+
+    async def piles(self, origin: str) -> list[Pile]:
+        """What waits: queued for a peer, arrived and not fetched, before a person; and the newest checkpoint."""
+        ...
+
+    async def hasten(self, now: datetime, *, recipient: str | None = None, id_: UUID | None = None) -> int:
+        """Makes queued messages that nobody holds due at `now`: all, a recipient's, or one; how many there were."""
+        ...
+
+    async def take(self, id_: UUID, now: datetime, lease: datetime) -> Claimed | None:
+        """Claims one queued message that nobody holds, due or not, until `lease`."""
         ...
 
     async def release(self) -> None:

@@ -1,8 +1,11 @@
 """Port of the way to peers: the client side of the exchange."""
 
-from typing import Protocol
+from datetime import datetime
+from typing import Literal, Protocol
 
 from protocols.directory import Record
+
+Layer = Literal["dns", "tcp", "tls"]
 
 
 class Transport(Protocol):
@@ -27,4 +30,16 @@ class Transport(Protocol):
 
     async def tile(self, peer: Record, origin: str, path: str) -> bytes | None:
         """A hash tile of the peer's ledger by its C2SP path, or None; nobody has verified it."""
+        ...
+
+    async def reach(self, peer: Record, layer: Layer) -> None:
+        """Tries one layer of the way alone, over a connection of its own; the caller bounds the time."""
+        ...
+
+    async def time(self, peer: Record) -> datetime:
+        """What the peer's HTTP server says the time is, in whole seconds; nobody has signed it."""
+        ...
+
+    async def probe(self, peer: Record) -> bytes:
+        """The peer's answer to a signed GET /probe; nobody has verified it."""
         ...

@@ -19,7 +19,7 @@ import pytest
 
 from adapters.postgres.embedded import EmbeddedServer
 from gateway.runtime.cli.main import app
-from gateway.runtime.cli.trace import AgencyClient
+from gateway.runtime.client import AgencyClient
 from protocols.ledger.entry import Entry, parse_entry
 from protocols.problems import ProblemError
 from tests.federation import HANDLING, _free_port, new_database, trace_request
@@ -240,7 +240,7 @@ def world(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) ->
 def test_a_node_that_no_directory_lists_waits_loudly_and_signs_nothing(world: World) -> None:
     status, body = world.waiting["readyz"]
     found = json.loads(body)
-    assert (status, found["ready"], found["wrong"]["directory"]) == (503, False, "ledger.not_ready")
+    assert (status, found["ready"], found["wrong"]["directory"]["code"]) == (503, False, "ledger.not_ready")
     assert world.waiting["livez"][0] == 200
     (why, *_) = [line["why"] for line in world.waiting["log"] if line["event"] == "waiting_for_directory"]
     assert "tracewire member request" in why
@@ -260,9 +260,9 @@ def test_operations_show_life_readiness_and_metrics_and_nothing_else(world: Worl
     assert world.a.ask("livez") == (200, b'{"live": true}')
     status, metrics = world.a.ask("metrics")
     assert status == 200
-    size = next(line for line in metrics.decode().splitlines() if line.startswith("tracewire_ledger_size "))
+    size = next(line for line in metrics.decode().splitlines() if line.startswith("tracewire_ledger_entries "))
     assert float(size.split(" ")[1]) == len(world.a.entries())
-    assert b"tracewire_commit_queue 0.0" in metrics
+    assert b"tracewire_commit_queue_changes 0.0" in metrics
     status, body = world.a.ask("v1/traces")
     assert (status, json.loads(body)["code"]) == (404, "http.not_found")
 
@@ -340,7 +340,7 @@ async def _many(node: Path, to: str, serials: list[str], at_half: Callable[[], N
         if len(accepted) == len(serials) // 2:
             at_half()
 
-    async with AgencyClient(node) as agency:
+    async with AgencyClient.of_node(node) as agency:
         await agency.token()
         await asyncio.gather(*(one(agency, serial) for serial in serials))
     return accepted
@@ -398,7 +398,7 @@ async def _bad_input(node: Path, to: str) -> list[ProblemError]:
         good | {"due": PERSON, "expires": SERIAL},
     ]
     found = []
-    async with AgencyClient(node) as agency:
+    async with AgencyClient.of_node(node) as agency:
         for body in wrong:
             with pytest.raises(ProblemError) as caught:
                 await agency.post("/v1/traces", body)

@@ -40,7 +40,7 @@ def test_every_command_explains_itself_and_each_of_its_options(capsys: pytest.Ca
     found = list(commands(app))
     assert {path[0] for path in found} == {
         "init", "migrate", "run", "submit", "show", "token", "ledger", "verify", "directory", "member", "registry",
-        "client", "demo", "evidence",
+        "client", "demo", "evidence", "doctor", "probe", "outbox", "batch",
     }  # fmt: skip
     assert {("directory", name) for name in ("init", "admit", "publish", "serve")} <= set(found)
     for path in found:
@@ -89,8 +89,10 @@ def problem(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 NODE_COMMANDS = [
     ["migrate", "NODE"], ["submit", "NODE", "FILE", "--to", "net/b"], ["show", "NODE"], ["show", "NODE", "thread"],
-    ["token", "NODE"], ["ledger", "export", "NODE", "OUT"], ["ledger", "proof", "NODE", "0", "OUT"],
+    ["batch", "NODE", "FILE"], ["token", "NODE"], ["ledger", "export", "NODE", "OUT"], ["ledger", "proof", "NODE", "0", "OUT"],
     ["member", "request", "NODE", "--key-file", "KEY"], ["registry", "import", "NODE", "FILE"], ["client", "list", "NODE"],
+    ["probe", "NODE", "net/b"], ["outbox", "list", "NODE"], ["outbox", "retry", "NODE"],
+    ["outbox", "drop", "NODE", "019aab2f-3c7b-7d10-8f6a-2b1c3d4e5f60", "--yes", "--key-file", "KEY"],
     ["client", "add", "NODE", "c", "--actor", "a", "--scope", "trace:read"], ["client", "revoke", "NODE", "c"],
 ]  # fmt: skip
 
@@ -122,7 +124,9 @@ def _node(folder: Path, database: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "tokens", [each for each in NODE_COMMANDS if each[0] in ("client", "registry", "ledger")], ids=" ".join
+    "tokens",
+    [each for each in NODE_COMMANDS if each[0] in ("client", "registry", "ledger") or each[1] in ("list", "retry")],
+    ids=" ".join,
 )
 def test_a_database_that_is_away_is_a_problem_with_a_way_out(
     tokens: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -20,7 +20,6 @@ from adapters.postgres.threads import PostgresClients
 from gateway.runtime.cli.client import make_client
 from gateway.runtime.cli.main import app
 from gateway.runtime.cli.node import SCOPES
-from gateway.services.evidence import Export
 from keys.suite import Tw1Verifier
 from protocols.archive import pack, unpack
 from protocols.evidence import MANIFEST, Report, verify_evidence, write_evidence
@@ -36,14 +35,8 @@ READER = Caller(client="test", actor="reader", scopes=frozenset(("evidence:read"
 PARTS = {"persons": {"persons": [{"role": {"code": "POSSESSOR", "raw": ""}, "name": "Jane Canary"}]}}
 
 
-def export_of(node: Node) -> Export:
-    agency: Any = next(iter(node.parts.listeners["agency"].router.routes())).handler
-    export: Export = agency.__self__._export
-    return export
-
-
 async def evidence(node: Node, thread: Json, caller: Caller = AUDITOR, **asked: bool) -> bytes:
-    return await export_of(node).export(UUID(thread["thread"]), caller, **asked)
+    return await node.parts.export.export(UUID(thread["thread"]), caller, **asked)
 
 
 def check(data: bytes, root: bytes) -> Report:

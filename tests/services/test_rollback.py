@@ -189,7 +189,7 @@ async def test_the_whole_node_serves_its_checkpoint_and_says_what_is_wrong(fed: 
                 return None
 
         found = await wait_until(ready)
-    assert found["wrong"]["ledger"] == "ledger.rollback"
+    assert found["wrong"]["ledger"]["code"] == "ledger.rollback"
     stop.set()
     await running
     await node.wire.close()

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from gateway.runtime.world import SystemClock
+from gateway.services.doctor import Step
 from keys.secret import Secret
 from protocols.ports.store import Unavailable
 from protocols.problems import Fault, ProblemError
@@ -47,6 +48,8 @@ class SecretFrom:
         return Secret.passphrase(getpass("Passphrase of the key store: "))
 
 
+_STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red", "not tried": "dim"}
+
 clock: Callable[[], datetime] = SystemClock().now
 """This machine's time."""
 
@@ -65,6 +68,26 @@ def say(text: str, found: Mapping[str, Any], *, as_json: bool) -> None:
     """One text for a person, or one JSON line for a program, at once (also into a pipe)."""
     sys.stdout.write((json.dumps(found) if as_json else text) + "\n")
     sys.stdout.flush()
+
+
+def show_steps(steps: Sequence[Step], found: dict[str, Any], *, as_json: bool) -> None:
+    """A line a step, what is wrong with its why and fix below it; or one JSON line."""
+    if as_json:
+        say("", found, as_json=True)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    width = max(len(step.step) for step in steps)
+    for step in steps:
+        state = "WRONG" if step.state == "wrong" else step.state
+        console.print(
+            Text(f"{state:<9} ", _STYLES[step.state]), Text(f"{step.step:<{width}}  {step.what}".rstrip()), sep=""
+        )
+        for name in ("why", "fix"):
+            if said := getattr(step, name):
+                console.print(Text(f"{'':<10}{name}: {said}"))
 
 
 @contextmanager
