@@ -123,6 +123,10 @@ CODES: dict[str, Kind] = {
     "peer.suspended": Kind(403, "Member is suspended", "later", "Ask the authority."),
     "peer.unreachable": Kind(502, "The peer cannot be reached", "later", "Run `tracewire probe NODE PEER`."),
     "peer.answer": Kind(502, "The peer's answer is not valid", "later", "Tell the peer's administrator."),
+    "peer.rate": Kind(
+        429, "Too many parcels", "later", "Wait for the Retry-After seconds; send fewer, or correct them."
+    ),
+    "peer.backlog": Kind(429, "Too many messages wait", "later", "The recipient's systems must fetch what arrived."),
     "quota.refusals": Kind(429, "Too many refusals today", "later", "Correct the messages; try again tomorrow."),
     # HTTP
     "http.framing": Kind(400, "Ambiguous message framing", "never", "Send one Content-Length or chunked."),

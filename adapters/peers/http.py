@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
+from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -159,7 +160,7 @@ class PeerClient:
         headers = self._headers(method, uri, body)
         try:
             async with self._session(peer).request(
-                method, uri, data=body, headers=headers, allow_redirects=False
+                method, uri, data=body and BytesIO(body), headers=headers, allow_redirects=False
             ) as response:
                 data = await _read(response, bytes_max)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -126,6 +126,12 @@ class PostgresExchange:
         async with self._pool.connection() as connection:
             return await read_arrivals(connection, keys)
 
+    async def backlog(self, sender: str, most: int) -> int:
+        """How many of a sender's arrived messages are not dispatched, counted up to `most`."""
+        waiting = "SELECT 1 FROM inbox WHERE sender = $1 AND NOT dispatched LIMIT $2"
+        row = await self._pool.row(f"SELECT count(*) AS n FROM ({waiting}) w", sender, most)
+        return int(row["n"]) if row else 0
+
     async def refusals_since(self, sender: str, since: datetime) -> int:
         """How many refused and id_conflict entries a sender caused."""
         row = await self._pool.row("SELECT count(*) AS n FROM refusal WHERE sender = $1 AND at >= $2", sender, since)

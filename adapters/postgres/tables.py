@@ -144,6 +144,7 @@ class Inbox(SQLModel, table=True):
     __tablename__ = "inbox"
     __table_args__ = (
         Index("ix_inbox_undispatched", "received", postgresql_where=text("not dispatched")),
+        Index("ix_inbox_backlog", "sender", postgresql_where=text("not dispatched")),
         Index("ix_inbox_thread", "thread"),
     )
     sender: str = _text(key=True)

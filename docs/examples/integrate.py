@@ -7,18 +7,17 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from gateway.runtime.client import AgencyClient
 from protocols.problems import ProblemError
 
 
-async def main(node: Path, submission: Path, evidence: Path) -> None:
-    said = json.loads(submission.read_text())
+async def trace(node: Path, said: dict[str, Any]) -> bytes:
     async with AgencyClient.of_node(node) as agency:
         # the key makes a repetition safe: after a broken line, submit again with the same one
-        accepted = await agency.submit(
-            said["to"], said["body"], handling=said["handling"], key=f"case {said['body']['request_ref']}"
-        )
+        key = f"case {said['body']['request_ref']}"
+        accepted = await agency.submit(said["to"], said["body"], handling=said["handling"], key=key)
         print(f"accepted as thread {accepted.thread}")
         async with asyncio.timeout(60):
             async for event in agency.follow():
@@ -26,14 +25,18 @@ async def main(node: Path, submission: Path, evidence: Path) -> None:
                     print(f"{event.at} {event.kind}")
                     if (await agency.thread(accepted.thread)).state in ("ANSWERED", "REFUSED"):
                         break
-        thread = await agency.thread(accepted.thread)
-        for message in thread.messages:
+        for message in (await agency.thread(accepted.thread)).messages:
             print(f"{message.type} from {message.sender}, {message.state}, entry {message.ledger.index}")
-        evidence.write_bytes(await agency.evidence(accepted.thread))
+        return await agency.evidence(accepted.thread)
+
+
+def main(node: str, submission: str, evidence: str) -> None:
+    try:
+        data = asyncio.run(trace(Path(node), json.loads(Path(submission).read_text())))
+    except ProblemError as problem:
+        sys.exit(f"{problem.code}: {problem.detail}\n  fix: {problem.kind.fix}")
+    Path(evidence).write_bytes(data)
 
 
 if __name__ == "__main__":
-    try:
-        asyncio.run(main(*map(Path, sys.argv[1:4])))
-    except ProblemError as problem:
-        sys.exit(f"{problem.code}: {problem.detail}\n  fix: {problem.kind.fix}")
+    main(*sys.argv[1:4])

@@ -79,6 +79,8 @@ CAUSES: dict[str, str] = {
     "peer.suspended": "The directory says that this member is suspended or revoked.",
     "peer.unreachable": "No connection, or no answer in time. Messages stay in the outbox and are tried again.",
     "peer.answer": "The other side answered with bytes that prove nothing. Messages stay in the outbox.",
+    "peer.rate": "One member sends more than its share, or much that can never succeed; the others must not wait for it.",
+    "peer.backlog": "The recipient's own systems have not fetched what this member sent before; nothing is lost meanwhile.",
     "quota.refusals": "The member sent so much today that had to be refused, that no more refusals are recorded for it.",
     "http.framing": "The request could be read as two different ones by two servers (request smuggling).",
     "http.header": "A header has a name or a value that HTTP does not allow.",

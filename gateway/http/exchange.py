@@ -10,6 +10,7 @@ from aiohttp import web
 
 from gateway.http.serve import application, read_body
 from gateway.services.committed import LedgerView
+from gateway.services.pace import Pace
 from gateway.services.probe import Probe
 from gateway.services.receive import Receive
 from gateway.services.submit import current
@@ -34,13 +35,14 @@ class Exchange:
         *,
         url: str,
         receive: Receive,
+        pace: Pace,
         directory: DirectorySource,
         ledger: LedgerView,
         probe: Probe,
         verifier: Verifier,
         clock: Clock,
     ) -> None:
-        self._url, self._receive, self._directory = url.rstrip("/"), receive, directory
+        self._url, self._receive, self._pace, self._directory = url.rstrip("/"), receive, pace, directory
         self._ledger, self._probe, self._verifier, self._clock = ledger, probe, verifier, clock
         self._posts: Counter[str] = Counter()
 
@@ -93,6 +95,7 @@ class Exchange:
         if request.content_type != MEDIA_TYPE:
             raise ProblemError("http.media_type", f"send {MEDIA_TYPE}")
         caller, digest = self._caller(request, body=True)
+        await self._pace.admit(caller)
         with self._slot(caller):
             body = await read_body(request, bytes_max=POST_BYTES_MAX, media_type=MEDIA_TYPE)
             if sha256(body).digest() != digest:

@@ -2,15 +2,25 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import structlog
 from aiohttp import HttpVersion10, HttpVersion11, http_exceptions, web, web_server
 from aiohttp.web_protocol import RequestHandler
 
 from gateway.http.pages import problem_routes
-from protocols.limits import BODY_DEADLINE_S, BODY_GRACE_S, BODY_RATE_MIN, HEADER_DEADLINE_S, HEADERS_MAX
+from protocols.limits import (
+    BODY_DEADLINE_S,
+    BODY_GRACE_S,
+    BODY_RATE_MIN,
+    CONNECTIONS_AN_ADDRESS_MAX,
+    HANDSHAKE_DEADLINE_S,
+    HEADER_DEADLINE_S,
+    HEADERS_MAX,
+)
 from protocols.ports.store import Unavailable
 from protocols.problems import ProblemError
 
@@ -48,7 +58,10 @@ def problem_response(problem: ProblemError) -> web.Response:
 
 
 class DeadlineHandler(RequestHandler):
-    """aiohttp's connection with a deadline for headers, and parse errors as problems."""
+    """aiohttp's connection with a deadline for headers, a bound for each address, and parse errors as problems."""
+
+    refused = 0  # connections of this process over the bound
+    _open: ClassVar[WeakKeyDictionary[web_server.Server, Counter[str]]] = WeakKeyDictionary()  # of each listener
 
     def __init__(
         self, manager: web_server.Server, *, header_deadline_s: float = HEADER_DEADLINE_S, **options: Any
@@ -56,11 +69,19 @@ class DeadlineHandler(RequestHandler):
         super().__init__(manager, **options)
         self._header_deadline_s = header_deadline_s
         self._deadline: asyncio.TimerHandle | None = None
+        self._address, self._addresses = "", self._open.setdefault(manager, Counter())
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Headers of the first request must come within the deadline."""
+        """Headers of the first request must come within the deadline; a connection over the bound is closed unread."""
         super().connection_made(transport)
-        self._arm()
+        self._address = str((transport.get_extra_info("peername") or ("",))[0])
+        self._addresses[self._address] += 1
+        if self._addresses[self._address] > CONNECTIONS_AN_ADDRESS_MAX:
+            DeadlineHandler.refused += 1
+            _log.warning("connection_refused", address=self._address)
+            transport.abort()  # type: ignore[attr-defined]  # a transport of a server can
+        else:
+            self._arm()
 
     def data_received(self, data: bytes) -> None:
         """Arms the deadline with a request's first bytes, disarms it when its headers are whole."""
@@ -74,6 +95,9 @@ class DeadlineHandler(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nothing is waited for any more."""
         self._disarm()
+        self._addresses[self._address] -= 1
+        if not self._addresses[self._address]:
+            del self._addresses[self._address]
         super().connection_lost(exc)
 
     def _arm(self) -> None:
@@ -115,6 +139,21 @@ def _parse_code(error: BaseException | None) -> str:
         return "http.version"
     said = str(getattr(error, "message", "")).partition("\n")[0]  # below stand the sender's own bytes
     return next((code for words, code in _SAID.items() if words in said), "http.framing")
+
+
+class Site(web.TCPSite):
+    """aiohttp's TCP site with a deadline for the TLS handshake."""
+
+    handshake_s: float = HANDSHAKE_DEADLINE_S
+
+    async def start(self) -> None:
+        """As TCPSite's."""
+        await web.BaseSite.start(self)
+        assert self._runner.server is not None  # it was set up
+        self._server = await asyncio.get_running_loop().create_server(
+            self._runner.server, self._host, self._port, ssl=self._ssl_context, backlog=self._backlog,
+            ssl_handshake_timeout=self.handshake_s if self._ssl_context else None,
+        )  # fmt: skip
 
 
 web_server.RequestHandler = DeadlineHandler  # type: ignore[attr-defined]  # aiohttp offers no other way in

@@ -6,6 +6,7 @@ The models are those from which the interface's own description is made (`gatewa
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -93,7 +94,7 @@ class AgencyClient:
         """
         headers = {"Content-Type": media, "Accept": NDJSON, "Idempotency-Key": key}
         counted = False
-        async with self._asked("POST", "/v1/batches", headers=headers, data=data) as response:
+        async with self._asked("POST", "/v1/batches", headers=headers, data=BytesIO(data)) as response:
             async for line in response.content:
                 found = BatchLine.model_validate(parse_object(line, bytes_max=_ANSWER_BYTES_MAX))
                 counted = found.accepted is not None

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from shutil import disk_usage
+from time import monotonic
 
 from aiohttp import web
-from prometheus_client import Histogram
+from prometheus_client import CollectorRegistry, Gauge, Histogram
 
 from adapters.directory.client import DirectoryClient
 from adapters.peers.http import PeerClient
@@ -32,6 +33,7 @@ from gateway.services.deliver import Deliver
 from gateway.services.evidence import Export
 from gateway.services.judge import Judge
 from gateway.services.link import Linking
+from gateway.services.pace import Pace
 from gateway.services.probe import Probe
 from gateway.services.prove import Prove, Release
 from gateway.services.read import Read
@@ -47,6 +49,7 @@ from keys.vault import EpochVault
 from protocols.directory import Directory
 from protocols.ledger.entry import parse_entry
 from protocols.limits import DIRECTORY_GRACE_S, REQUEST_AHEAD_MAX_S
+from protocols.ports.crypto import Verifier
 from protocols.ports.directory import DirectorySource
 from protocols.ports.store import (
     ExchangeStore,
@@ -68,6 +71,7 @@ class Ports:
     transport: Transport
     clients: PostgresClients
     registry: PostgresRegistry
+    verifier: Verifier
     clock: SteadyClock
     ids: SystemIds
     guard: FileGuard
@@ -116,6 +120,7 @@ def connect_ports(
         ),
         clients=PostgresClients(pool),
         registry=PostgresRegistry(pool),
+        verifier=Tw1Verifier(),
         clock=clock,
         ids=SystemIds(),
         guard=FileGuard(node / "keys"),
@@ -130,7 +135,7 @@ def open_directory(node: Path, folder: Path, settings: Settings) -> DirectoryCli
 def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, origin: str, ports: Ports) -> Parts:
     """A node over its ports; nothing runs yet."""
     member, clock, ids = settings.member, ports.clock, ports.ids
-    verifier, sealer = Tw1Verifier(), keys.sealer()
+    verifier, sealer = ports.verifier, keys.sealer()
     vault = EpochVault(node / "keys", secret)
     committer = Committer(
         origin=origin, store=ports.ledger, signer=keys.note_signer(origin), verifier=verifier, guard=ports.guard,
@@ -143,9 +148,10 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
         vault=vault, clock=clock, ids=ids, store=ports.exchange,
     )  # fmt: skip
     judge = Judge(member=member, opener=keys.opener(), sealer=sealer, vault=vault, verifier=verifier, clock=clock)
+    pace = Pace(monotonic, ports.exchange.backlog)
     receive = Receive(
         member=member, directory=ports.directory, committer=committer, store=ports.exchange, linking=linking,
-        prove=prove, judge=judge, clock=clock,
+        prove=prove, judge=judge, pace=pace, clock=clock,
     )  # fmt: skip
     deliver = Deliver(
         member=member, directory=ports.directory, committer=committer, store=ports.exchange, linking=linking,
@@ -176,13 +182,9 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
         export=export, probe=probe,
     )  # fmt: skip
     exchange = Exchange(
-        url=settings.exchange_url, receive=receive, directory=ports.directory, ledger=view, probe=probe, verifier=verifier, clock=clock,
+        url=settings.exchange_url, receive=receive, pace=pace, directory=ports.directory, ledger=view, probe=probe, verifier=verifier, clock=clock,
     )  # fmt: skip
-    measured = Metrics(
-        committer=committer, deliver=deliver, receive=receive, store=ports.exchange, directory=ports.directory,
-        clock=clock, free=lambda: free_bytes(node, settings), certificate_ends=certificate_ends(node, settings),
-        wrong=lambda: health | wrong(ports, committer), warnings=lambda: warnings(ports, linking),
-    )  # fmt: skip
+    measured = measure(node, settings, ports, committer, deliver, receive, linking, health)
     operations = Operations(wrong=measured.look, warnings=lambda: warnings(ports, linking), registry=measured.registry)
     halted = unless_halted(lambda: committer.halted, but=("/exchange/v1/checkpoints/", "/exchange/v1/probe"))
     listeners = {"agency": agency.app(halted), "exchange": exchange.app(halted), "operations": operations.app()}
@@ -213,7 +215,7 @@ def prober(member: str, ports: Ports, keys: KeyStore, wrong: Callable[[], Mappin
     """Both sides of a probe over a node's ports."""
     return Probe(
         member=member, directory=ports.directory, transport=ports.transport, ledger=ports.ledger,
-        signer=keys.signer("request"), verifier=Tw1Verifier(), wrong=wrong, clock=ports.clock,
+        signer=keys.signer("request"), verifier=ports.verifier, wrong=wrong, clock=ports.clock,
     )  # fmt: skip
 
 
@@ -239,6 +241,38 @@ def warnings(ports: Ports, linking: Linking) -> dict[str, str]:
     directory = ports.directory.current
     found = {f"ledger {origin}": code for origin, code in linking.alarms.items()}
     return found | {f"member {name}": code for name, code in (directory.failing if directory else {}).items()}
+
+
+def measure(
+    node: Path,
+    settings: Settings,
+    ports: Ports,
+    committer: Committer,
+    deliver: Deliver,
+    receive: Receive,
+    linking: Linking,
+    health: Mapping[str, str],
+) -> Metrics:
+    """The metrics of a node; `health` is read whenever they are."""
+    return Metrics(
+        committer=committer, deliver=deliver, receive=receive, store=ports.exchange, directory=ports.directory,
+        clock=ports.clock, free=lambda: free_bytes(node, settings), certificate_ends=certificate_ends(node, settings),
+        wrong=lambda: {**health, **wrong(ports, committer)}, warnings=lambda: warnings(ports, linking),
+    )  # fmt: skip
+
+
+def waiting() -> Operations:
+    """The operations listener of a node whose database cannot be reached yet."""
+    wrong, registry = {"database": "store.busy"}, CollectorRegistry()
+    Gauge("tracewire_ready", "0: the node waits for its database.", registry=registry)
+    checks = Gauge("tracewire_wrong_checks", "What keeps it from its work.", ("check", "code"), registry=registry)
+    for check, code in wrong.items():
+        checks.labels(check, code).set(1)
+
+    async def look() -> dict[str, str]:
+        return wrong
+
+    return Operations(wrong=look, warnings=dict, registry=registry)
 
 
 def free_bytes(node: Path, settings: Settings) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 import traceback
 from collections.abc import MutableMapping
 from typing import Any
@@ -22,16 +23,17 @@ ALLOWED = frozenset(
         "id",
         "messages",
         "origin",
-        "size",
         "version",
-        "path",
         "listener",
         "address",
         "route",
         "dropped_keys",
-        "attempt",
+        "left_out",
+        "retry_s",
     ]
 )
+
+LINES_A_SECOND = 20
 
 
 def _error(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -54,6 +56,25 @@ def _allow(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[s
     return event
 
 
+class _Sampled:
+    """At most LINES_A_SECOND of each event, so that nobody outside fills the disk; the next line says how many were left out."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[float, int]] = {}  # by the event's name: our own few words
+
+    def __call__(self, _: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        name, now = str(event["event"]), time.monotonic()
+        since, count = self._seen.get(name, (now, 0))
+        if now - since >= 1:
+            if count > LINES_A_SECOND:
+                event["left_out"] = count - LINES_A_SECOND
+            since, count = now, 0
+        self._seen[name] = since, count + 1
+        if count >= LINES_A_SECOND:
+            raise structlog.DropEvent
+        return event
+
+
 class _AsEvent(logging.Handler):
     """Libraries' own records: logger and level only, since their texts are not ours to trust."""
 
@@ -71,6 +92,7 @@ def configure_logging() -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _Sampled(),
             _error,
             _allow,
             structlog.processors.JSONRenderer(),

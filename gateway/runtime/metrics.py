@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, di
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gateway.http.serve import DeadlineHandler
 from gateway.runtime.world import SteadyClock
 from gateway.services.commit import Committer
 from gateway.services.deliver import Deliver
@@ -83,6 +84,9 @@ class Metrics(Collector):
         yield _family(GaugeMetricFamily, "wrong_checks", "What keeps it from its work.", checks, "check", "code")
         alarms = Counter((self._member(about), code) for about, code in self._warnings().items())
         yield _family(GaugeMetricFamily, "alarms", "What is wrong with a member.", alarms.items(), "peer", "code")
+        refused = [((), float(DeadlineHandler.refused))]
+        name, text = "connections_refused_total", "Connections closed unread: too many of one address."
+        yield _family(CounterMetricFamily, name, text, refused)
         yield _gauge("ledger_entries", "Entries of the open ledger.", self._committer.size)
         yield _gauge("commit_queue_changes", "Changes that wait to be committed.", self._committer.waiting)
         for name, text, outcomes in (

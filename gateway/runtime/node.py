@@ -11,10 +11,12 @@ from pathlib import Path
 
 import structlog
 from aiohttp import web
+from prometheus_client import Histogram
 
 from adapters.postgres.connect import Pool
 from gateway.http.operations import ACCESS_LOG, counted
-from gateway.runtime.compose import Parts, Ports, assemble, connect_ports, recall_time, tls_context
+from gateway.http.serve import Site
+from gateway.runtime.compose import Parts, Ports, assemble, connect_ports, recall_time, tls_context, waiting
 from gateway.runtime.database import app_dsn, server_of
 from gateway.runtime.settings import Settings, load_settings
 from gateway.services.changes import Noted
@@ -50,7 +52,7 @@ async def run_node(node: Path, secret: Secret) -> None:
             supervising = asyncio.ensure_future(server.supervise())
             stack.callback(supervising.cancel)
         dsn = app_dsn(settings, server)
-        pool = await _open_pool(dsn, stop)
+        pool = await _open_pool(dsn, settings, node, stop)
         if pool is None:
             return
         stack.push_async_callback(pool.close)
@@ -67,7 +69,7 @@ async def serve(
     origin = newest_origin(keys)
     parts = assemble(node, settings, keys, secret, origin, ports)
     parts.health["node"] = "ledger.not_ready"
-    runners = [await _listen("operations", parts, settings, node)]
+    runners = [await _listen("operations", parts.listeners["operations"], settings, node, parts.requests)]
     try:
         await recall_time(ports, origin)
         directory = await _listed(settings, keys, origin, ports, parts, stop)
@@ -76,7 +78,10 @@ async def serve(
         async with asyncio.TaskGroup() as group:
             committing = group.create_task(parts.committer.run())
             await _open_ledger(settings, parts, directory, keys, ports)
-            runners += [await _listen(name, parts, settings, node) for name in ("exchange", "agency")]
+            runners += [
+                await _listen(name, parts.listeners[name], settings, node, parts.requests)
+                for name in ("exchange", "agency")
+            ]
             del parts.health["node"]
             _log.info("node_started", origin=origin, version=directory.ref.version)
             working = [group.create_task(loop) for loop in _loops(parts, ports, keys)]
@@ -107,12 +112,19 @@ async def _drain(
     await parts.committer.drain()
 
 
-async def _open_pool(dsn: str, stop: asyncio.Event) -> Pool | None:
-    while not stop.is_set():
-        try:
-            return await Pool.open(dsn)
-        except Unavailable as error:
-            _log.warning("database_unavailable", error=str(error))
+async def _open_pool(dsn: str, settings: Settings, node: Path, stop: asyncio.Event) -> Pool | None:
+    """Waits, loudly, for the database; `/readyz` says so meanwhile."""
+    async with AsyncExitStack() as stack:
+        listening = False
+        while not stop.is_set():
+            try:
+                return await Pool.open(dsn)
+            except Unavailable as error:
+                _log.warning("database_unavailable", error=str(error))
+            if not listening:
+                runner = await _listen("operations", waiting().app(), settings, node)
+                stack.push_async_callback(runner.cleanup)
+                listening = True
             await _sleep(stop, _WAIT_S)
     return None
 
@@ -189,17 +201,19 @@ async def _follow(parts: Parts, ports: Ports, keys: KeyStore) -> None:
             _log.exception("directory_not_followed")
 
 
-async def _listen(name: str, parts: Parts, settings: Settings, node: Path) -> web.AppRunner:
+async def _listen(
+    name: str, app: web.Application, settings: Settings, node: Path, requests: Histogram | None = None
+) -> web.AppRunner:
     bind = getattr(settings, f"{name}_bind")
     host, _, port = bind.rpartition(":")
     context = tls_context(node, settings) if name != "operations" else None
-    runner = web.AppRunner(
-        parts.listeners[name], access_log=ACCESS_LOG, access_log_class=counted(name, parts.requests),
-        keepalive_timeout=_KEEPALIVE_S, shutdown_timeout=_DRAIN_S,
-    )  # fmt: skip
+    counting = (
+        {"access_log": ACCESS_LOG, "access_log_class": counted(name, requests)} if requests else {"access_log": None}
+    )
+    runner = web.AppRunner(app, keepalive_timeout=_KEEPALIVE_S, shutdown_timeout=_DRAIN_S, **counting)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=context).start()
+        await Site(runner, host.strip("[]"), int(port), ssl_context=context).start()
     except OSError as error:
         await runner.cleanup()
         raise ProblemError("config.invalid", f"{name}_bind {bind} cannot be used: {error.strerror}") from error

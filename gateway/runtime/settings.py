@@ -52,6 +52,10 @@ class Settings(BaseModel):
 
 
 def _check(settings: Settings) -> None:
+    if settings.exchange_tls and settings.member.startswith("demo/"):
+        fix = "Make a node of another network: `tracewire init`."
+        detail = "the network `demo` is for trying out on one machine: its keys lie open"
+        raise ProblemError("config.invalid", detail, errors=[Fault("/member", "config.invalid", detail, fix)])
     if not settings.exchange_tls:
         for address in (urlsplit(settings.exchange_url).hostname or "", settings.exchange_bind.rpartition(":")[0]):
             if not _LOOPBACK.fullmatch(address):

@@ -14,6 +14,7 @@ from gateway.services.changes import Lost, Refused, arrived_before
 from gateway.services.commit import Committer, Done
 from gateway.services.judge import Judge, Proven
 from gateway.services.link import Key, Linking
+from gateway.services.pace import Pace
 from gateway.services.prove import Prove
 from gateway.services.submit import current
 from protocols.directory import Directory
@@ -63,10 +64,11 @@ class Receive:
         linking: Linking,
         prove: Prove,
         judge: Judge,
+        pace: Pace,
         clock: Clock,
     ) -> None:
         self._member, self._directory, self._committer, self._store = member, directory, committer, store
-        self._linking, self._prove, self._judge, self._clock = linking, prove, judge, clock
+        self._linking, self._prove, self._judge, self._pace, self._clock = linking, prove, judge, pace, clock
         self._sought, self._seek_after = 0, 0.0
         self.outcomes = Counter[str]()  # of every parcel: `received`, `repeated`, or the code of why not
 
@@ -76,6 +78,7 @@ class Receive:
         Raises for the POST as a whole: `peer.identity_mismatch`, `peer.suspended`, `proof.*`, `note.invalid`,
         `ledger.split_view`, `dir.stale`, `ledger.rollback`.
         """
+        self._pace.spend(caller, parcels=len(post.items))
         directory = await self._fresh(post.hello.dir_version)
         if not directory.active(caller):
             raise ProblemError("peer.suspended", "the member is not active in the directory")
@@ -87,6 +90,8 @@ class Receive:
         origin = self._committer.origin
         await self._store.name(caller, origin, post.hello.held.get(origin, (0,)))
         results = await self._judge_all(post.items, entries, checkpoints, full, directory)
+        hopeless = [each for each in results if isinstance(each, ProblemError) and each.kind.retry == "never"]
+        self._pace.spend(caller, failures=len(hopeless))
         return await self._answer(caller, results, directory, post)
 
     async def _fresh(self, their_version: int) -> Directory:
@@ -177,6 +182,7 @@ class Receive:
         return _result(outcome)
 
     async def _refuse(self, change: Refused) -> _Result:
+        self._pace.spend(change.refusal.sender, failures=1)
         now = self._clock.now()
         count = await self._store.refusals_since(change.refusal.sender, now - timedelta(days=1))
         if count >= REFUSALS_A_DAY_MAX:

@@ -217,6 +217,10 @@ class ExchangeStore(Protocol):
         """What arrived before under (sender, id)."""
         ...
 
+    async def backlog(self, sender: str, most: int) -> int:
+        """How many of a sender's arrived messages are not dispatched, counted up to `most`."""
+        ...
+
     async def refusals_since(self, sender: str, since: datetime) -> int:
         """How many refused and id_conflict entries a sender caused."""
         ...

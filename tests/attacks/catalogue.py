@@ -10,11 +10,52 @@ _RECEIPT = "tests/attacks/test_receipt.py::"
 _REPLAY = "tests/attacks/test_replay.py::"
 _QUANTUM = "tests/attacks/test_quantum.py::"
 _RECEIVE = "tests/services/test_receive.py::"
+_TLS, _FRAMING = "tests/http/test_tls.py::", "tests/http/test_framing.py::"
+_SIGNATURES, _AGENCY = "tests/http/test_signatures.py::", "tests/http/test_agency.py::"
+_AMBIGUOUS = f"{_FRAMING}test_ambiguous_framing_is_refused_and_the_connection_closed"
+_REFUSED = f"{_FRAMING}test_what_no_client_of_ours_sends_is_refused_by_its_code"
+_PEER = f"{_SIGNATURES}test_a_request_of_a_peer_is_refused_by_its_code"
+_DOS = "tests/attacks/test_dos.py::"
 
 CATALOGUE: dict[str, str] = {
     # transport
+    "T01": _TLS + "test_t01_a_handshake_below_tls_1_3_is_refused",
+    "T06": _TLS + "test_t06_another_members_server_is_not_told_a_byte",
+    "T07": _RECEIVE + "test_only_a_hub_of_the_sender_may_carry_its_parcel",
+    "T08": _SIGNATURES + "test_t08_the_connection_of_a_suspended_member_is_closed",
+    "T09": _FRAMING + "test_t09_headers_that_come_too_slowly_are_given_up",
+    "T10": _FRAMING + "test_t10_a_body_that_comes_too_slowly_is_given_up",
+    "T12": _FRAMING + "test_t12_an_address_has_so_many_connections_and_no_more_and_another_is_served",
+    "T14": _TLS + "test_t14_a_handshake_that_never_ends_is_given_up_and_hinders_nobody",
+    "T15": _QUANTUM + "test_half_of_the_recipients_key_opens_nothing",
     # http
+    "H01": f"{_AMBIGUOUS}[H01 Content-Length then Transfer-Encoding]",
+    "H02": f"{_AMBIGUOUS}[H02 two lengths that differ]",
+    "H03": f"{_AMBIGUOUS}[H03 xchunked]",
+    "H05": _FRAMING + "test_a_malformed_header_is_refused[H05 obs-fold]",
+    "H06": f"{_REFUSED}[H06 a header of 20,000 bytes]",
+    "H07": f"{_REFUSED}[H07 1000 headers]",
+    "H08": f"{_REFUSED}[H08 TRACE]",
+    "H09": f"{_PEER}[H09 JSON in place of NDJSON]",
+    "H10": f"{_REFUSED}[H10 gzip, before a body byte]",
+    "H11": _SIGNATURES + "test_h11_a_body_over_the_limit_is_refused_before_it_is_read",
+    "H12": f"{_REFUSED}[H12 chunks that grow]",
+    "H13": f"{_PEER}[H13 the Host of another]",
+    "H16": f"{_REFUSED}[H16 too long with Expect]",
+    "H17": f"{_REFUSED}[H17 HTTP/0.9]",
+    "H18": f"{_PEER}[H18 an upgrade]",
+    "H20": _FRAMING + "test_h20_forwarding_headers_change_nothing",
     # httpsig
+    "S01": f"{_PEER}[S01 no signature]",
+    "S02": f"{_PEER}[S02 only @method covered]",
+    "S03": f"{_PEER}[S03 the body changed, its digest kept]",
+    "S04": f"{_PEER}[S04 md5]",
+    "S05": f"{_PEER}[S05 created 301 s ago]",
+    "S08": f"{_PEER}[S08 an unknown key]",
+    "S10": _RECEIVE + "test_a_checkpoint_without_both_good_signatures_refuses_the_post",
+    "S11": f"{_PEER}[S11 the tag of another application]",
+    "S14": "tests/protocols/test_note.py::test_a_checkpoint_with_one_fault_is_refused[an ML-DSA line one byte longer]",
+    "S15": f"{_PEER}[S15 a query]",
     # envelope
     **{
         f"J{number:02}": f"{_ENVELOPE}[J{number:02}]"
@@ -53,12 +94,27 @@ CATALOGUE: dict[str, str] = {
     "C06": "tests/services/test_deliver.py::test_after_the_expiry_one_last_post_asks_then_it_is_undelivered",
     "C07": "tests/fault/test_crash_points.py::test_after_a_crash_everything_is_there_once_and_proven",
     # authz
+    "Z01": _AGENCY + "test_a_wrong_body_is_refused_with_pointers_and_without_its_values[Z01 a sender of its own]",
+    "Z03": _AGENCY + "test_every_route_but_those_of_the_public_needs_a_token_with_its_own_scope",
+    "Z07": _AGENCY + "test_z07_tokens_of_another_node_or_time_are_refused",
+    "Z08": _RECEIVE + "test_a_member_without_the_role_is_refused_as_not_permitted",
+    "Z10": _DOS + "test_a_flood_of_one_member_is_answered_429_and_the_others_are_served",
+    "Z13": "tests/e2e/test_processes.py::test_z13_the_listeners_share_no_route",
     # dos
+    "M02": _DOS + "test_the_work_for_an_object_grows_with_its_members_whatever_they_are_called",
+    "M04": _DOS + "test_what_our_systems_do_not_fetch_is_bounded_for_each_member_and_flows_again_when_fetched",
+    "M07": _DOS + "test_parcels_that_can_never_succeed_use_up_a_small_budget",
     # logs
+    "G02": "tests/e2e/test_processes.py::test_g02_no_canary_is_in_any_log_metric_ledger_or_problem",
+    "G03": _FRAMING + "test_g03_our_own_error_shows_nothing_of_itself",
+    "G04": "tests/attacks/test_logs.py::test_a_flood_of_rejects_is_a_few_lines_and_their_number",
     # ops
+    "P01": "tests/attacks/test_ops.py::test_a_node_of_the_demo_does_not_go_live",
+    "P02": "tests/keys/test_keys_store.py::test_keys_that_others_may_read_are_refused_with_the_fix",
+    "P06": "tests/attacks/test_ops.py::test_a_process_of_ours_writes_no_core_and_lets_nobody_read_its_memory",
     # quantum
     "Q01": _QUANTUM + "test_half_of_the_recipients_key_opens_nothing",
-    "Q02": _QUANTUM + "test_nothing_is_sent_to_a_member_without_a_post_quantum_key",
+    "Q02": _DIRECTORY + "test_a_record_below_the_policy_floor_never_comes_into_force[an X25519 key to seal to]",
     "Q03": _QUANTUM + "test_who_forges_every_ed25519_signature_is_still_refused",
     "Q04": _QUANTUM + "test_what_is_sent_has_the_length_of_its_class",
 }  # fmt: skip
@@ -97,5 +153,12 @@ CODES: dict[str, str] = {
     "dir.downgrade": "dir.key_use",  # a seal key that is no HPKE-9-KE key
     "dir.id": "dir.invalid",
     "dir.policy_floor": "dir.invalid",  # a record that names another suite, a directory that names any
+    "authz.sender": "schema.invalid",  # no document of a client has room for a sender: it is the node's member
+    "authz.role": "auth.scope",
+    "policy.type": "msg.not_permitted",
+    "token.invalid": "auth.invalid",
+    "token.scope": "auth.scope",
+    "config.insecure": "config.invalid",
+    "keys.permissions": "key.store",
     "policy.pq_required": "member.unknown",  # a record below the floor is none
 }

@@ -14,7 +14,7 @@ LIST = ROOT.parent / "shared" / "attacks.yaml"
 COUNT = 158
 
 
-def tests_of(path: str) -> tuple[set[str], set[str]]:
+def named_in(path: str) -> tuple[set[str], set[str]]:
     """The names of a file's tests, and the words (as the ids of its parameters) that stand in it."""
     tree = ast.parse((ROOT / path).read_text())
     names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
@@ -43,7 +43,7 @@ def test_every_named_test_is_there() -> None:
     for attack, named in CATALOGUE.items():
         path, _, test = named.partition("::")
         name, _, parameter = test.partition("[")
-        names, words = tests_of(path) if (ROOT / path).is_file() else (set(), set())
+        names, words = named_in(path) if (ROOT / path).is_file() else (set(), set())
         if not name.startswith("test_") or name not in names or (parameter and parameter.rstrip("]") not in words):
             missing.append((attack, named))
     assert not missing

@@ -193,6 +193,7 @@ BODIES: dict[str, tuple[Json, list[str]]] = {
         ["/parts/persons/persons", "/parts/persons"],
     ),
     "an unknown member": ({"canary_member": 1}, [""]),
+    "Z01 a sender of its own": ({"from": "testnet/holder"}, [""]),
     "an unknown member of the body": ({"body": trace_request(canary_member=1)}, ["/body"]),
     "a priority of no code": ({"body": trace_request(priority="CANARY")}, ["/body/priority"]),
     "a day that is none": ({"due": "tomorrow"}, ["/due"]),

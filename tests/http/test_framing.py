@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
 from aiohttp import web, web_server
 
 from gateway.http.serve import DeadlineHandler, application, read_body
-from protocols.limits import HEADER_DEADLINE_S, HEADERS_MAX
+from protocols.limits import CONNECTIONS_AN_ADDRESS_MAX, HEADER_DEADLINE_S, HEADERS_MAX
 from tests.http.wire import ask, connected, listening
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -242,6 +243,29 @@ async def test_t09_the_deadline_holds_for_a_later_request_of_a_connection_too() 
         assert (await wire.answer()).status == 200
         await wire.send(b"GET /seen HTTP/1.1\r\n")
         assert (await wire.answer()).said == (408, "http.header_timeout")
+
+
+async def test_t12_an_address_has_so_many_connections_and_no_more_and_another_is_served() -> None:
+    async with listening(_app()) as port, AsyncExitStack() as stack:
+        before = DeadlineHandler.refused
+        wires = [await stack.enter_async_context(connected(port)) for _ in range(CONNECTIONS_AN_ADDRESS_MAX)]
+        async with connected(port) as over:
+            assert await over.cut()
+        assert DeadlineHandler.refused == before + 1
+        async with connected(port, local="127.0.0.2") as other:
+            await other.send(get())
+            assert (await other.answer()).status == 200
+        await wires[0].send(get())
+        assert (await wires[0].answer()).status == 200, "those that were there stay"
+        await wires[1].close()
+
+        async def room() -> bool:
+            async with connected(port) as next_:
+                await next_.send(get())
+                return not await next_.cut()
+
+        while not await room():
+            pass
 
 
 async def test_the_header_deadline_is_off_while_a_body_or_the_next_request_is_awaited() -> None:

@@ -1,6 +1,7 @@
 """The exchange listener over the wire: who signed a request is settled on its headers, before a byte of its body."""
 
 import base64
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.http.exchange import Exchange
+from gateway.services.pace import Pace
 from keys.suite import Ed25519Signer, Tw1Verifier
 from protocols.directory import Admitted, Directory, Key, Record
 from protocols.exchange.lines import Hello, Post, encode_post
@@ -65,10 +67,15 @@ class Receives:
         return Post(hello=post.hello, checkpoints={}, items=())
 
 
+async def nothing_waits(member: str, most: int) -> int:
+    return 0
+
+
 @dataclass
 class Listener:
     port: int
     receives: Receives
+    pace: Pace
 
     @property
     def url(self) -> str:
@@ -78,12 +85,13 @@ class Listener:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def listener() -> AsyncIterator[Listener]:
     at, fixed, receives = free_socket(), Fixed(), Receives()
+    pace = Pace(time.monotonic, nothing_waits)
     url = f"http://127.0.0.1:{at.getsockname()[1]}"
     exchange = Exchange(
-        url=url, receive=receives, directory=fixed, ledger=None, probe=None, verifier=Tw1Verifier(), clock=fixed,  # type: ignore[arg-type]
+        url=url, receive=receives, pace=pace, directory=fixed, ledger=None, probe=None, verifier=Tw1Verifier(), clock=fixed,  # type: ignore[arg-type]
     )  # fmt: skip
     async with listening(exchange.app(), at=at) as port:
-        yield Listener(port, receives)
+        yield Listener(port, receives, pace)
 
 
 BODY = encode_post(Post(hello=Hello(dir_version=1, held={}, links={}), checkpoints={}, items=()))
@@ -222,6 +230,16 @@ async def test_the_signature_is_judged_before_a_byte_of_the_body_comes(listener:
 
 async def test_h11_a_body_over_the_limit_is_refused_before_it_is_read(listener: Listener) -> None:
     assert (await sent(listener, Ask(), length=8 * 1024 * 1024 + 1)).said == (413, "http.too_large")
+
+
+async def test_a_member_that_floods_is_told_to_wait_before_a_byte_of_its_body_comes(listener: Listener) -> None:
+    listener.pace.spend("net/peer", parcels=10**9)
+    try:
+        answer = await sent(listener, Ask(), length=1_000_000)
+    finally:
+        listener.pace.spend("net/peer", parcels=-(10**9))
+    assert answer.said == (429, "peer.rate")
+    assert int(answer.headers["retry-after"]) > 0
 
 
 async def test_h16_nobody_unknown_is_asked_for_a_body(listener: Listener) -> None:

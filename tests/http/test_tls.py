@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ import pytest
 from aiohttp import web
 
 from adapters.peers.http import PeerClient
-from gateway.http.serve import application
+from gateway.http.serve import Site, application
 from gateway.runtime.compose import tls_context
 from gateway.runtime.settings import Settings
 from gateway.runtime.world import SystemClock
 from keys.suite import Ed25519Signer
 from keys.tls import pin_of_pem, self_signed, spki_sha256
 from protocols.directory import Endpoint, Record
-from protocols.limits import NOTE_BYTES_MAX
+from protocols.limits import HANDSHAKE_DEADLINE_S, NOTE_BYTES_MAX
 from protocols.problems import ProblemError
 from protocols.strict import b64u
 from tests.http.wire import PATIENCE_S, connected, free_socket, listening
@@ -112,6 +112,28 @@ async def test_t01_a_handshake_below_tls_1_3_is_refused(certificate: Certificate
             await wire.send(b"GET / HTTP/1.1\r\nHost: node\r\n\r\n")
             assert (await wire.answer()).status == 200
     assert heard.paths == ["/"]
+
+
+async def test_t14_a_handshake_that_never_ends_is_given_up_and_hinders_nobody(certificate: Certificate) -> None:
+    heard = Heard()
+    runner = web.AppRunner(answering(heard.answer))
+    await runner.setup()
+    site = Site(runner, "127.0.0.1", 0, ssl_context=certificate.context)
+    assert site.handshake_s == HANDSHAKE_DEADLINE_S == 5
+    site.handshake_s = 0.2
+    try:
+        await site.start()
+        port = runner.addresses[0][1]
+        async with AsyncExitStack() as stack:
+            silent = [await stack.enter_async_context(connected(port)) for _ in range(50)]
+            trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+            async with connected(port, trusting) as wire:
+                await wire.send(b"GET / HTTP/1.1\r\nHost: node\r\n\r\n")
+                assert (await wire.answer()).status == 200
+            assert all([await each.cut() for each in silent])
+    finally:
+        await runner.cleanup()
 
 
 async def test_the_peer_whose_key_the_directory_lists_is_spoken_to(certificate: Certificate) -> None:

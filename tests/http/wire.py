@@ -97,6 +97,14 @@ class Wire:
         async with asyncio.timeout(PATIENCE_S):
             return await self._reader.read() == b""
 
+    async def cut(self, bytes_max: int = 0) -> bool:
+        """Whether the listener ends the connection by itself; False once more than `bytes_max` bytes came."""
+        async with asyncio.timeout(PATIENCE_S):
+            try:
+                return len(await self._reader.read(bytes_max + 1)) <= bytes_max
+            except ConnectionError:
+                return True
+
     async def close(self) -> None:
         """Ends the connection."""
         self._writer.close()
@@ -105,9 +113,9 @@ class Wire:
 
 
 @asynccontextmanager
-async def connected(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Wire]:
-    """A connection to a listener."""
-    wire = Wire(*await asyncio.open_connection("127.0.0.1", port, ssl=tls))
+async def connected(port: int, tls: ssl.SSLContext | None = None, local: str = "127.0.0.1") -> AsyncIterator[Wire]:
+    """A connection to a listener, from an address of loopback."""
+    wire = Wire(*await asyncio.open_connection("127.0.0.1", port, ssl=tls, local_addr=(local, 0)))
     try:
         yield wire
     finally:

@@ -1,5 +1,6 @@
 """The log: JSON lines of past events; nothing that is not on the allow-list, no library's text, no error's message."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from gateway.runtime.log import ALLOWED
 
 CANARY = "CANARY77"
 PROGRAM = f"""
@@ -72,3 +75,16 @@ def test_libraries_are_told_by_name_and_kind_only(lines: list[dict[str, Any]]) -
 def test_no_value_of_anybody_gets_through(lines: list[dict[str, Any]]) -> None:
     assert len(lines) == 6
     assert CANARY not in json.dumps(lines)
+
+
+def test_every_line_that_we_write_keeps_all_its_keys() -> None:
+    """Else a line would lose what it was written for, and nobody would notice."""
+    root, written = Path(__file__).parents[2], set()
+    for path in (each for room in ("gateway", "adapters") for each in (root / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith(("_log.", "structlog.get_logger().")):
+                written |= {keyword.arg for keyword in node.keywords}
+    assert written - ALLOWED == set()
+    assert ALLOWED - written <= {"event", "level", "timestamp", "dropped_keys", "left_out"}, (
+        "an allowance that nobody needs"
+    )

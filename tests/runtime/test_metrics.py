@@ -5,11 +5,13 @@ import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
+import aiohttp
 import pytest
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from gateway.runtime.node import _open_pool
 from protocols.limits import DIRECTORY_GRACE_S, REQUEST_AHEAD_MAX_S
 from protocols.problems import CODES
 from tests.federation import HANDLING, Federation, Node, refused, trace_request, wait_until
@@ -49,6 +51,10 @@ async def readyz(office: Office) -> tuple[int, dict[str, dict[str, dict[str, str
     return reply.status, reply.json
 
 
+async def is_ready(office: Office) -> bool:
+    return (await readyz(office))[0] == 200
+
+
 async def raw(address: str, data: bytes) -> bytes:
     host, _, port = address.partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -69,11 +75,7 @@ async def office(fed: Federation) -> AsyncIterator[Office]:
     a, _ = await fed.nodes("a", "b")
     await a.stop()
     async with served(a) as made:
-
-        async def ready() -> bool:
-            return (await readyz(made))[0] == 200
-
-        await wait_until(ready)
+        await wait_until(lambda: is_ready(made))
         yield made
 
 
@@ -190,6 +192,32 @@ async def test_a_database_that_is_away_is_said_and_nothing_is_counted_from_memor
     assert "tracewire_checkpoint_age_seconds" not in found.families
     assert (found.value("ready"), found.value("wrong_checks", check="database")) == (0, 1)
     assert (await operations(office, "/livez")).status == 200
+
+
+async def test_a_node_that_waits_for_its_database_says_so_from_the_start(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    await a.stop()
+    stop, nowhere = asyncio.Event(), f"postgresql://postgres@/none?host={fed.folder}"
+    opening = asyncio.ensure_future(_open_pool(nowhere, a.settings, a.folder, stop))
+    async with aiohttp.ClientSession() as session:
+        office = Office(a, session, "")
+
+        async def said() -> tuple[int, dict[str, dict[str, dict[str, str]]]] | None:
+            try:
+                return await readyz(office)
+            except aiohttp.ClientError:
+                return None
+
+        status, found = await wait_until(said)
+        assert (status, found["wrong"]["database"]["code"]) == (503, "store.busy")
+        measured = await scrape(office)
+        assert measured.value("ready") == 0
+        assert "tracewire_ready" in measured.families
+        assert measured.value("wrong_checks", check="database", code="store.busy") == 1
+    stop.set()
+    assert await opening is None
+    async with served(a) as office:  # its port is free again
+        await wait_until(lambda: is_ready(office))
 
 
 async def test_a_member_that_signed_two_histories_is_an_alarm_and_the_node_stays_ready(office: Office) -> None:
