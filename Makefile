@@ -17,7 +17,7 @@ check: .venv/ready
 	.venv/bin/ruff format --check --quiet .
 	.venv/bin/ruff check --quiet .
 	.venv/bin/mypy
-	.venv/bin/lint-imports --no-cache --quiet 2>/dev/null || .venv/bin/lint-imports --no-cache
+	.venv/bin/lint-imports --no-cache
 	$(PY) tests/test_tidy.py
 
 ROUNDS ?= 3

@@ -7,4 +7,4 @@ ROOT = str(Path(__file__).parents[2])
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
-from tests.services.conftest import bounded, fed, plain_log  # noqa: E402, F401
+from tests.services.conftest import bounded, fed  # noqa: E402, F401

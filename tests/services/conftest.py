@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from adapters.postgres.embedded import EmbeddedServer
 
@@ -32,15 +31,6 @@ def bounded() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, former)
-
-
-@pytest.fixture(autouse=True)
-def plain_log() -> Iterator[None]:
-    """Log lines without the locals of every frame, whose rendering takes seconds."""
-    processors = structlog.processors
-    structlog.configure([processors.add_log_level, processors.format_exc_info, processors.KeyValueRenderer()])
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture
