@@ -50,17 +50,17 @@ class TokenAccess:
     def issue(self, assertion: str, client: Client | None, now: datetime, scopes: frozenset[str] | None = None) -> str:
         """A token for a client that proved its key and speaks for the actor it names."""
         if client is None:
-            raise _invalid("unknown client")
+            raise _invalid("no such client at this node: see `tracewire client list`")
         claims = _verified_claims(assertion, _ASSERTION_TYPS, client.jwk)
         now_s = now.timestamp()
         if _text(claims, "iss") != client.id or _text(claims, "sub") != client.id:
             raise _invalid("iss and sub must be the client's id")
         if claims.get("aud") not in (self._audience, [self._audience]):
-            raise _invalid("aud must be the URL of the token endpoint")
+            raise _invalid(f"aud must be {self._audience}")
         _check_times(claims, now_s)
         actor, jti = _text(claims, "actor"), _text(claims, "jti")
         if actor not in client.actors:
-            raise _invalid("the client does not speak for this actor")
+            raise _invalid("the client does not speak for this actor: `tracewire client list` shows for whom it does")
         granted = client.scopes if scopes is None else scopes
         if not granted <= client.scopes:
             raise ProblemError("auth.scope", "the client was not registered with every scope it asks for")

@@ -32,7 +32,7 @@ class Fault:
 
 
 _ENV = "The bytes are not a valid sealed message for this node."
-_SEND_AGAIN = "Correct the document and send it again under a new id."
+_SEND_AGAIN = "Correct what is named, and send it again; the same Idempotency-Key may be used."
 
 CODES: dict[str, Kind] = {
     # strict parsing (section 1)
@@ -146,26 +146,31 @@ CODES: dict[str, Kind] = {
     "http.query": Kind(400, "Query not accepted", "never", "Send only the parameters of the interface."),
     # agency interface
     "auth.missing": Kind(401, "No access token", "after-fix", "Get one at POST /v1/token."),
-    "auth.invalid": Kind(401, "Token is not valid", "after-fix", "Get a new one at POST /v1/token."),
+    "auth.invalid": Kind(
+        401, "Token is not valid", "after-fix", "Correct what is named; get a token at POST /v1/token."
+    ),
     "auth.scope": Kind(403, "Scope is missing", "after-fix", "Have the client registered with that scope."),
-    "idempotency.missing": Kind(400, "Idempotency-Key missing", "after-fix", "Send a fresh UUID as Idempotency-Key."),
+    "idempotency.missing": Kind(
+        400, "Idempotency-Key missing or malformed", "after-fix", "Send a fresh UUID as Idempotency-Key."
+    ),
     "idempotency.reused": Kind(409, "Idempotency-Key used before", "never", "Use a fresh key for a new request."),
     "precondition.failed": Kind(412, "The thread moved on", "after-fix", "Read the thread; repeat with its ETag."),
     "precondition.required": Kind(428, "If-Match missing", "after-fix", "Send If-Match with the thread's version."),
     "thread.not_found": Kind(404, "No such thread", "never", "List the threads at GET /v1/traces."),
     "thread.state": Kind(409, "Not possible in this state", "never", "Read the thread's state and what is open."),
+    "feed.beyond": Kind(409, "The feed has no such line yet", "after-fix", "Ask after a line that the feed has given."),
     "member.unknown": Kind(422, "No such member", "after-fix", "List the members at GET /v1/peers."),
     "batch.invalid": Kind(
         422, "The file cannot be read", "after-fix", "Correct what is named; send it under the same key."
     ),
     "registry.csv": Kind(422, "The file cannot be imported", "after-fix", "Correct the rows that are named."),
-    "store.busy": Kind(503, "Busy", "later", "Try again after the Retry-After seconds."),
+    "store.busy": Kind(503, "Busy", "later", "Try again in some seconds; over HTTP, after those of Retry-After."),
     "store.full": Kind(503, "Store is full", "later", "Free disk space on the node."),
     "store.data": Kind(422, "The store refused the data", "never", "Report it with the time; the data was not kept."),
     "key.store": Kind(500, "Key store cannot be used", "after-fix", "Check its passphrase, file and mode 0600."),
     "key.revoked": Kind(409, "Key is revoked", "never", "Submit again under a current key."),
     "content.erased": Kind(410, "Content was erased", "never", "Nothing can bring it back; proofs stay valid."),
-    "config.invalid": Kind(500, "Configuration is not valid", "after-fix", "Correct tracewire.toml as said."),
+    "config.invalid": Kind(500, "Configuration is not valid", "after-fix", "Correct what is named, and run it again."),
     "internal": Kind(500, "Our own error", "later", "Try again; tell the administrator the time."),
 }
 

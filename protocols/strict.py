@@ -89,7 +89,10 @@ def parse_json(data: bytes, *, bytes_max: int) -> Any:
     _check_depth(data)
     try:
         value = _DECODER.decode(text)
-    except (json.JSONDecodeError, RecursionError):
+    except json.JSONDecodeError as error:
+        where = f"not JSON at line {error.lineno}, column {error.colno}" if text.strip() else "nothing was sent"
+        raise ProblemError("json.invalid", where) from None
+    except RecursionError:
         raise ProblemError("json.invalid", "not JSON") from None
     if "\\u" in text:
         _check_text(value)

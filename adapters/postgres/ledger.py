@@ -171,11 +171,11 @@ class PostgresBatch:
                 continue
             await self._db.copy_records_to_table(_TABLES[kind], records=records, columns=_COLUMNS[kind])
         if writes.settled:
-            last = dict(writes.settled)  # an UPDATE that meets a row twice takes either
+            last = {each[0]: each for each in writes.settled}  # an UPDATE that meets a row twice takes either
             await self._db.execute(
-                "UPDATE outbox SET state = s, envelope = NULL, leased = NULL "
-                "FROM unnest($1::uuid[], $2::text[]) AS w(i, s) WHERE id = i",
-                *(list(last), list(last.values())),
+                "UPDATE outbox SET state = s, envelope = NULL, leased = NULL, problem = p "
+                "FROM unnest($1::uuid[], $2::text[], $3::text[]) AS w(i, s, p) WHERE id = i",
+                *map(list, zip(*last.values(), strict=True)),
             )
         if writes.resealed:
             await self._db.executemany(

@@ -28,10 +28,10 @@ _LEG, _CONTENT, _PROOF, _REVIEW, _EVENT = (
 )
 _EVENT_NAMES = [field.name for field in fields(EventRow)]
 _MESSAGES = """
-SELECT id, $2::text AS sender, recipient, thread, type, created AS at, state AS delivery, origin, index
+SELECT id, $2::text AS sender, recipient, thread, type, created AS at, state AS delivery, origin, index, problem
 FROM outbox WHERE thread = $1
 UNION ALL
-SELECT id, sender, $2, thread, type, received, CASE WHEN dispatched THEN 'dispatched' ELSE 'received' END, origin, index
+SELECT id, sender, $2, thread, type, received, CASE WHEN dispatched THEN 'dispatched' ELSE 'received' END, origin, index, NULL
 FROM inbox WHERE thread = $1
 ORDER BY at, id LIMIT 1000
 """
@@ -80,6 +80,11 @@ class PostgresThreads:
             *(origin, start, [str(id_) for id_ in ids]),
         )
         return {row["index"]: row["data"] for row in rows}
+
+    async def last_event(self) -> int:
+        """The sequence number of the newest line."""
+        row = await self._pool.row("SELECT coalesce(max(seq), 0) AS seq FROM event")
+        return int(row["seq"]) if row else 0
 
     async def events(self, after: int, count: int) -> list[Event]:
         """The feed after a sequence number."""

@@ -1,6 +1,8 @@
-"""A case system in forty lines: submits a trace request, follows it to its end, keeps the evidence.
+"""A small case system: submits a trace request, follows it for a minute, keeps the evidence of what there is.
 
 usage: integrate.py NODE_FOLDER SUBMISSION.json EVIDENCE.zip
+
+Away from the node's folder, with a client's key alone: AgencyClient(url, audience=..., client=..., actor=..., key=...).
 """
 
 import asyncio
@@ -19,13 +21,18 @@ async def trace(node: Path, said: dict[str, Any]) -> bytes:
         key = f"case {said['body']['request_ref']}"
         accepted = await agency.submit(said["to"], said["body"], handling=said["handling"], key=key)
         print(f"accepted as thread {accepted.thread}")
-        async with asyncio.timeout(60):
-            async for event in agency.follow():
-                if event.thread == accepted.thread:
-                    print(f"{event.at} {event.kind}")
-                    if (await agency.thread(accepted.thread)).state in ("ANSWERED", "REFUSED"):
-                        break
-        for message in (await agency.thread(accepted.thread)).messages:
+        try:
+            async with asyncio.timeout(60):
+                async for event in agency.follow():
+                    if event.thread == accepted.thread:
+                        print(f"{event.at} {event.kind}")
+                        if (await agency.thread(accepted.thread)).state in ("ANSWERED", "REFUSED"):
+                            break
+        except TimeoutError:
+            print("no answer yet: a person may have to look at it; follow the thread")
+        thread = await agency.thread(accepted.thread)
+        print(f"the thread is {thread.state}")
+        for message in thread.messages:
             print(f"{message.type} from {message.sender}, {message.state}, entry {message.ledger.index}")
         return await agency.evidence(accepted.thread)
 
@@ -39,4 +46,6 @@ def main(node: str, submission: str, evidence: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])

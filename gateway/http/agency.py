@@ -126,7 +126,7 @@ class Agency:
             ),
             Operation(
                 method="GET", path="/v1/events", scope=read, call=self.get_events, query=EventsQuery, answer=Events,
-                headers=("Prefer",),
+                headers=("Prefer",), problems=("feed.beyond",),
             ),
             Operation(method="GET", path="/v1/reviews", scope=read, call=self.get_reviews, query=PageQuery, answer=Reviews),
             Operation(method="GET", path="/v1/peers", scope=read, call=self.get_peers, answer=Peers, problems=("dir.stale",)),

@@ -46,7 +46,7 @@ def _rows(data: bytes) -> Iterator[Line]:
     except UnicodeDecodeError:
         raise ProblemError("batch.invalid", "not UTF-8") from None
     except csv.Error:
-        raise ProblemError("batch.invalid", f"line {reader.line_num} is not CSV") from None
+        raise ProblemError("batch.invalid", f"line {reader.reader.line_num} is not CSV") from None
 
 
 def _kinds(names: list[str]) -> dict[str, str]:
@@ -59,6 +59,8 @@ def _kinds(names: list[str]) -> dict[str, str]:
             found[name] = leaves[plain]
             continue
         near = difflib.get_close_matches(plain, leaves, 1)
+        if len(names) == 1 and ";" in name:
+            near = ["the same with commas between columns, not semicolons"]
         fix = f"The nearest is {near[0]}." if near else "Name columns as /to and /body/request_ref."
         faults.append(Fault("", "column", f"column {names.index(name) + 1} is unknown or stands twice", fix))
     if faults or not names:

@@ -249,6 +249,7 @@ class Message(Model):
     at: ShownTime
     state: Delivery | Literal["received", "dispatched"]
     ledger: Place
+    problem: Annotated[Maybe[str], Field(description="Why it waits, was refused or given up: see /problems.")] = None
     body: Maybe[Object] = None
     handling: Maybe[Object] = None
     parts: Annotated[Maybe[Object | list[str]], Field(description="Names alone without the scope `parts:read`.")] = None

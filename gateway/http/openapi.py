@@ -13,19 +13,12 @@ from gateway.http.documents import Problem, Query
 from gateway.services.submit import Request
 from protocols.messages import without_null
 from protocols.messages.shared import Model
-from protocols.ports.access import Caller
+from protocols.ports.access import SCOPES, Caller
 from protocols.problems import CODES
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 PROBLEM = "application/problem+json"
-SCOPES = {
-    "trace:write": "submit and answer",
-    "trace:read": "read threads, the feed, the members",
-    "parts:read": "read restricted parts: each reading is an entry",
-    "ledger:read": "read the ledger",
-    "evidence:read": "export evidence",
-}
 _HEADERS: dict[str, dict[str, Any]] = {
     "Idempotency-Key": {
         "required": True,
@@ -117,7 +110,7 @@ def openapi(operations: Sequence[Operation], *, title: str, version: str) -> dic
     for each in operations:
         path = re.sub(r"\{(\w+):[^}]*\}", r"{\1}", each.path)
         paths[path][each.method.lower()] = _operation(each, path, named, queries[each.query])
-    flow = {"tokenUrl": "/v1/token", "scopes": SCOPES}
+    flow = {"tokenUrl": "/v1/token", "scopes": dict(SCOPES)}
     token = {
         "type": "oauth2",
         "description": "Client credentials with private_key_jwt (RFC 7523): an assertion signed by the client's Ed25519 key.",

@@ -43,6 +43,11 @@ def _page(body: str | bytes, media: str = "text/html") -> Endpoint:
     return endpoint
 
 
+async def _to_the_reference(request: web.Request) -> web.Response:
+    del request
+    raise web.HTTPFound("/v1")
+
+
 async def _problem(request: web.Request) -> web.Response:
     code = request.match_info["code"]
     if code not in CODES:
@@ -69,4 +74,8 @@ def reference_routes(document: dict[str, Any]) -> list[web.RouteDef]:
     page = _templates.get_template("reference.html").render(
         document=document, schemas=document["components"]["schemas"]
     )
-    return [web.get("/v1/openapi.json", _page(dump_json(document), "application/json")), web.get("/v1", _page(page))]
+    return [
+        web.get("/", _to_the_reference),
+        web.get("/v1/openapi.json", _page(dump_json(document), "application/json")),
+        web.get("/v1", _page(page)),
+    ]

@@ -41,7 +41,7 @@ class Stage:
     plan: "Plan"
     entries: list[bytes] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
-    settled: list[tuple[UUID, Delivery]] = field(default_factory=list)
+    settled: list[tuple[UUID, Delivery, str | None]] = field(default_factory=list)
     resealed: list[Resealing] = field(default_factory=list)
     dispatched: list[tuple[str, UUID]] = field(default_factory=list)
     legs: dict[tuple[UUID, str], Leg] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class Plan:
         self.threads = {thread for thread, _ in standing.legs}
         self.entries: list[bytes] = []
         self.rows: list[Row] = []
-        self.settled: list[tuple[UUID, Delivery]] = []
+        self.settled: list[tuple[UUID, Delivery, str | None]] = []
         self.resealed: list[Resealing] = []
         self.dispatched: list[tuple[str, UUID]] = []
         self.legs: dict[tuple[UUID, str], Leg] = {}
@@ -113,7 +113,7 @@ class Plan:
         standing.legs |= stage.legs
         self.threads |= {thread for thread, _ in stage.legs}
         standing.pairs |= stage.pairs
-        standing.outbox |= dict(stage.settled)
+        standing.outbox |= {id_: state for id_, state, _ in stage.settled}
         for key in stage.dispatched:
             standing.inbox[key] = replace(standing.inbox[key], dispatched=True)
         for row in stage.rows:
@@ -306,7 +306,7 @@ class Settled:
         if before != "queued" and not (before == "undelivered" and self.proof):
             return Lost(row=None)
         stage.log(self.entry)
-        stage.settled.append((self.id, self.state))
+        stage.settled.append((self.id, self.state, self.entry.code))
         if self.proof:
             stage.rows.append(self.proof)
         key = self.thread, self.recipient

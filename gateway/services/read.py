@@ -86,6 +86,8 @@ class Read:
             "state": stored.delivery,
             "ledger": {"origin": stored.origin, "index": stored.index},
         }
+        if stored.problem:
+            shown["problem"] = stored.problem
         try:
             content = await self.content(stored.sender, stored.id)
         except ProblemError as problem:
@@ -125,7 +127,12 @@ class Read:
         return await self._store.reviews(None, after=after, count=min(count, PAGE_MAX))
 
     async def events(self, after: int, count: int, wait_s: float) -> list[Event]:
-        """The feed after `after`, waiting for the first line up to `wait_s`. What it has passed is dispatched."""
+        """The feed after `after`, waiting for the first line up to `wait_s`. What it has passed is dispatched.
+
+        `feed.beyond` where there is no such line yet: nobody has handled what nobody was shown.
+        """
+        if after and after > (last := await self._store.last_event()):
+            raise ProblemError("feed.beyond", f"the newest line is {last}")
         passed = await self._store.passed(after, PAGE_MAX, self._answered)
         changes = [self._committer.enqueue(self._submit.dispatched(arrived)) for arrived in passed]
         await asyncio.gather(*changes, return_exceptions=True)  # what fails is passed again by the next request

@@ -38,7 +38,7 @@ def parse_register(text: str) -> list[Record]:
             if len(faults) >= FAULTS_MAX or len(records) > ROWS_MAX:
                 break
     except csv.Error:
-        raise ProblemError("registry.csv", f"line {reader.line_num} is not CSV") from None
+        raise ProblemError("registry.csv", f"line {reader.reader.line_num} is not CSV") from None
     if faults:
         raise ProblemError("registry.csv", f"{len(faults)} faults; nothing was imported", errors=faults)
     if len(records) > ROWS_MAX:
@@ -55,6 +55,8 @@ def _check_header(names: list[str]) -> None:
     for name in names:
         if name not in (*REQUIRED, *OPTIONAL):
             near = difflib.get_close_matches(name, (*REQUIRED, *OPTIONAL), 1)
+            if len(names) == 1 and ";" in name:
+                near = ["the same with commas between columns, not semicolons"]
             raise ProblemError("registry.csv", "an unknown column" + (f"; the nearest is {near[0]}" if near else ""))
     missing = [name for name in REQUIRED if name not in names]
     if missing or len(set(names)) != len(names):

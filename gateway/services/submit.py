@@ -117,6 +117,9 @@ class Submit:
         validate_handling(draft.handling, "/handling")
         for name, value in draft.parts.items():
             validate_part(name, value, f"/parts/{name}")
+        if draft.recipient == self._member:
+            fault = Fault("/to", "self", "the member is your own", "Name another member: see GET /v1/peers.")
+            raise ProblemError("schema.invalid", "a member does not write to itself", errors=[fault])
         permit(directory, type_=draft.type, sender=self._member, recipient=draft.recipient)
         parts = tuple(seal_part(name, value, self._sealer) for name, value in draft.parts.items())
         message = self._message(draft, parts, now)

@@ -1,5 +1,6 @@
 """Message types and validation: a body, handling or restricted part in, a frozen model or a problem out."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -48,17 +49,19 @@ TYPES: Mapping[str, type[Body]] = MappingProxyType(
 
 _M = TypeVar("_M", bound=Model)
 
-_FIXES = {  # pydantic's error type -> (our code, fix)
-    "missing": ("required", "Add the member."),
-    "extra_forbidden": ("unknown_member", "Remove the member that the schema does not name."),
-    "string_too_long": ("too_long", "Shorten the text."),
-    "string_too_short": ("too_short", "Give a text, or leave the member out."),
-    "string_pattern_mismatch": ("format", "Write it in the format of the schema."),
-    "too_long": ("too_many", "Give fewer items."),
-    "too_short": ("too_few", "Give more items."),
-    "less_than_equal": ("range", "Give a smaller number."),
-    "greater_than_equal": ("range", "Give a larger number."),
+_FIXES = {  # pydantic's error type -> (our code, message, fix)
+    "missing": ("required", "a member is missing", "Add the member."),
+    "extra_forbidden": ("unknown_member", "a member that the schema does not name", "Remove it, or correct its name."),
+    "string_too_long": ("too_long", "the text is too long", "Shorten the text."),
+    "string_too_short": ("too_short", "the text is empty or too short", "Give a text, or leave the member out."),
+    "string_pattern_mismatch": ("format", "not in the format of the schema", "Write it in the format of the schema."),
+    "too_long": ("too_many", "too many items", "Give fewer items."),
+    "too_short": ("too_few", "too few items", "Give more items."),
+    "less_than_equal": ("range", "the number is too large", "Give a smaller number."),
+    "greater_than_equal": ("range", "the number is too small", "Give a larger number."),
 }
+_TYPE = ("type", "not of the type that the schema states", "Give a text, number, list or object as the schema states.")
+_NAME = re.compile(r"[a-z_]{1,40}", re.ASCII)
 
 
 def _pointer(place: tuple[str | int, ...]) -> str:
@@ -71,10 +74,10 @@ def _fault(error: Mapping[str, Any]) -> Fault:
     broken = error.get("ctx", {}).get("error")
     if isinstance(broken, Broken):
         return Fault(_pointer((*place, *broken.at)), broken.code, broken.message, broken.fix)
-    code, fix = _FIXES.get(error["type"], ("type", "Give a value of the type that the schema states."))
-    if code == "unknown_member":  # its name is the sender's own text: point at the object that has it
-        return Fault(_pointer(place[:-1]), code, "a member that the schema does not name", fix)
-    return Fault(_pointer(place), code, error["msg"], fix)
+    code, message, fix = _FIXES.get(error["type"], _TYPE)
+    if code == "unknown_member" and not _NAME.fullmatch(str(place[-1])):  # it may be a value in the wrong place
+        place = place[:-1]
+    return Fault(_pointer(place), code, message, fix)
 
 
 def _without_echoes(errors: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

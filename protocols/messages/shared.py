@@ -3,6 +3,7 @@
 A fact or judgement is a pair {code, raw}, and UNKNOWN is always allowed there; a token that steers a machine is bare.
 """
 
+import re
 from collections.abc import Callable, Hashable, Iterable
 from datetime import date
 from typing import Annotated, Any, Self, TypeVar
@@ -51,6 +52,9 @@ class Coded(Model):
     raw: Annotated[str, StringConstraints(max_length=500)]
 
 
+_SHOWN_MAX = 30  # codes that a problem lists
+
+
 class Listed:
     """Holds a code to a list of protocols.codes: the code of a pair, or a bare token.
 
@@ -63,7 +67,8 @@ class Listed:
 
     def _check(self, value: Any) -> Any:
         if (value.code if self._pair else value) not in self._codes:
-            fix = f"Take a code of the list {self._name}."
+            shown = ", ".join(sorted(self._codes)) if len(self._codes) <= _SHOWN_MAX else "see the schema"
+            fix = f"Take a code of the list {self._name}: {shown}."
             raise Broken("code", "not a code of its list", fix, *(("code",) if self._pair else ()))
         return value
 
@@ -105,6 +110,8 @@ Unique = AfterValidator(_unique)
 
 def _is_date(text: str) -> str:
     try:
+        if not _DATE.fullmatch(text):
+            raise ValueError
         year, month, day = f"{text}-1-1".split("-")[:3]
         date(int(year), int(month), int(day))
     except ValueError:
@@ -113,7 +120,8 @@ def _is_date(text: str) -> str:
 
 
 _YEAR, _TWO = "(1[5-9]|2[01])[0-9]{2}", "[0-9]{2}"
-PartialDate = Annotated[str, StringConstraints(pattern=f"^{_YEAR}(-{_TWO}(-{_TWO})?)?$"), AfterValidator(_is_date)]
+_DATE = re.compile(f"{_YEAR}(-{_TWO}(-{_TWO})?)?", re.ASCII)
+PartialDate = Annotated[str, AfterValidator(_is_date), Field(json_schema_extra={"pattern": f"^{_DATE.pattern}$"})]
 Day = Annotated[str, StringConstraints(pattern=f"^{_YEAR}-{_TWO}-{_TWO}$"), AfterValidator(_is_date)]
 
 

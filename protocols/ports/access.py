@@ -3,7 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Protocol
+
+SCOPES: Mapping[str, str] = MappingProxyType(
+    {
+        "trace:write": "submit and answer",
+        "trace:read": "read threads, the feed, the members; what the feed has passed counts as handed over",
+        "parts:read": "read restricted parts: each reading is an entry",
+        "ledger:read": "read the ledger",
+        "evidence:read": "export evidence",
+    }
+)
+"""What a client may be given, and what it lets it do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

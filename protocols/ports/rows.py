@@ -241,6 +241,7 @@ class StoredMessage:
     delivery: str
     origin: str
     index: int
+    problem: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

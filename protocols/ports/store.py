@@ -96,7 +96,7 @@ class Writes:
     tiles: dict[TileId, bytes] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
     rows: list[Row] = field(default_factory=list)
-    settled: list[tuple[UUID, Delivery]] = field(default_factory=list)
+    settled: list[tuple[UUID, Delivery, str | None]] = field(default_factory=list)
     resealed: list[Resealing] = field(default_factory=list)
     dispatched: list[tuple[str, UUID]] = field(default_factory=list)
     legs: dict[tuple[UUID, str], Leg] = field(default_factory=dict)
@@ -311,6 +311,10 @@ class ThreadStore(Protocol):
 
     async def entries_about(self, origin: str, ids: Sequence[UUID], start: int) -> dict[int, bytes]:
         """Our entries from index `start` on whose message has one of these ids, by index."""
+        ...
+
+    async def last_event(self) -> int:
+        """The sequence number of the newest line of the feed; 0 before the first."""
         ...
 
     async def events(self, after: int, count: int) -> list[Event]:

@@ -21,9 +21,9 @@ from adapters.postgres.embedded import EmbeddedServer
 from adapters.postgres.registry import PostgresRegistry
 from adapters.postgres.threads import PostgresClients
 from gateway.runtime.cli.client import make_client
-from gateway.runtime.cli.node import SCOPES
 from gateway.runtime.client import AgencyClient
 from gateway.services.register import parse_register
+from protocols.ports.access import SCOPES
 from protocols.strict import dump_json
 from tests.federation import EVERY_ROLE, HANDLING, Federation, Node, trace_request
 
@@ -207,7 +207,7 @@ class Pair:
             fed._admit(node, EVERY_ROLE)
             await node.make()
             pool = await Pool.open(node.dsn)
-            await make_client(node.folder, PostgresClients(pool), "local", ["local"], SCOPES)
+            await make_client(node.folder, PostgresClients(pool), "local", ["local"], list(SCOPES))
             await PostgresRegistry(pool).store(parse_register(REGISTER))
             await pool.close()
         await fed.publish()

@@ -120,7 +120,7 @@ ROUTES = {
 
 PUBLIC = {
     ("POST", "/v1/token"),
-    *(("GET", path) for path in ("/v1", "/v1/openapi.json", "/problems", "/problems/{code}", "/style.css")),
+    *(("GET", path) for path in ("/", "/v1", "/v1/openapi.json", "/problems", "/problems/{code}", "/style.css")),
 }
 
 
@@ -189,13 +189,15 @@ BODIES: dict[str, tuple[Json, list[str]]] = {
     "parts that are no object": ({"parts": []}, ["/parts"]),
     "a part that is no object": ({"parts": {"persons": 1}}, ["/parts/persons"]),
     "a part with an unknown member": (
-        {"parts": {"persons": {"persons": [], "canary": 1}}},
-        ["/parts/persons/persons", "/parts/persons"],
+        {"parts": {"persons": {"persons": [], "odd_one": 1}}},
+        ["/parts/persons/persons", "/parts/persons/odd_one"],
     ),
-    "an unknown member": ({"canary_member": 1}, [""]),
-    "Z01 a sender of its own": ({"from": "testnet/holder"}, [""]),
-    "an unknown member of the body": ({"body": trace_request(canary_member=1)}, ["/body"]),
+    "an unknown member": ({"odd_member": 1}, ["/odd_member"]),
+    "a value in the place of a name": ({"CANARY77": 1}, [""]),
+    "Z01 a sender of its own": ({"from": "testnet/holder"}, ["/from"]),
+    "an unknown member of the body": ({"body": trace_request(odd_member=1)}, ["/body/odd_member"]),
     "a priority of no code": ({"body": trace_request(priority="CANARY")}, ["/body/priority"]),
+    "a request to itself": ({"to": "testnet/asker"}, ["/to"]),
     "a day that is none": ({"due": "tomorrow"}, ["/due"]),
     "a time that is a number": ({"expires": 7}, ["/expires"]),
 }
@@ -382,9 +384,9 @@ async def test_a_reader_that_waits_is_woken_by_the_next_event(world: World) -> N
 
 
 async def test_the_feed_waits_no_longer_than_it_is_asked_to(world: World) -> None:
-    nothing = {"events": []}
-    assert (await world.holder.get("/v1/events", after="9" * 17)).json == nothing
-    assert (await world.holder.get("/v1/events", after="9" * 17, headers={"Prefer": "wait=1"})).json == nothing
+    last, nothing = str(await _last(world.holder)), {"events": []}
+    assert (await world.holder.get("/v1/events", after=last)).json == nothing
+    assert (await world.holder.get("/v1/events", after=last, headers={"Prefer": "wait=1"})).json == nothing
     assert (await world.holder.get("/v1/events", headers={"Prefer": "wait=" + "9" * 5000})).status == 200
 
 
@@ -404,6 +406,14 @@ async def test_asking_after_a_line_says_that_what_arrived_was_handled(world: Wor
         assert await dispatched() == 1
     state = (await world.holder.get(f"/v1/traces/{asked['thread']}")).json["messages"][0]["state"]
     assert state == "dispatched"
+
+
+async def test_a_line_that_nobody_was_shown_was_handled_by_nobody(world: World) -> None:
+    asked = await world.arrived("FEED1234")
+    beyond = await world.holder.get("/v1/events", after="9" * 17)
+    assert beyond.said == (409, "feed.beyond")
+    state = (await world.holder.get(f"/v1/traces/{asked['thread']}")).json["messages"][0]["state"]
+    assert state == "received"
 
 
 # ---- around

@@ -241,6 +241,8 @@ def test_init_makes_a_whole_node_over_a_database_by_dsn(
     documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [each["client"] for each in documents[-1]["clients"]] == ["case-system", "local"]
     assert run("client", "add", node, "case-system", "--actor", "A", "--scope", "trace:read", "--json") == 1
+    assert run("client", "add", node, "other", "--actor", "A", "--scope", "trace:reed") == 1
+    assert "trace:read" in capsys.readouterr().err
     assert run("client", "revoke", node, "case-system", "--json") == 0
     assert run("client", "revoke", node, "case-system", "--json") == 1
     assert _init(tmp_path, "--owner-dsn", owner, "--database", own) == 1
@@ -300,6 +302,8 @@ def test_a_bad_row_is_named_by_line_and_column_and_nothing_is_imported(
     assert (code, found["code"]) == (1, "registry.csv")
     assert pointer in [fault["pointer"] for fault in found["errors"]]
     assert b"1.23E" not in json.dumps(found).encode()
+    assert run("registry", "import", node, node / "guns.csv") == 1
+    assert f"{pointer}: " in capsys.readouterr().err, "people read it too"
     assert _import(node, HEADER, capsys)[1]["size"] == size
 
 

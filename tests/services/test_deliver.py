@@ -246,6 +246,8 @@ async def test_a_proven_refusal_or_conflict_ends_the_retries(
     assert (await a.leg(sent), len(a.wire.posts)) == (leg, 1)
     assert await a.count("outbox", "envelope IS NOT NULL") == 0, "the envelope goes with the receipt"
     assert (await a.entries())[-1].code == changes.get("code")
+    (shown,) = await a.read._store.messages(UUID(sent["thread"]))
+    assert (shown.delivery, shown.problem) == (state, changes.get("code")), "whoever sent it reads why"
 
 
 async def test_an_answer_that_is_not_one_line_a_parcel_or_not_ours_to_read_settles_nothing(fed: Federation) -> None:

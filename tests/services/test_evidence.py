@@ -19,11 +19,10 @@ from adapters.directory.evidence import directory_from_files
 from adapters.postgres.threads import PostgresClients
 from gateway.runtime.cli.client import make_client
 from gateway.runtime.cli.main import app
-from gateway.runtime.cli.node import SCOPES
 from keys.suite import Tw1Verifier
 from protocols.archive import pack, unpack
 from protocols.evidence import MANIFEST, Report, verify_evidence, write_evidence
-from protocols.ports.access import Caller
+from protocols.ports.access import SCOPES, Caller
 from protocols.problems import ProblemError
 from protocols.strict import b64u, dump_json, parse_object
 from tests.federation import ACKNOWLEDGEMENT, RESPONSE, Federation, Json, Node, refused, unreachable
@@ -277,7 +276,7 @@ async def test_the_command_takes_it_out_over_the_interface_and_overwrites_nothin
     fed: Federation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     a, _, sent = await answered(fed)
-    await make_client(a.folder, PostgresClients(a.pool), "local", ["local"], SCOPES)
+    await make_client(a.folder, PostgresClients(a.pool), "local", ["local"], list(SCOPES))
     await make_client(a.folder, PostgresClients(a.pool), "reader", ["local"], ["trace:read", "parts:read"])
     host, _, port = a.settings.agency_bind.rpartition(":")
     file, root = tmp_path / "case.zip", a.folder / "root.json"

@@ -31,8 +31,8 @@ async def is_halted(node: Node, fed: Federation, size: int) -> None:
     before = {table: await node.count(table) for table in tables}
     await node.start()
     assert node.parts.committer.halted is not None
-    await refused("ledger.rollback", node.trace(node))
     (m,) = await fed.strangers("m")
+    await refused("ledger.rollback", node.trace(m))
     await refused("ledger.rollback", m.post(node, m.parcel(node)))
     client = m.client()
     try:
@@ -145,7 +145,7 @@ async def test_a_ledger_that_is_not_what_we_signed_is_signed_no_further(fed: Fed
         halted = node.parts.committer.halted
         assert halted is not None, name
         assert halted.code == "ledger.rollback", name
-        await refused("ledger.rollback", node.trace(node))
+        await refused("ledger.rollback", node.trace(fed.members[1]))
         assert await node.count("entry") == size, name
         await node.stop()
     node.use_database(whole)

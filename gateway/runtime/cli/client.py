@@ -15,10 +15,11 @@ from gateway.runtime.database import app_dsn, server_of
 from gateway.runtime.settings import load_settings
 from keys.files import replace
 from keys.tokens import new_client_key
+from protocols.ports.access import SCOPES
 from protocols.ports.store import (
     DataError,
 )
-from protocols.problems import ProblemError
+from protocols.problems import Fault, ProblemError
 from protocols.strict import dump_json
 
 if TYPE_CHECKING:
@@ -33,13 +34,17 @@ async def make_client(
     node: Path, clients: "PostgresClients", client: str, actors: Sequence[str], scopes: Sequence[str]
 ) -> Path:
     """Registers a client under a fresh key, whose private half is written once, 0600."""
+    if unknown := [scope for scope in scopes if scope not in SCOPES]:
+        fault = Fault("/scope", "config.invalid", "no such scope", f"Take some of {', '.join(SCOPES)}.")
+        raise ProblemError("config.invalid", f"{', '.join(unknown)} is no scope", errors=[fault])
     private, jwk = new_client_key()
     path = key_path(node, client)
     path.parent.mkdir(mode=0o700, exist_ok=True)
     try:
         await clients.add_client(client, dump_json(jwk).decode(), actors, scopes, clock())
     except DataError:
-        raise ProblemError("config.invalid", "a client of this id exists; revoke it or choose another id") from None
+        fault = Fault("/client", "config.invalid", "a client of this id exists", "Choose another id.")
+        raise ProblemError("config.invalid", "a client of this id exists", errors=[fault]) from None
     replace(path, private)
     return path
 

@@ -20,13 +20,13 @@ from keys.guard import FileGuard
 from keys.keystore import KeyStore
 from keys.vault import EpochVault
 from protocols.ledger.merkle import EMPTY_ROOT
+from protocols.ports.access import SCOPES
 from protocols.ports.crypto import GuardMark
 from protocols.problems import ProblemError
 
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 _NO_SECRET = SecretFrom()
 _DIED = 70  # sysexits.h: an internal error
-SCOPES = ("trace:write", "trace:read", "parts:read", "ledger:read", "evidence:read")
 
 
 def init(
@@ -138,7 +138,7 @@ async def _make_store(node: Path, settings: Settings, owner_dsn: str, origin: st
         await ledger.make_head(origin, EMPTY_ROOT)
         mark = GuardMark(origin=origin, size=0, root=EMPTY_ROOT, system_identifier=identifier, timeline=timeline)
         FileGuard(node / "keys").raise_to(mark)
-        await make_client(node, PostgresClients(pool), "local", ["local"], SCOPES)
+        await make_client(node, PostgresClients(pool), "local", ["local"], list(SCOPES))
 
 
 def migrate(

@@ -101,7 +101,10 @@ def problems(*, as_json: bool) -> Iterator[None]:
             raise ProblemError("store.busy", "the database does not answer", errors=[fault]) from None
     except ProblemError as error:
         document = error.document()
-        fixes = [each.fix for each in error.errors] or [error.kind.fix]
-        text = f"{error.code}: {document['detail']}\n" + "".join(f"  fix: {fix}\n" for fix in dict.fromkeys(fixes))
+        named = [f"{each.pointer}: {each.message}" for each in error.errors if each.pointer and each.message]
+        fixes = [f"fix: {fix}" for fix in dict.fromkeys(each.fix for each in error.errors)] or [
+            f"fix: {error.kind.fix}"
+        ]
+        text = "\n  ".join([f"{error.code}: {document['detail']}", *named, *fixes]) + "\n"
         sys.stderr.write(json.dumps(document) + "\n" if as_json else text)
         raise SystemExit(1) from None

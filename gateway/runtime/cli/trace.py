@@ -10,7 +10,9 @@ from cyclopts import Parameter
 from gateway.runtime.cli.say import problems, read_file, say, show_steps
 from gateway.runtime.client import DEFAULT_HANDLING, AgencyClient
 from gateway.services.doctor import Step
+from protocols.problems import CODES
 from protocols.strict import parse_object
+from protocols.thread import ThreadState
 
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 _FAILED = 3
@@ -36,7 +38,7 @@ def submit(
     node
         The node's folder.
     file
-        The body of `trace.request`, or {"body": ..., "handling": ..., "parts": ...}.
+        The body of `trace.request`, or {"body": ..., "handling": ..., "parts": ...}; a `to` in it does not count.
     to
         The recipient NETWORK/MEMBER.
     client
@@ -50,7 +52,7 @@ def submit(
     async def send(found: dict[str, Any]) -> dict[str, Any]:
         whole = found if "body" in found else {"body": found}
         async with AgencyClient.of_node(node, client=client, actor=actor) as agency:
-            return await agency.post("/v1/traces", {"to": to, "handling": DEFAULT_HANDLING, **whole})
+            return await agency.post("/v1/traces", {"handling": DEFAULT_HANDLING, **whole, "to": to})
 
     with problems(as_json=json):
         answer = asyncio.run(send(parse_object(read_file(file), bytes_max=_FILE_BYTES_MAX)))
@@ -65,6 +67,7 @@ def show(
     node: Path,
     thread: str | None = None,
     *,
+    state: ThreadState | None = None,
     client: str = "local",
     actor: str = "local",
     json: AsJson = False,
@@ -77,6 +80,8 @@ def show(
         The node's folder.
     thread
         A thread's id; without it the newest 50 are listed.
+    state
+        List only threads in this state.
     client
         The client to call as.
     actor
@@ -87,7 +92,9 @@ def show(
 
     async def read() -> dict[str, Any]:
         async with AgencyClient.of_node(node, client=client, actor=actor) as agency:
-            return await agency.get(f"/v1/traces/{thread}" if thread else "/v1/traces")
+            if thread:
+                return await agency.get(f"/v1/traces/{thread}")
+            return await agency.get("/v1/traces", **({"state": state} if state else {}))
 
     with problems(as_json=json):
         found = asyncio.run(read())
@@ -105,6 +112,8 @@ def _thread_text(found: dict[str, Any]) -> str:
         place = message["ledger"]
         lines.append(f"{message['at']}  {message['type']:<22} {message['from']} -> {message['to']}  {message['state']}")
         lines.append(f"    ledger {place['origin']} entry {place['index']}")
+        if code := message.get("problem"):
+            lines.append(f"    {code}: {CODES[code].title}. {CODES[code].fix}" if code in CODES else f"    {code}")
         lines += [f"    {line}" for line in jsonlib.dumps(message.get("body", {}), indent=2).splitlines()]
     if "review" in found:
         lines.append(f"Waits for a person: {found['review']['reason']}")
