@@ -19,6 +19,7 @@ from gateway.runtime.settings import load_settings
 from gateway.runtime.world import SystemClock, SystemIds
 from keys.files import read_private
 from keys.tokens import client_assertion
+from protocols.limits import CONNECTIONS_AN_ADDRESS_MAX
 from protocols.problems import CODES, Fault, ProblemError
 from protocols.strict import parse_object
 
@@ -65,7 +66,7 @@ class AgencyClient:
     async def __aenter__(self) -> Self:
         """Opens the connections."""
         patience = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=2 * _WAIT_S)
-        connector = aiohttp.TCPConnector(limit=0, ssl=self._tls or True)
+        connector = aiohttp.TCPConnector(limit=CONNECTIONS_AN_ADDRESS_MAX // 2, ssl=self._tls or True)
         self._session = aiohttp.ClientSession(connector=connector, timeout=patience)
         return self
 
