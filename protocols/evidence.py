@@ -5,6 +5,7 @@ signature, path, link and commitment is checked. A problem's detail begins with 
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ from typing import Any, Literal
 from uuid import UUID
 
 from protocols.archive import pack, unpack
-from protocols.directory import Directory
-from protocols.exchange.message import Message, SignedMessage, parse_jws, parse_message
+from protocols.directory import Directory, Ledger
+from protocols.exchange.message import MEMBER_NAME, Message, SignedMessage, parse_jws, parse_message
 from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
 from protocols.ledger.entry import (
     RECEIPT_KINDS,
@@ -46,6 +47,7 @@ DirectoryFrom = Callable[[Callable[[str], bytes | None], DirRef], Directory]
 _SENDERS = frozenset(("sent", "receipt", "undelivered"))
 _RECIPIENTS = RECEIPT_KINDS | {"dispatched"}
 _PART_KEY_BYTES = 32
+_ROOT = re.compile(r"[1-9][0-9]{0,8}\.root\.json", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +98,16 @@ class Fact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What holds. `chains`: ledger -> whether all its checkpoints are proven to be one history."""
+    """What holds. `chains`: ledger -> whether all its checkpoints are proven to be one history.
+
+    `judged`: the oldest and the newest directory version; `older`: members whose record here is older than listed.
+    """
 
     evidence: Evidence
     facts: tuple[Fact, ...]
     chains: Mapping[str, bool]
+    judged: tuple[int, int]
+    older: tuple[str, ...]
 
 
 # ---- writing
@@ -144,7 +151,7 @@ def _manifest(evidence: Evidence, files: Mapping[str, bytes]) -> bytes:
 
 
 def _summary(evidence: Evidence) -> str:
-    lines = [FORMAT, f"Thread {evidence.thread}, exported by {evidence.by} at {format_time(evidence.at)}"]
+    lines = [FORMAT, f"Thread {evidence.thread}, as {evidence.by} says at {format_time(evidence.at)}"]
     found = facts(evidence)
     for n, each in enumerate(evidence.messages, 1):
         said = parse_message(parse_jws(each.jws).payload) if each.jws is not None else None
@@ -259,10 +266,13 @@ class _Reading:
 
     def __init__(self, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
         self._files = files
-        self._head = uuid7(manifest["thread"]), str(manifest["by"]), parse_time(manifest["at"])
+        self._head = uuid7(manifest["thread"]), _member(manifest["by"]), parse_time(manifest["at"])
         self._messages = [
-            (uuid7(each["id"]), str(each["from"]), str(each["to"]), each["content"]) for each in manifest["messages"]
+            (uuid7(each["id"]), _member(each["from"]), _member(each["to"]), each["content"])
+            for each in manifest["messages"]
         ]
+        if not all(self._head[1] in (sender, recipient) for _, sender, recipient, _ in self._messages):
+            raise ProblemError("evidence.invalid", "whoever exported it has no part in a message")
         self._directories = tuple(
             DirRef(version=count(each["version"]), sha256=digest(each["sha256"])) for each in manifest["directories"]
         )
@@ -316,6 +326,13 @@ class _Reading:
         )
 
 
+def _member(value: object) -> str:
+    """A full member name: it is shown to people, and stands in no signature where it says who exported."""
+    if not isinstance(value, str) or not MEMBER_NAME.fullmatch(value):
+        raise ProblemError("evidence.invalid", "not a member's full name")
+    return value
+
+
 def _links(data: bytes) -> tuple[Link, ...]:
     try:
         return tuple(
@@ -359,7 +376,12 @@ class _Check:
             self._answered(n, entries)
             if each.jws is not None:
                 self._content(n, each, entries, each.jws)
-        return Report(evidence=self.evidence, facts=facts(self.evidence), chains=chains)
+        versions = [ref.version for ref in self.versions]
+        older = {member for version in self.versions.values() for member in version.failing}
+        return Report(
+            evidence=self.evidence, facts=facts(self.evidence), chains=chains,
+            judged=(min(versions), max(versions)), older=tuple(sorted(older)),
+        )  # fmt: skip
 
     def _directories(self) -> None:
         used: set[str] = set()
@@ -370,22 +392,25 @@ class _Check:
 
         for ref in self.evidence.directories:
             self.versions[ref] = self.directory(read, ref)
+        pinned = min((int(name.partition(".")[0]) for name in used if _ROOT.fullmatch(name)), default=0)
         for name in self.evidence.tuf.keys() - used:
-            if not name.endswith(".root.json"):  # older than the pinned root: it proves nothing and is not needed
+            # a root older than the pinned one proves nothing and is not needed
+            if not _ROOT.fullmatch(name) or int(name.partition(".")[0]) > pinned:
                 raise _bad(f"directory/{name}", "no version needs this file")
         if not self.versions:
             raise _bad(MANIFEST, "there is no directory version")
 
-    def _version(self, entry: Entry | None) -> Directory:
-        """The version that an entry names, else (its maker was ahead of the exporter) the newest here."""
-        if entry is not None and entry.dir in self.versions:
-            return self.versions[entry.dir]
-        return self.versions[max(self.versions, key=lambda ref: ref.version)]
+    def _newest_first(self) -> list[Directory]:
+        """A key or ledger counts as the newest version here that lists it says: it knows of revocations and ends."""
+        return [self.versions[ref] for ref in sorted(self.versions, key=lambda ref: ref.version, reverse=True)]
 
     def _checkpoint(self, origin: str, note: bytes) -> Checkpoint:
-        for each in self.versions.values():  # a listed origin's keys never change
+        return verify_checkpoint(note, self._ledger(origin).keys, self.verifier)
+
+    def _ledger(self, origin: str) -> Ledger:
+        for each in self._newest_first():
             if origin in each.ledgers:
-                return verify_checkpoint(note, each.ledgers[origin].keys, self.verifier)
+                return each.ledgers[origin]
         raise ProblemError("proof.origin", "no directory version here lists this ledger")
 
     def _chains(self) -> dict[str, bool]:
@@ -411,11 +436,9 @@ class _Check:
     def _proven(self, n: int, said: Exchanged, place: Place) -> tuple[Place, Entry]:
         entry = parse_entry(place.entry)
         with _in(_name(n, place, entry)):
-            ledger = self._version(entry).ledgers.get(place.origin)
-            if ledger is None or (ledger.last is not None and place.index >= ledger.last.size):
-                raise ProblemError(
-                    "proof.origin", "the directory does not list this ledger, or its end before this entry"
-                )
+            ledger = self._ledger(place.origin)
+            if ledger.last is not None and place.index >= ledger.last.size:
+                raise ProblemError("proof.origin", "the directory lists the ledger's end before this entry")
             place.check(self.checkpoints[place.origin, place.size])
             if (entry.id, entry.sender, entry.recipient) != (said.id, said.sender, said.recipient):
                 raise ProblemError("proof.entry", "the entry is of another message")
@@ -471,7 +494,8 @@ class _Check:
                     raise ProblemError("env.parts", "not the part, or not the key, that the message names")
 
     def _signed(self, signed: SignedMessage, message: Message, place: Place, entry: Entry) -> None:
-        key = self._version(entry).message_keys.get(signed.kid)
+        listed = (each.message_keys[signed.kid] for each in self._newest_first() if signed.kid in each.message_keys)
+        key = next(listed, None)
         if key is None or key.member != message.sender or entry.kid != signed.kid:
             raise ProblemError(
                 "env.kid", "the key is not one that the directory lists for the sender and the entry names"

@@ -10,6 +10,10 @@ ATTACHMENTS_MAX = 64
 ENVELOPE_BYTES_MAX = 1024 * 1024
 POST_BYTES_MAX = 8 * 1024 * 1024
 PARCELS_MAX = 256  # a POST
+MESSAGES_A_LEG_MAX = (
+    512  # both ways; three rounds of questions need a dozen, and all of a thread is shown and exported at once
+)
+PARCEL_BYTES = POST_BYTES_MAX // PARCELS_MAX  # of a POST's body count as a parcel, whatever is in them
 POSTS_A_MEMBER_MAX = 4  # being read or answered at once, so that one member cannot take all the memory
 POSTS_MAX = 16
 ENTRY_BYTES_MAX = 2 * 1024
@@ -26,7 +30,7 @@ MEMBER_REQUEST_BYTES_MAX = 1024 * 1024  # a record in base64url and its proofs
 REQUEST_BYTES_MAX = 512 * 1024  # an agency request: a padded message and its restricted parts
 SUBMISSIONS_MAX = 10_000  # of one agency request to /v1/batches
 SUBMISSIONS_BYTES_MAX = 16 * 1024 * 1024  # all of them: twice as much would hold too much memory
-BATCHES_MAX = 2  # worked on at once; the clients have to share the committer with the peers
+BATCHES_MAX = 4  # worked on at once, and one less of one client; the clients have to share the committer with the peers
 EVIDENCE_BYTES_MAX = 64 * 1024 * 1024  # all files of one thread's evidence
 REQUEST_AGE_MAX_S = 300  # request signature
 REQUEST_AHEAD_MAX_S = 60

@@ -53,14 +53,8 @@ def _check_depth(data: bytes) -> None:
         if not inner:
             return
         inner = inner.replace(b"[]", b"")
-    if inner:
-        depth = 0
-        for c in brackets:
-            depth += 1 if c == 0x5B else -1
-            if depth < 0:
-                return  # not JSON: the decoder says so
-            if depth > JSON_DEPTH_MAX:
-                raise ProblemError("json.depth", f"more than {JSON_DEPTH_MAX} levels")
+    if b"[]" in inner or inner.count(b"[") > JSON_DEPTH_MAX:  # else it does not close: the decoder says so
+        raise ProblemError("json.depth", f"more than {JSON_DEPTH_MAX} levels")
 
 
 def _check_text(value: Any) -> None:

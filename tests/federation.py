@@ -29,6 +29,7 @@ from adapters.directory.request import answer_request, parse_request
 from adapters.peers.http import PeerClient
 from adapters.postgres.connect import Pool
 from adapters.postgres.embedded import EmbeddedServer
+from adapters.postgres.ledger import IDENTITY
 from adapters.postgres.migrate import migrate
 from gateway.runtime.cli.member import member_request
 from gateway.runtime.compose import Parts, Ports, assemble, connect_ports, recall_time
@@ -237,9 +238,7 @@ class Node(Member):
             "retry_first_s": 0.05, **self._settings,
         })  # fmt: skip
         (self.folder / FILE).write_text(dump_settings(self.settings))
-        identifier, timeline = await self.sql(
-            "SELECT s.system_identifier::text, c.timeline_id FROM pg_control_system() s, pg_control_checkpoint() c"
-        )
+        identifier, timeline = await self.sql(IDENTITY)
         await self.sql("INSERT INTO ledger_head (origin, size, root) VALUES ($1, 0, $2)", self.origin, EMPTY_ROOT)
         mark = GuardMark(origin=self.origin, size=0, root=EMPTY_ROOT, system_identifier=identifier, timeline=timeline)
         FileGuard(self.folder / "keys").raise_to(mark)

@@ -22,10 +22,13 @@ _OLDER_MAX = 100
 def directory_from_files(root: bytes, read: ReadFile, ref: DirRef) -> Directory:
     """The version that `ref` names, with those members whose files are there; ProblemError `dir.*` names a bad file.
 
+    `failing` has those whose record here is older than the version lists (it is in force while the newest fails).
+
     The roots lead on from the pinned one, each signed by the one before. Snapshot and targets must be signed by the
     keys of one of them, a member's role by the record key that the targets delegate to; hashes lead to the rest.
     """
     roots = _root_chain(root, read)
+    signing: list[Root] = []  # those of the chain whose keys signed the snapshot: the targets are theirs too
 
     def load(name: str, bytes_max: int, check: Check) -> bytes:
         data = read(name)
@@ -36,7 +39,7 @@ def directory_from_files(root: bytes, read: ReadFile, ref: DirRef) -> Directory:
                 raise ProblemError("dir.size", "longer than its kind may be")
             check(data)
             if name.endswith(".targets.json"):
-                _signed_by_one_of(roots, "targets", data)
+                _signed_by(signing, "targets", data)
         except ProblemError as fault:
             raise ProblemError(fault.code, f"directory/{name}: {fault.detail or fault.kind.title}") from None
         return data
@@ -45,19 +48,22 @@ def directory_from_files(root: bytes, read: ReadFile, ref: DirRef) -> Directory:
         if sha256(data).digest() != ref.sha256:
             raise ProblemError("dir.hash", "not the version that the entries name")
         parse(Snapshot, data)
-        _signed_by_one_of(roots, "snapshot", data)
+        signing.extend(_signed_by(roots, "snapshot", data))
 
     top = read_top(load(f"{ref.version}.snapshot.json", DIRECTORY_FILE_BYTES_MAX, check_snapshot), load)
     records: dict[str, Record] = {}
+    older: dict[str, str] = {}
     for each in top.network.members:
         found = _role(top, each.member, read)
         if found is not None:
             name, version, info = found
+            if version < info.version:
+                older[each.member] = "dir.stale"
             data = load(name, DIRECTORY_ROLE_BYTES_MAX, partial(_check_role, top, info))
             accepted = version, sha256(data).hexdigest()
             records[each.member] = reload_member(top, each.member, accepted, load).record
     expires = min(top.snapshot.expires, top.targets.expires)
-    return build_directory(ref=top.ref, expires=expires, network=top.network, records=records)
+    return build_directory(ref=top.ref, expires=expires, network=top.network, records=records, failing=older)
 
 
 def _role(top: Top, member: str, read: ReadFile) -> tuple[str, int, MetaFile] | None:
@@ -87,7 +93,7 @@ def _root_chain(root: bytes, read: ReadFile) -> list[Root]:
         try:
             found = parse(Root, data)
             for by in ([roots[-1]], [found]):
-                _signed_by_one_of(by, "root", data)
+                _signed_by(by, "root", data)
         except ProblemError:
             raise ProblemError("dir.root_chain", f"{name}: not signed by the root before") from None
         if found.version != roots[-1].version + 1:
@@ -96,15 +102,17 @@ def _root_chain(root: bytes, read: ReadFile) -> list[Root]:
     return roots
 
 
-def _signed_by_one_of(roots: list[Root], role: str, data: bytes) -> None:
-    """`dir.signature` unless the threshold of the role's keys in one of the roots signed these metadata bytes."""
+def _signed_by(roots: list[Root], role: str, data: bytes) -> list[Root]:
+    """The roots of which the threshold of the role's keys signed these metadata bytes; `dir.signature` where none."""
     metadata = Metadata.from_bytes(data)
-    fault = ProblemError("dir.signature")
-    for root in reversed(roots):
+    found, fault = [], ProblemError("dir.signature")
+    for root in roots:
         try:
             root.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
         except exceptions.RepositoryError as error:
             fault = problem(error)
             continue
-        return
-    raise fault
+        found.append(root)
+    if not found:
+        raise fault
+    return found

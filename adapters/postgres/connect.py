@@ -6,9 +6,8 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
-from protocols.ports.store import (
-    Unavailable,
-)
+from protocols.ports.store import Unavailable
+from protocols.problems import Fault, ProblemError
 
 CONNECTIONS_MAX = 10
 ACQUIRE_S = 5.0
@@ -42,8 +41,15 @@ async def connect(dsn: str) -> Connection:
     """One connection with our bounds; Unavailable where the database cannot be reached."""
     try:
         return await asyncpg.connect(dsn, server_settings=SETTINGS, timeout=ACQUIRE_S)
+    except asyncpg.ClientConfigurationError as error:
+        raise _unusable(error) from error
     except (*GONE, asyncpg.PostgresError) as error:
         raise Unavailable(type(error).__name__) from error
+
+
+def _unusable(error: Exception) -> ProblemError:
+    fault = Fault("/database", "config.invalid", str(error)[:200], "Correct `database`: its files, its parameters.")
+    return ProblemError("config.invalid", "the DSN cannot be used as it is", errors=[fault])
 
 
 async def _keep(_: object) -> None:
@@ -63,6 +69,8 @@ class Pool:
             pool = await asyncpg.create_pool(
                 dsn, min_size=1, max_size=CONNECTIONS_MAX, server_settings=SETTINGS, timeout=ACQUIRE_S, reset=_keep
             )
+        except asyncpg.ClientConfigurationError as error:
+            raise _unusable(error) from error
         except (*GONE, asyncpg.PostgresError) as error:
             raise Unavailable(type(error).__name__) from error
         return cls(pool)

@@ -65,11 +65,6 @@ class PostgresExchange:
         )
         return [row["recipient"] for row in await self._pool.fetch(sql, now)]
 
-    async def next_due(self) -> datetime | None:
-        """When the next queued message is due, or its lease ends."""
-        row = await self._pool.row("SELECT min(greatest(due, leased)) AS at FROM outbox WHERE state = 'queued'")
-        return row["at"] if row else None
-
     async def claim(self, recipient: str, now: datetime, lease: datetime, count: int, bytes_max: int) -> list[Claimed]:
         """Claims due messages, urgent and oldest first, until `lease`."""
         rows = await self._pool.fetch(_CLAIM, recipient, now, lease, count, bytes_max)

@@ -49,16 +49,22 @@ _TABLES: dict[type[Any], str] = {
 }
 _COLUMNS = {row: [field.name for field in fields(row)] for row in (*_TABLES, Leg)}
 _COLUMN_LIST = {row: ", ".join(f'"{name}"' for name in names) for row, names in _COLUMNS.items()}
-_IDENTITY = "SELECT s.system_identifier::text, c.timeline_id FROM pg_control_system() s, pg_control_checkpoint() c"
+IDENTITY = """
+SELECT system_identifier::text, ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int
+FROM pg_control_system()
+"""  # the timeline that is written now: pg_control_checkpoint() tells that of the last checkpoint, minutes after a promotion too
+ENTRY_MESSAGE = """substring(encode(data, 'escape'), '"id":"([^"]*)"')"""
+"""The id of the message that an entry is about: an expression of SQL, and of an index."""
 _TILES = (
     "SELECT level, index, data FROM tile JOIN unnest($2::smallint[], $3::bigint[]) AS w(l, i) "
     "ON level = l AND index = i WHERE origin = $1"
 )
 _LEG_UPSERT = (
     f"INSERT INTO leg ({_COLUMN_LIST[Leg]}) SELECT * FROM "
-    "unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::uuid[], $7::timestamptz[], $8::timestamptz[]) "
+    "unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::uuid[], $7::timestamptz[], $8::timestamptz[], "
+    "$9::int[]) "
     "ON CONFLICT (thread, counterpart) DO UPDATE SET state = excluded.state, version = excluded.version, "
-    "updated = excluded.updated"
+    "updated = excluded.updated, messages = excluded.messages"
 )
 _KEEP_PROOF = (
     f"INSERT INTO peer_proof ({_COLUMN_LIST[ProofRow]}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING"
@@ -244,7 +250,7 @@ class PostgresLedger:
         if self._connection is None or self._connection.is_closed():
             connection = await connect(self._dsn)
             try:
-                row = await connection.fetchrow(_IDENTITY)
+                row = await connection.fetchrow(IDENTITY)
             except _FAILED as error:
                 connection.terminate()
                 raise Unavailable(type(error).__name__) from error
@@ -344,6 +350,6 @@ class PostgresLedger:
 
     async def identity(self) -> tuple[str, int]:
         """PostgreSQL system identifier and timeline."""
-        row = await self._pool.row(_IDENTITY)
+        row = await self._pool.row(IDENTITY)
         assert row is not None
         return row[0], row[1]

@@ -8,6 +8,8 @@ from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Index, LargeBinary, 
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
+from adapters.postgres.ledger import ENTRY_MESSAGE
+
 metadata = SQLModel.metadata
 metadata.naming_convention = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -61,6 +63,7 @@ class LedgerEntry(SQLModel, table=True):
     """Entries; insert-only for the application."""
 
     __tablename__ = "entry"
+    __table_args__ = (Index("ix_entry_message", "origin", text(f"({ENTRY_MESSAGE})")),)
     origin: str = _text(key=True)
     index: int = _big(key=True)
     data: bytes = _bytes()
@@ -256,6 +259,7 @@ class Leg(SQLModel, table=True):
     request: UUID
     opened: datetime = _at()
     updated: datetime = _at()
+    messages: int
 
 
 class Event(SQLModel, table=True):

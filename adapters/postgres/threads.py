@@ -9,6 +9,7 @@ from uuid import UUID
 from asyncpg import UniqueViolationError
 
 from adapters.postgres.connect import Pool
+from adapters.postgres.ledger import ENTRY_MESSAGE
 from protocols.ports.rows import (
     Arrived,
     ContentRow,
@@ -72,12 +73,11 @@ class PostgresThreads:
         rows = await self._pool.fetch(f"SELECT {_PROOF} FROM peer_proof WHERE peer = $1 AND id = $2", peer, id_)
         return [ProofRow(**row) for row in rows]
 
-    async def entries_about(self, origin: str, ids: Sequence[UUID], start: int) -> dict[int, bytes]:
-        """Our entries from index `start` on whose message has one of these ids; reads every entry in between."""
+    async def entries_about(self, origin: str, ids: Sequence[UUID]) -> dict[int, bytes]:
+        """Our entries whose message has one of these ids."""
         rows = await self._pool.fetch(
-            "SELECT index, data FROM entry WHERE origin = $1 AND index >= $2 "
-            """AND substring(convert_from(data, 'UTF8') from '"id":"([^"]*)"') = ANY($3) ORDER BY index""",
-            *(origin, start, [str(id_) for id_ in ids]),
+            f"SELECT index, data FROM entry WHERE origin = $1 AND {ENTRY_MESSAGE} = ANY($2) ORDER BY index",
+            *(origin, [str(id_) for id_ in ids]),
         )
         return {row["index"]: row["data"] for row in rows}
 

@@ -1,16 +1,19 @@
 """The agency listener `/v1`: the member's own systems submit, read and answer traces (docs/design.md section 7)."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qsl
 from uuid import UUID
 
+import structlog
 from aiohttp import web
 
-from gateway.http.batch import CSV, NDJSON, lines_of
+from gateway.http.batch import CSV, NDJSON, Line, lines_of
 from gateway.http.documents import (
     Accepted,
     AcknowledgementSubmission,
@@ -54,13 +57,15 @@ from protocols.ports.world import Clock
 from protocols.problems import ProblemError
 from protocols.strict import b64u, dump_json, parse_json, parse_object
 
+_log = structlog.get_logger()
 _NOBODY = Caller(client="", actor="", scopes=frozenset())
 _KEY_CHARS = range(8, 129)
 _TOKENS_MAX = 10_000
 _WINDOW = 64  # submissions of a batch at once: as many as a busy client
+_READER_S = 30  # for which a batch waits for its client to read
 _SUBMITS = ("type.unknown", "msg.not_permitted", "member.unknown", "peer.suspended", "dir.stale", "store.data")
 _THREAD = ("thread.not_found",)
-_REPLIES = (*_SUBMITS, *_THREAD, "thread.state", "content.erased")
+_REPLIES = (*_SUBMITS, *_THREAD, "thread.state", "thread.full", "content.erased")
 _PRIVATE = {"Cache-Control": "no-store"}
 
 
@@ -89,7 +94,7 @@ class Agency:
         self._member, self._access, self._clients, self._submit = member, access, clients, submit
         self._read, self._ledger, self._directory, self._clock = read, ledger, directory, clock
         self._callers: dict[str, tuple[Caller, float]] = {}
-        self._batches = asyncio.Semaphore(BATCHES_MAX)
+        self._batches = Counter[str]()  # being worked on, of each client
 
     def operations(self) -> tuple[Operation, ...]:
         """Every route of `/v1`, once: what it needs, takes and answers."""
@@ -227,21 +232,34 @@ class Agency:
         the whole file again under the same key after a broken line or a correction: a line that was accepted gets the
         same answer, and one that stands twice is submitted once. The last line counts.
         """
-        if self._batches.locked():
+        client = asked.caller.client
+        if self._batches[client] >= BATCHES_MAX - 1 or self._batches.total() >= BATCHES_MAX:
             raise ProblemError("store.busy", "other batches are being worked on")
-        async with self._batches:
+        self._batches[client] += 1
+        try:
             media = request.content_type if request.content_type == CSV else NDJSON
             data = await read_body(request, bytes_max=SUBMISSIONS_BYTES_MAX, media_type=media)
             lines = await asyncio.to_thread(lines_of, data, media)
-            response = web.StreamResponse(headers={"Content-Type": NDJSON, **_PRIVATE})
+            return await self._stream(request, lines, _of(asked))
+        finally:
+            self._batches[client] -= 1
+
+    async def _stream(self, request: web.Request, lines: Sequence[Line], batch: Request) -> web.StreamResponse:
+        """The results as they come; who does not read them is cut off, and sends the file again."""
+        response = web.StreamResponse(headers={"Content-Type": NDJSON, **_PRIVATE})
+        accepted = 0
+        try:
             await response.prepare(request)
-            accepted = 0
             for start in range(0, len(lines), _WINDOW):
                 window = lines[start : start + _WINDOW]
-                found = await asyncio.gather(*(self._line(number, line, _of(asked)) for number, line in window))
+                found = await asyncio.gather(*(self._line(number, line, batch) for number, line in window))
                 accepted += sum("problem" not in each for each in found)
-                await response.write(b"".join(dump_json(each) + b"\n" for each in found))
+                async with asyncio.timeout(_READER_S):
+                    await response.write(b"".join(dump_json(each) + b"\n" for each in found))
             await response.write(dump_json({"accepted": accepted, "refused": len(lines) - accepted}) + b"\n")
+        except (ConnectionError, TimeoutError):
+            if request.transport is not None:
+                request.transport.abort()
         return response
 
     async def _line(self, number: int, line: bytes | ProblemError, batch: Request) -> dict[str, Any]:
@@ -249,14 +267,18 @@ class Agency:
         try:
             if isinstance(line, ProblemError):
                 raise line
-            said = validate_model(TraceSubmission, parse_object(line, bytes_max=REQUEST_BYTES_MAX), "the line")
-            digest = sha256(line).digest()
+            found = parse_object(line, bytes_max=REQUEST_BYTES_MAX)
+            said = validate_model(TraceSubmission, found, "the line")
+            digest = sha256(json.dumps(found, sort_keys=True).encode()).digest()  # however the line is written
             key = f"batch:{b64u(sha256(batch.key.encode() + digest).digest())}"
             answer = await self._submit.submit(_draft(said), replace(batch, key=key, digest=digest))
         except ProblemError as problem:
             return {"line": number, "problem": problem.document()}
         except Unavailable:
             return {"line": number, "problem": ProblemError("store.busy", "the database cannot be reached").document()}
+        except Exception:  # one line's failure is its own
+            _log.exception("batch_line_failed")
+            return {"line": number, "problem": ProblemError("internal", "the line could not be submitted").document()}
         told = parse_json(answer, bytes_max=4_096)
         return {"line": number, "id": told["id"], "thread": told["thread"]}
 
@@ -316,11 +338,14 @@ class Agency:
         Restricted parts are shown with the scope `parts:read` only, and each reading of one is an entry in the ledger.
         """
         thread = _thread(request)
-        leg = await self._read.leg(thread)
-        if any(tag.value == str(leg.version) for tag in request.if_none_match or ()):
-            return web.Response(status=304, headers={"ETag": f'"{leg.version}"', **_PRIVATE})
         shown = await self._read.thread(thread, asked.caller)
-        return _json(shown, {"ETag": f'"{shown["version"]}"', **_PRIVATE})
+        tag = (
+            f"{shown['version']}-{b64u(sha256(dump_json(shown)).digest()[:8])}"  # delivery and reviews make no version
+        )
+        headers = {"ETag": f'"{tag}"', **_PRIVATE}
+        if any(each.value == tag for each in request.if_none_match or ()):
+            return web.Response(status=304, headers=headers)
+        return _json(shown, headers)
 
     async def get_evidence(self, request: web.Request, asked: Asked) -> web.Response:
         """Export the thread as one file that an outsider verifies offline.
@@ -438,7 +463,7 @@ def _thread(request: web.Request) -> UUID:
 
 
 def _if_match(request: web.Request) -> int:
-    version = whole_number(request.headers.get("If-Match", "").strip('"'))
+    version = whole_number(request.headers.get("If-Match", "").strip('"').partition("-")[0])
     if version is None:
         raise ProblemError("precondition.required", "send If-Match with the ETag of the thread")
     return version

@@ -1,5 +1,6 @@
 """The exchange listener: signed requests of peers, and the ledger for whoever may read it (docs/protocol.md section 4)."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from gateway.services.receive import Receive
 from gateway.services.submit import current
 from protocols.exchange.httpsig import Request, digest_of, parse_signature
 from protocols.exchange.lines import MEDIA_TYPE, encode_post, parse_post
-from protocols.limits import POST_BYTES_MAX, POSTS_A_MEMBER_MAX, POSTS_MAX
+from protocols.limits import PARCEL_BYTES, POST_BYTES_MAX, POSTS_A_MEMBER_MAX, POSTS_MAX
 from protocols.ports.crypto import Verifier
 from protocols.ports.directory import DirectorySource
 from protocols.ports.world import Clock
@@ -90,6 +91,13 @@ class Exchange:
             raise ProblemError("peer.suspended", "the member is not active in the directory")
         return key.member, digest
 
+    def _reader(self, request: web.Request) -> str:
+        """Who asks for something to read; it costs a member of its parcels."""
+        caller, _ = self._caller(request, body=False)
+        self._pace.afford(caller)
+        self._pace.spend(caller, parcels=1)
+        return caller
+
     async def post_messages(self, request: web.Request) -> web.Response:
         """Parcels in, receipts out."""
         if request.content_type != MEDIA_TYPE:
@@ -98,9 +106,17 @@ class Exchange:
         await self._pace.admit(caller)
         with self._slot(caller):
             body = await read_body(request, bytes_max=POST_BYTES_MAX, media_type=MEDIA_TYPE)
-            if sha256(body).digest() != digest:
-                raise ProblemError("httpsig.digest", "the body differs from its digest")
-            answer = await self._receive.receive(caller, parse_post(body, answer=False))
+            cost = 1 + len(body) // PARCEL_BYTES
+            self._pace.spend(caller, parcels=cost)
+            try:
+                if sha256(body).digest() != digest:
+                    raise ProblemError("httpsig.digest", "the body differs from its digest")
+                post = await asyncio.to_thread(parse_post, body, answer=False)
+                self._pace.spend(caller, parcels=max(0, len(post.items) - cost))
+                answer = await self._receive.receive(caller, post)
+            except ProblemError as problem:
+                self._pace.spend(caller, failures=problem.kind.retry != "later")
+                raise
         return web.Response(body=encode_post(answer), content_type=MEDIA_TYPE)
 
     @contextmanager
@@ -116,7 +132,7 @@ class Exchange:
 
     async def get_checkpoint(self, request: web.Request) -> web.Response:
         """The newest signed bytes we hold of an origin, named by hex SHA-256."""
-        self._caller(request, body=False)
+        self._reader(request)
         note = await self._ledger.note_of(request.match_info["log"], current(self._directory))
         if note is None:
             raise ProblemError("http.not_found", "no checkpoint of that origin is held")
@@ -124,7 +140,7 @@ class Exchange:
 
     async def get_directory(self, request: web.Request) -> web.Response:
         """A TUF file that we hold."""
-        self._caller(request, body=False)
+        self._reader(request)
         data = self._directory.file(request.match_info["name"])
         if data is None:
             raise ProblemError("http.not_found", "no such directory file is held")
@@ -132,18 +148,18 @@ class Exchange:
 
     async def get_probe(self, request: web.Request) -> web.Response:
         """What we say of ourselves to a member that wonders why nothing arrives; signed, nothing is stored."""
-        caller, _ = self._caller(request, body=False)
+        caller = self._reader(request)
         return web.Response(body=await self._probe.answer(caller), content_type="application/jose", headers=_FRESH)
 
     async def get_own_checkpoint(self, request: web.Request) -> web.Response:
         """Our newest checkpoint: for members and witnesses."""
-        self._caller(request, body=False)
+        self._reader(request)
         note = await self._ledger.own_note(request.match_info["log"])
         return web.Response(body=note, content_type="text/plain", charset="utf-8", headers=_FRESH)
 
     async def get_tile(self, request: web.Request) -> web.Response:
         """A hash tile, for members. Entry bundles are the owner's and granted auditors' (by token, agency listener)."""
-        self._caller(request, body=False)
+        self._reader(request)
         path = request.match_info["tile"]
         if path.startswith("tile/entries"):
             raise ProblemError("auth.scope", "entry bundles need an auditor's token")

@@ -27,7 +27,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
     },
     "If-Match": {
         "required": True,
-        "schema": {"type": "string", "pattern": '^"[0-9]{1,17}"$'},
+        "schema": {"type": "string", "pattern": '^"[0-9]{1,17}(-[A-Za-z0-9_-]{11})?"$'},
         "description": "The ETag of the thread as you read it.",
     },
     "If-None-Match": {

@@ -186,7 +186,9 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     )  # fmt: skip
     measured = measure(node, settings, ports, committer, deliver, receive, linking, health)
     operations = Operations(wrong=measured.look, warnings=lambda: warnings(ports, linking), registry=measured.registry)
-    halted = unless_halted(lambda: committer.halted, but=("/exchange/v1/checkpoints/", "/exchange/v1/probe"))
+    halted = unless_halted(
+        lambda: committer.halted, but=("/exchange/v1/checkpoints/", "/exchange/v1/probe", "/problems", "/style.css")
+    )
     listeners = {"agency": agency.app(halted), "exchange": exchange.app(halted), "operations": operations.app()}
     return Parts(
         committer=committer, submit=submit, read=read, export=export, deliver=deliver, answer=answer, directory=ports.directory, listeners=listeners,

@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from protocols.ledger.entry import Entry
+from protocols.limits import MESSAGES_A_LEG_MAX
 from protocols.ports.rows import (
     ContentRow,
     EventRow,
@@ -80,6 +81,13 @@ class Stage:
                 return
             raise
         self.legs[key] = replace(leg, state=state, version=leg.version + 1, updated=at)
+
+    def add_message(self, key: tuple[UUID, str]) -> None:
+        """Counts a message of a leg; `thread.full` where it has as many as one thread needs."""
+        leg = self.legs[key]
+        if leg.messages >= MESSAGES_A_LEG_MAX:
+            raise ProblemError("thread.full", f"more than {MESSAGES_A_LEG_MAX} messages")
+        self.legs[key] = replace(leg, messages=leg.messages + 1)
 
 
 class Plan:
@@ -183,6 +191,7 @@ class Submitted:
             if leg is not None and self.if_match is not None and leg.version != self.if_match:
                 raise ProblemError("precondition.failed", "the thread has another version now")
             stage.move(key, self.event, out.created)
+            stage.add_message(key)
         seq = stage.next_seq(out.recipient)
         index = stage.log(self.entry.with_seq(seq))
         stage.rows.append(replace(out, pair_seq=seq, index=index, origin=stage.plan.origin))
@@ -250,6 +259,7 @@ class Received:
             if leg is not None and leg.role != "asker":
                 raise ProblemError("msg.thread", "only who was asked answers")
             stage.move(key, self.event, row.received)
+            stage.add_message(key)
         index = stage.log(self.entry)
         stage.rows += [replace(row, index=index, origin=stage.plan.origin), self.proof, *self.content]
         stage.event("received", row.received, row.thread, row.sender, row.id)

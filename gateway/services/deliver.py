@@ -239,7 +239,8 @@ class Deliver:
             raise ProblemError("peer.answer", "not one answer a parcel")
         proven = _proven(answer.items, checkpoints)
         await self._linking.one_history(list(proven.values()), checkpoints)
-        changes, codes = [], {}
+        changes: list[Settled] = []
+        codes = {}
         for at, (each, item) in enumerate(zip(claimed, answer.items, strict=True)):
             if at in proven:
                 change = await self._settle(each, proven[at], checkpoints, directory)
@@ -254,6 +255,8 @@ class Deliver:
             for change, outcome in zip(changes, outcomes, strict=True)
             if not isinstance(outcome, BaseException)
         }
+        failed = zip(changes, outcomes, strict=True)
+        codes |= {change.id: outcome.code for change, outcome in failed if isinstance(outcome, ProblemError)}
         self.outcomes.update(change.state for change in changes if change.id in settled)
         return settled, codes
 
@@ -310,20 +313,28 @@ class Deliver:
             claimed.id,
         ):
             raise ProblemError("proof.entry", "not a receipt for this message")
-        ours = (claimed.origin, claimed.index, leaf_hash(claimed.entry))
+        origin, index, data = claimed.origin, claimed.index, claimed.entry
         if entry.envelope != claimed.digest:
-            ours = await self._sealed_before(claimed, entry.envelope)
+            origin, index, data = await self._sealed_before(claimed, entry.envelope)
         if entry.content_c not in (None, claimed.content_c):
             raise ProblemError("proof.entry", "the receipt names another content")
-        if entry.peer is None or (entry.peer.origin, entry.peer.index, entry.peer.leaf) != ours:
+        if entry.peer is None or (entry.peer.origin, entry.peer.index, entry.peer.leaf) != (
+            origin,
+            index,
+            leaf_hash(data),
+        ):
             raise ProblemError("proof.entry", "the receipt names another entry of ours")
+        sent = parse_entry(data)
+        repeated = ("pair_seq", "kid", "seal_kid", "suite", "thread_c") if entry.kind == "received" else ("pair_seq",)
+        if any(getattr(entry, name) != getattr(sent, name) for name in repeated):
+            raise ProblemError("proof.entry", "the receipt does not repeat what we logged")
         return entry
 
     async def _sealed_before(self, claimed: Claimed, digest: bytes | None) -> tuple[str, int, bytes]:
-        """Where we logged these bytes of the message before it was sealed again; `proof.entry` where we never did."""
+        """Our entry for these bytes of the message before it was sealed again; `proof.entry` where there is none."""
         for row in await self._store.sealed([claimed.id]):
             if row.digest == digest:
-                return row.origin, row.index, leaf_hash(await self._prove.entry(row.origin, row.index))
+                return row.origin, row.index, await self._prove.entry(row.origin, row.index)
         raise ProblemError("proof.entry", "the receipt names bytes that we never logged")
 
     def _entry(

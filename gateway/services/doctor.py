@@ -61,11 +61,17 @@ def clock(behind: timedelta, ahead_of_us: Mapping[str, timedelta]) -> Step:
         return wrong("clock", what, why, CLOCK_FIX)
     if not ahead_of_us:
         return Step(step="clock", state="ok", what="nothing here contradicts it, and nobody else could be asked")
-    off = timedelta(seconds=median(each.total_seconds() for each in ahead_of_us.values()))
-    if abs(off.total_seconds()) <= REQUEST_AHEAD_MAX_S:
+    apart = {name: each for name, each in ahead_of_us.items() if abs(each.total_seconds()) > REQUEST_AHEAD_MAX_S}
+    if not apart:
         return Step(step="clock", state="ok", what=f"agrees with {len(ahead_of_us)} others")
+    if 2 * len(apart) <= len(ahead_of_us):
+        what = f"the clock of {', '.join(sorted(apart)[:3])} is not that of this machine and the others"
+        why = "Requests between two whose clocks differ by minutes are refused (`httpsig.time`)."
+        fix = "Tell its administrator; this machine's clock agrees with the majority."
+        return Step(step="clock", state="warning", what=what, why=why, fix=fix)
+    off = timedelta(seconds=median(each.total_seconds() for each in apart.values()))
     side = "behind" if off > timedelta(0) else "ahead of"
-    what = f"this machine's clock is {span(off)} {side} that of {', '.join(sorted(ahead_of_us)[:3])}"
+    what = f"this machine's clock is {span(off)} {side} that of {', '.join(sorted(apart)[:3])}"
     why = "Peers refuse requests that are over 300 s old or 60 s early (`httpsig.time`): nothing is delivered."
     return wrong("clock", what, why, CLOCK_FIX)
 

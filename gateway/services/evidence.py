@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import pairwise
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -63,10 +64,14 @@ class Export:
         await self._theirs(leg, stored, places, notes)
         links = await self._links(leg, places, notes)
         directories, tuf = await self._versions(leg, places)
+        about: dict[tuple[Any, ...], list[Place]] = {}
+        for place in places:
+            entry = parse_entry(place.entry)
+            about.setdefault((entry.id, entry.sender, entry.recipient), []).append(place)
         messages = tuple(
             Exchanged(
                 id=each.id, sender=each.sender, recipient=each.recipient, content=state, jws=jws, parts=sealed,
-                places=tuple(place for place in places if _about(place, each)),
+                places=tuple(about.get((each.id, each.sender, each.recipient), ())),
             )
             for each, (state, jws, sealed) in zip(stored, said, strict=True)
         )  # fmt: skip
@@ -96,8 +101,7 @@ class Export:
         places: list[Place] = []
         notes: dict[_Key, bytes] = {}
         for origin in await self._ledger.heads():
-            start = min((each.index for each in stored if each.origin == origin), default=0)
-            entries = await self._threads.entries_about(origin, [each.id for each in stored], start)
+            entries = await self._threads.entries_about(origin, [each.id for each in stored])
             if entries:
                 newest = await self._prove.newest(origin)
                 notes[origin, newest.size] = newest.note
@@ -178,11 +182,6 @@ class Export:
 
 def _entry(place: Place) -> Entry:
     return parse_entry(place.entry)
-
-
-def _about(place: Place, stored: StoredMessage) -> bool:
-    entry = _entry(place)
-    return (entry.id, entry.sender, entry.recipient) == (stored.id, stored.sender, stored.recipient)
 
 
 def _place(row: ProofRow) -> Place:

@@ -36,14 +36,19 @@ class Pace:
 
     async def admit(self, name: str) -> None:
         """Before a byte of a POST is read: `peer.rate` where a bucket is empty, `peer.backlog` where too much waits."""
+        self.afford(name)
         member = self._now(name)
-        if member.parcels < 1 or member.failures < 1:
-            raise ProblemError("peer.rate", "too many parcels, or too many that fail")
         if self._clock() - member.counted >= _RECOUNT_S:
             member.counted = self._clock()
             member.full = await self._waiting(name, BACKLOG_A_MEMBER_MAX) >= BACKLOG_A_MEMBER_MAX
         if member.full:
             raise ProblemError("peer.backlog", f"{BACKLOG_A_MEMBER_MAX} messages wait to be fetched")
+
+    def afford(self, name: str) -> None:
+        """`peer.rate` where a bucket is empty."""
+        member = self._now(name)
+        if member.parcels < 1 or member.failures < 1:
+            raise ProblemError("peer.rate", "too many parcels, or too many that fail")
 
     def spend(self, name: str, *, parcels: int = 0, failures: int = 0) -> None:
         """What a POST cost; a bucket may go below zero, and is then refilled for longer."""

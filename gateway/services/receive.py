@@ -78,7 +78,6 @@ class Receive:
         Raises for the POST as a whole: `peer.identity_mismatch`, `peer.suspended`, `proof.*`, `note.invalid`,
         `ledger.split_view`, `dir.stale`, `ledger.rollback`.
         """
-        self._pace.spend(caller, parcels=len(post.items))
         directory = await self._fresh(post.hello.dir_version)
         if not directory.active(caller):
             raise ProblemError("peer.suspended", "the member is not active in the directory")
@@ -169,7 +168,7 @@ class Receive:
         try:
             outcome = await self._committer.commit(change, len(proven.envelope))
         except ProblemError as problem:
-            if problem.code not in ("thread.state", "thread.not_found", "msg.thread"):
+            if problem.code not in ("thread.state", "thread.not_found", "thread.full", "msg.thread"):
                 raise
             content_c = proven.entry.content_c
             refused = self._judge.refused(proven, directory, "msg.thread", problem.code, read=True, content_c=content_c)

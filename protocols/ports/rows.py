@@ -105,7 +105,7 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leg:
-    """One leg of a thread: (thread, counterpart), our role in it and its state; `version` is its ETag."""
+    """One leg of a thread: (thread, counterpart), our role in it and its state; `version` counts what changed it."""
 
     thread: UUID
     counterpart: str
@@ -115,6 +115,7 @@ class Leg:
     request: UUID
     opened: datetime
     updated: datetime
+    messages: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

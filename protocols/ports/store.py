@@ -175,10 +175,6 @@ class ExchangeStore(Protocol):
         """Recipients with a queued message that is due and not leased."""
         ...
 
-    async def next_due(self) -> datetime | None:
-        """When the next queued message is due."""
-        ...
-
     async def claim(self, recipient: str, now: datetime, lease: datetime, count: int, bytes_max: int) -> list[Claimed]:
         """Claims due messages, urgent and oldest first, until `lease`; no one else gets them meanwhile."""
         ...
@@ -309,8 +305,8 @@ class ThreadStore(Protocol):
         """Peers' proofs about one message."""
         ...
 
-    async def entries_about(self, origin: str, ids: Sequence[UUID], start: int) -> dict[int, bytes]:
-        """Our entries from index `start` on whose message has one of these ids, by index."""
+    async def entries_about(self, origin: str, ids: Sequence[UUID]) -> dict[int, bytes]:
+        """Our entries whose message has one of these ids, by index."""
         ...
 
     async def last_event(self) -> int:

@@ -24,6 +24,12 @@ from protocols.problems import ProblemError
 ORIGIN = "testnet/a/2026.1"
 
 
+async def test_a_dsn_that_can_never_be_used_is_said_so() -> None:
+    for connecting in (connect, Pool.open):
+        with pytest.raises(ProblemError, match=r"config\.invalid"):
+            await connecting("postgresql://x@127.0.0.1/x?sslmode=nonsense")
+
+
 class Debian(EmbeddedServer):
     """The same supervision over Debian's binaries, whose initdb of 15 has no builtin locale."""
 

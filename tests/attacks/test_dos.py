@@ -45,8 +45,21 @@ async def test_a_flood_of_one_member_is_answered_429_and_the_others_are_served(n
             await m.post(b, *[parcel] * PARCELS_MAX)
     assert refused.value.code == "peer.rate"
     assert posts >= PARCELS_BURST_MAX // PARCELS_MAX, "what is allowed was taken"
+    client = m.client()
+    try:
+        assert await code_of(client.checkpoint(m.fed.directory.records[b.name], b.origin)) == "peer.rate", "reading too"
+    finally:
+        await client.close()
     assert isinstance(await n.give(b, n.parcel(b)), Place)
     assert len(await verify_ledger(b)) == 3, "opened, one message of each, and nothing for the flood"
+
+
+async def test_posts_that_are_none_use_up_a_small_budget_too(network: Network) -> None:
+    b, m, _ = network
+    codes = [await code_of(m.post(b, body=b'{"t":"parcel"}\n')) for _ in range(FAILURES_BURST_MAX + 20)]
+    assert codes[0] == "schema.invalid"
+    assert codes[-1] == "peer.rate"
+    assert len(await b.entries()) == 1
 
 
 async def test_parcels_that_can_never_succeed_use_up_a_small_budget(network: Network) -> None:

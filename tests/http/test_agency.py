@@ -1,6 +1,7 @@
 """The agency interface over HTTP: tokens, scopes, bodies, threads, the feed and the owner's view of the ledger."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from hashlib import sha256
@@ -276,7 +277,12 @@ async def test_the_feed_is_asked_after_a_number(world: World, after: str) -> Non
 async def test_a_thread_shows_its_messages_and_its_version_as_etag(world: World) -> None:
     asked = await world.arrived("SHOW1234")
     reply = await world.holder.get(f"/v1/traces/{asked['thread']}")
-    assert reply.headers["ETag"] == f'"{reply.json["version"]}"'
+    tag = reply.headers["ETag"]
+    assert re.fullmatch(f'"{reply.json["version"]}-[A-Za-z0-9_-]{{11}}"', tag)
+    again = await world.holder.get(f"/v1/traces/{asked['thread']}", headers={"If-None-Match": tag})
+    assert (again.status, again.headers["ETag"]) == (304, tag)
+    await world.holder.get("/v1/events", after=str(await _last(world.holder)))  # hands it over, which makes no version
+    assert (await world.holder.get(f"/v1/traces/{asked['thread']}", headers={"If-None-Match": tag})).status == 200
     (message,) = reply.json["messages"]
     assert (message["id"], message["from"], message["to"]) == (asked["id"], "testnet/asker", "testnet/holder")
     assert message["body"] == trace_request("SHOW1234")

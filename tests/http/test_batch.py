@@ -74,6 +74,14 @@ async def test_a_batch_sent_again_does_nothing_twice_and_takes_what_was_correcte
     assert other[0]["thread"] != before[0]["thread"]
 
 
+async def test_a_batch_that_another_program_wrote_again_does_nothing_twice(world: World) -> None:
+    said = world.request("SAVED123")
+    before = await send(world.asker, ndjson(said), key="written again")
+    shuffled = json.dumps(dict(reversed(said.items())), indent=None, ensure_ascii=True).encode() + b"\r\n"
+    after = await send(world.asker, shuffled, key="written again")
+    assert before[0]["thread"] == after[0]["thread"]
+
+
 async def test_a_batch_whose_answer_was_cut_is_sent_again(world: World) -> None:
     data = ndjson(*(world.request(f"CUT{n:05}") for n in range(130)))
     got = []

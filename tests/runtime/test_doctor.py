@@ -17,7 +17,7 @@ from gateway.runtime.cli.doctor import Doctor, Machine
 from gateway.runtime.cli.main import app
 from gateway.runtime.settings import FILE, dump_settings
 from gateway.runtime.world import SystemClock
-from gateway.services.doctor import DISK_FREE_LOW_BYTES, DISK_FREE_MIN_BYTES, Step
+from gateway.services.doctor import DISK_FREE_LOW_BYTES, DISK_FREE_MIN_BYTES, Step, clock
 from keys.tls import pin_of_pem, self_signed
 from protocols.problems import ProblemError
 from protocols.strict import b64u
@@ -102,6 +102,12 @@ async def test_a_clock_that_others_contradict_is_found(fed: Federation) -> None:
     found = wrong(await examined(a, machine(shifted(timedelta(minutes=10)))))
     assert "10 min ahead of that of testnet/b" in found["clock"].what
     assert found["peer testnet/b"].what.startswith("clock: ")
+
+
+def test_a_peer_whose_clock_is_wrong_is_not_our_fault() -> None:
+    step = clock(timedelta(), {"x": timedelta(), "y": timedelta(seconds=1), "testnet/b": timedelta(minutes=10)})
+    assert (step.state, "testnet/b" in step.what) == ("warning", True)
+    assert clock(timedelta(), {"x": timedelta(minutes=9), "y": timedelta(minutes=10)}).state == "wrong"
 
 
 async def test_a_clock_that_the_source_of_the_directory_contradicts_is_found(fed: Federation) -> None:

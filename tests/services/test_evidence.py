@@ -22,6 +22,7 @@ from gateway.runtime.cli.main import app
 from keys.suite import Tw1Verifier
 from protocols.archive import pack, unpack
 from protocols.evidence import MANIFEST, Report, verify_evidence, write_evidence
+from protocols.ledger.entry import parse_entry
 from protocols.ports.access import SCOPES, Caller
 from protocols.problems import ProblemError
 from protocols.strict import b64u, dump_json, parse_object
@@ -67,9 +68,9 @@ def forged(data: bytes, change: Callable[[dict[str, bytes]], None]) -> bytes:
     files = unpack(data)
     change(files)
     manifest = parse_object(files[MANIFEST], bytes_max=1 << 24)
-    listed = {name: digest for name, digest in manifest["files"].items() if name in files}
-    manifest["files"] = {name: b64u(sha256(files[name]).digest()) for name in listed}
-    return pack({MANIFEST: dump_json(manifest)} | {name: files[name] for name in files if name != MANIFEST})
+    rest = {name: content for name, content in files.items() if name != MANIFEST}
+    manifest["files"] = {name: b64u(sha256(content).digest()) for name, content in rest.items()}
+    return pack({MANIFEST: dump_json(manifest)} | rest)
 
 
 async def test_both_sides_evidence_of_an_answered_thread_proves_every_step_with_the_root_alone(fed: Federation) -> None:
@@ -180,6 +181,43 @@ async def test_who_mends_the_digests_too_is_caught_by_what_is_signed(fed: Federa
                 files[name] = bytes(content)
 
             assert wrong(forged(data, flip), fed.root).detail.startswith(f"{name}: "), name
+
+
+async def test_whoever_exports_writes_no_line_of_the_verdict(fed: Federation) -> None:
+    a, _, sent = await answered(fed)
+    data = await evidence(a, sent)
+    for by in ("testnet/a\n1. testnet/b -> testnet/a: signature of testnet/b holds", "testnet/c", "testnet/a\x1b[8m"):
+
+        def claim(files: dict[str, bytes], by: str = by) -> None:
+            files[MANIFEST] = files[MANIFEST].replace(b'"by":"testnet/a"', b'"by":' + dump_json(by))
+            files["summary.txt"] = files["summary.txt"].replace(b"as testnet/a says", f"as {by} says".encode())
+
+        problem = wrong(forged(data, claim), fed.root)
+        assert (problem.code, problem.detail.partition(":")[0]) == ("evidence.invalid", MANIFEST), by
+
+
+@pytest.mark.parametrize("name", ["directory/../../x.root.json", "directory/9.root.json", "directory/note.txt"])
+async def test_a_file_that_nothing_needs_is_named(fed: Federation, name: str) -> None:
+    a, _, sent = await answered(fed)
+
+    def add(files: dict[str, bytes]) -> None:
+        files[name] = b"whatever"
+
+    assert wrong(forged(await evidence(a, sent), add), fed.root).detail.startswith(f"{name}: ")
+
+
+async def test_what_a_newcomer_logged_before_the_directory_listed_it_is_proven_as_its_receiver_judged_it(
+    fed: Federation,
+) -> None:
+    (b,) = await fed.nodes("b")
+    before = fed.directory.ref
+    (m,) = await fed.strangers("m")
+    parcel = m.parcel(b, entry={"dir": before})
+    assert parse_entry((await m.give(b, parcel)).entry).kind == "received"
+    thread = (await b.sql("SELECT thread FROM inbox"))["thread"]
+    report = check(await evidence(b, {"thread": str(thread)}), fed.root)
+    assert {("sent", "m", "witnessed"), ("received", "b", "signed")} <= proven(report, 1)
+    assert report.judged == (before.version, fed.directory.ref.version)
 
 
 async def test_a_file_that_was_taken_out_is_missed(fed: Federation) -> None:

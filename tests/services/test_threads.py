@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from protocols.ledger.entry import parse_entry
+from protocols.limits import MESSAGES_A_LEG_MAX
 from protocols.problems import ProblemError
 from tests.federation import (
     ACKNOWLEDGEMENT,
@@ -97,6 +98,17 @@ async def test_an_incoming_answer_that_does_not_fit_its_thread_is_refused_as_msg
     assert await a.leg(sent) == "REFUSED"
     causes = [row["cause"] for row in await a.rows("SELECT cause FROM refusal ORDER BY index")]
     assert causes == ["thread.not_found", "thread.not_found", "msg.thread", "thread.state"]
+
+
+async def test_a_leg_has_so_many_messages_and_no_more(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    sent = await a.trace(b)
+    await a.becomes(sent, "delivered")
+    await a.sql("UPDATE leg SET messages = $1", MESSAGES_A_LEG_MAX)
+    refused_there = await b.send(b.reply(a, sent, "trace.acknowledgement", ACKNOWLEDGEMENT))
+    await b.becomes(refused_there, "refused")
+    await b.sql("UPDATE leg SET messages = $1", MESSAGES_A_LEG_MAX)
+    await refused("thread.full", b.send(b.reply(a, sent, "trace.response", RESPONSE)))
 
 
 async def test_an_acknowledgement_that_its_answer_overtook_is_received(fed: Federation) -> None:

@@ -102,7 +102,8 @@ def verify(file: Path, *, root: Path, json: AsJson = False) -> int:
 
 def _text(report: Report) -> str:
     evidence = report.evidence
-    lines = [f"OK thread {evidence.thread}, exported by {evidence.by} at {format_time(evidence.at)}"]
+    first, last = report.judged
+    lines = [f"OK thread {evidence.thread}; {evidence.by} says to have exported it at {format_time(evidence.at)}"]
     for n, each in enumerate(evidence.messages, 1):
         said = parse_message(parse_jws(each.jws).payload) if each.jws is not None else None
         what = f"{said.type}, signature of {each.sender} holds" if said else f"content {each.content}"
@@ -110,6 +111,8 @@ def _text(report: Report) -> str:
         lines += [f"   {told(fact)}" for fact in report.facts if fact.message == n]
     for origin, whole in report.chains.items():
         lines.append(f"{origin}: {'one history' if whole else 'its checkpoints are not shown to be one history'}")
+    lines += [f"The record of {member} here is older than the directory lists." for member in report.older]
+    lines.append(f"Judged by the directory's versions {first} to {last}: what was revoked later is not known here.")
     if any(each.jws is None for each in evidence.messages):
         lines.append("Without content the thread of a message is what the exporter says.")
     return "\n".join(lines)
@@ -124,4 +127,7 @@ def _found(report: Report) -> dict[str, Any]:
         }
         for fact in report.facts
     ]  # fmt: skip
-    return {"ok": True, "thread": str(report.evidence.thread), "facts": facts, "chains": dict(report.chains)}
+    return {
+        "ok": True, "thread": str(report.evidence.thread), "facts": facts, "chains": dict(report.chains),
+        "directory_versions": list(report.judged), "older_records": list(report.older),
+    }  # fmt: skip
