@@ -14,6 +14,7 @@ SELECT least(length(:'owner_password'), length(:'app_password')) < 16 AS weak \g
   DO $$ BEGIN RAISE EXCEPTION 'each of the two password files must hold 16 characters or more'; END $$;
 \endif
 SET log_statement = 'none';
+SET log_min_error_statement = 'panic';
 SET log_min_duration_statement = -1;
 CREATE ROLE :"owner" LOGIN PASSWORD :'owner_password';
 CREATE ROLE :"app" LOGIN PASSWORD :'app_password';

@@ -1,7 +1,7 @@
 """The runbooks' commands, run as they stand on a real node, its peer and a real PostgreSQL with a replica.
 
 What stands for the machine is the test's own: `sudo` and `systemctl` are shell functions, and folders, ports and addresses
-are replaced. Blocks `sh root` need a machine of their own: their syntax alone is checked.
+are replaced. Blocks `sh root` need a machine of their own: their syntax alone is checked; `sh drill` blocks make the trouble.
 """
 
 import asyncio
@@ -27,9 +27,15 @@ BIN = str(ROOT / ".venv/bin") if (ROOT / ".venv").exists() else ""
 MACHINE = r"""
 set -euo pipefail
 sudo() {
-  if [ "$1" != -u ]; then "$@"; elif [ "$(id -u)" = 0 ]; then shift 2; setpriv --reuid="$PGUID" --regid="$PGGID" --clear-groups -- "$@"
-  else shift 2; "$@"; fi
+  case "$1 $2" in
+    "-u postgres")
+      shift 2
+      if [ "$(id -u)" = 0 ]; then setpriv --reuid="$PGUID" --regid="$PGGID" --clear-groups -- "$@"; else "$@"; fi;;
+    "-u "*) shift 2; "$@";;
+    *) "$@";;
+  esac
 }
+chown() { :; }
 systemctl() {
   [ "$1" = enable ] && shift
   case "${!#}" in
@@ -39,13 +45,13 @@ systemctl() {
         kill "$(cat "$W/$node.pid")"
         while grep -qs '^State:.[^Z]' "/proc/$(cat "$W/$node.pid")/status"; do sleep 0.1; done
       else
-        setsid tracewire run "$NODE" < /dev/null > /dev/null 2>> "$W/$node.log" & echo $! > "$W/$node.pid"
+        TRACEWIRE_PASSPHRASE_FILE=$W/etc/tracewire/police.passphrase setsid tracewire run "$NODE" < /dev/null > /dev/null 2>> "$W/$node.log" & echo $! > "$W/$node.pid"
       fi;;
     postgresql@primary) sudo -u postgres pg_ctl stop --silent --wait --mode=fast --pgdata="$PRIMARY/data";;
   esac
 }
 authority() (  # the peer is restarted rather than waited for: it looks for a new directory once a minute
-  unset TRACEWIRE_PASSPHRASE_FILE; export TRACEWIRE_KEY_FILE=$W/key; . "$1"
+  unset -f tracewire; export TRACEWIRE_KEY_FILE=$W/key; . "$1"
   if grep -q publish "$1"; then NODE=$W/registry; systemctl stop tracewire@registry; systemctl start tracewire@registry; fi
 )
 cd "$W"
@@ -137,7 +143,7 @@ class Machine:
             if mark == "authority":
                 (self.folder / f"{name}.{at}").write_text(text)
                 text = f"authority $W/{name}.{at}\n"
-            script += [text] if mark in ("", "authority") else []
+            script += [text] if mark in ("", "drill", "authority") else []
         assert script
         return self.run("\n".join(script))
 
@@ -180,7 +186,7 @@ def test_every_block_is_sound_shell() -> None:
             seen.add(mark)
             done = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True)
             assert done.returncode == 0, (path.name, text, done.stderr)
-    assert seen == {"", "root", "authority"}
+    assert seen == {"", "root", "drill", "authority"}
 
 
 def test_runbooks_name_only_files_that_are_there() -> None:
