@@ -1,41 +1,35 @@
 """Evidence: one thread as one zip that an outsider verifies offline, from the network's pinned root alone (section 11).
 
-Bytes in, verified values or ProblemError out: reading parses everything, writes it again and compares; then every
-signature, path, link and commitment is checked. A problem's detail begins with the name of the file that is broken.
+Bytes in, values or ProblemError out: reading parses everything, writes it again and compares. What needs a signature, a
+path or a commitment is checked in protocols/verify.py. A problem's detail begins with the name of the file that is broken.
 """
 
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from itertools import pairwise
 from typing import Any, Literal
 from uuid import UUID
 
-from protocols.archive import pack, unpack
-from protocols.directory import Directory, Ledger
-from protocols.exchange.message import MEMBER_NAME, Message, SignedMessage, parse_jws, parse_message
-from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
+from protocols.archive import pack
+from protocols.directory import Directory
+from protocols.exchange.message import MEMBER_NAME, parse_jws, parse_message
+from protocols.ledger.checkpoint import parse_checkpoint
 from protocols.ledger.entry import (
-    RECEIPT_KINDS,
     DirRef,
     Entry,
     PeerRef,
-    content_commitment,
     count,
     digest,
     parse_entry,
-    thread_commitment,
     uuid7,
 )
 from protocols.ledger.linking import Link
-from protocols.ledger.merkle import leaf_hash, verify_consistency
+from protocols.ledger.merkle import leaf_hash
 from protocols.ledger.proof import Place, format_proof, read_proof
 from protocols.limits import EVIDENCE_BYTES_MAX
-from protocols.ports.crypto import Verifier
 from protocols.problems import ProblemError
 from protocols.strict import b64u, dump_json, format_time, parse_json, parse_object, parse_time
 
@@ -44,10 +38,6 @@ MANIFEST, SUMMARY = "manifest.json", "summary.txt"
 Content = Literal["here", "erased", "left out"]
 DirectoryFrom = Callable[[Callable[[str], bytes | None], DirRef], Directory]
 """Verifies a directory version out of TUF files by name, from a root that is pinned; ProblemError `dir.*` else."""
-_SENDERS = frozenset(("sent", "receipt", "undelivered"))
-_RECIPIENTS = RECEIPT_KINDS | {"dispatched"}
-_PART_KEY_BYTES = 32
-_ROOT = re.compile(r"[1-9][0-9]{0,8}\.root\.json", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,10 +105,11 @@ class Report:
 
 def write_evidence(evidence: Evidence) -> bytes:
     """The file's bytes; the same evidence gives the same bytes. `http.too_large` above the bound."""
-    return pack(_files(evidence))
+    return pack(files_of(evidence))
 
 
-def _files(evidence: Evidence) -> dict[str, bytes]:
+def files_of(evidence: Evidence) -> dict[str, bytes]:
+    """Every file by its name, in the one order: the manifest, the summary, then all others by name."""
     files = {f"directory/{name}": data for name, data in evidence.tuf.items()}
     files |= {f"checkpoints/{origin}/{size}": note for (origin, size), note in evidence.notes.items()}
     for origin, links in evidence.links.items():
@@ -130,7 +121,7 @@ def _files(evidence: Evidence) -> dict[str, bytes]:
         files |= {f"messages/{n:04}.{name}.part": data for name, data in each.parts.items()}
         for place in each.places:
             note = evidence.notes[place.origin, place.size]
-            files[_name(n, place, parse_entry(place.entry))] = format_proof(place, note)
+            files[proof_name(n, place, parse_entry(place.entry))] = format_proof(place, note)
     files = {SUMMARY: _summary(evidence).encode()} | dict(sorted(files.items()))
     return {MANIFEST: _manifest(evidence, files)} | files
 
@@ -219,7 +210,7 @@ def _owner(origin: str) -> str:
 
 
 @contextmanager
-def _in(name: str) -> Iterator[None]:
+def within(name: str) -> Iterator[None]:
     """Names the file in what goes wrong inside."""
     try:
         yield
@@ -227,15 +218,16 @@ def _in(name: str) -> Iterator[None]:
         raise ProblemError(problem.code, f"{name}: {problem.detail or problem.kind.title}") from None
 
 
-def _bad(name: str, detail: str) -> ProblemError:
+def bad(name: str, detail: str) -> ProblemError:
+    """What is wrong with a file."""
     return ProblemError("evidence.invalid", f"{name[:200]}: {detail}")
 
 
-def _read(files: Mapping[str, bytes]) -> Evidence:
+def read_files(files: Mapping[str, bytes]) -> Evidence:
     """What the files hold, parsed and as the manifest lists them; nothing is verified yet."""
     if next(iter(files), "") != MANIFEST:
-        raise _bad(MANIFEST, "it is not the first file")
-    with _in(MANIFEST):
+        raise bad(MANIFEST, "it is not the first file")
+    with within(MANIFEST):
         manifest = parse_object(files[MANIFEST], bytes_max=EVIDENCE_BYTES_MAX)
         if manifest.get("format") != FORMAT:
             raise ProblemError("evidence.invalid", "another format or version")
@@ -246,19 +238,19 @@ def _read(files: Mapping[str, bytes]) -> Evidence:
             raise ProblemError("evidence.invalid", "a member is missing or of another type") from None
     for name in [*listed, *files]:
         if name not in files:
-            raise _bad(name, "the file is missing")
+            raise bad(name, "the file is missing")
         if name != MANIFEST and listed.get(name) != b64u(sha256(files[name]).digest()):
-            raise _bad(name, "it is not the file that the manifest lists")
+            raise bad(name, "it is not the file that the manifest lists")
     return evidence_of.evidence()
 
 
-def _compare(files: Mapping[str, bytes], again: Mapping[str, bytes]) -> None:
+def compare(files: Mapping[str, bytes], again: Mapping[str, bytes]) -> None:
     """`evidence.invalid` names a file that is not what would be written again; summary and manifest tell of the rest."""
     for name in [*(each for each in (*files, *again) if each not in (MANIFEST, SUMMARY)), SUMMARY, MANIFEST]:
         if files.get(name) != again.get(name):
-            raise _bad(name, "it does not say what the other files say")
+            raise bad(name, "it does not say what the other files say")
     if list(files) != list(again):
-        raise _bad(MANIFEST, "the files stand in another order")
+        raise bad(MANIFEST, "the files stand in another order")
 
 
 class _Reading:
@@ -282,14 +274,14 @@ class _Reading:
         thread, by, at = self._head
         notes = {}
         for name, data in self._under("checkpoints/"):
-            with _in(f"checkpoints/{name}"):
+            with within(f"checkpoints/{name}"):
                 found = parse_checkpoint(data)
                 if name != f"{found.origin}/{found.size}":
                     raise ProblemError("evidence.invalid", "it is of another ledger or size than its name")
             notes[found.origin, found.size] = data
         links = {}
         for name, data in self._under("links/"):
-            with _in(f"links/{name}"):
+            with within(f"links/{name}"):
                 links[name.removesuffix(".json")] = _links(data)
         messages = tuple(self._message(n, *each) for n, each in enumerate(self._messages, 1))
         return Evidence(
@@ -303,19 +295,19 @@ class _Reading:
     def _message(self, n: int, id_: UUID, sender: str, recipient: str, content: Content) -> Exchanged:
         places = []
         for name, data in self._under(f"proofs/{n:04}/"):
-            with _in(f"proofs/{n:04}/{name}"):
+            with within(f"proofs/{n:04}/{name}"):
                 place, _ = read_proof(data)
-                if f"proofs/{n:04}/{name}" != _name(n, place, parse_entry(place.entry)):
+                if f"proofs/{n:04}/{name}" != proof_name(n, place, parse_entry(place.entry)):
                     raise ProblemError("evidence.invalid", "it is of another entry than its name")
                 if f"checkpoints/{place.origin}/{place.size}" not in self._files:
                     raise ProblemError("proof.missing", "its checkpoint is not among the checkpoints")
             places.append(place)
         jws = self._files.get(f"messages/{n:04}.jws")
         if jws is not None:
-            with _in(f"messages/{n:04}.jws"):
+            with within(f"messages/{n:04}.jws"):
                 parse_message(parse_jws(jws).payload)
         if (content == "here") != (jws is not None) or content not in ("here", "erased", "left out"):
-            raise _bad(f"messages/{n:04}.jws", "the manifest says otherwise about this content")
+            raise bad(f"messages/{n:04}.jws", "the manifest says otherwise about this content")
         parts = {
             name.removeprefix(f"{n:04}.").removesuffix(".part"): data
             for name, data in self._under("messages/")
@@ -343,174 +335,6 @@ def _links(data: bytes) -> tuple[Link, ...]:
         raise ProblemError("evidence.invalid", "not a list of links") from None
 
 
-# ---- verifying
-
-
-def verify_evidence(data: bytes, *, verifier: Verifier, directory: DirectoryFrom) -> Report:
-    """What a file proves; ProblemError names the file that is broken and why."""
-    files = unpack(data)
-    report = _Check(_read(files), verifier, directory).report()
-    _compare(files, _files(report.evidence))
-    return report
-
-
-@dataclass(slots=True)
-class _Check:
-    """Everything of one evidence file that needs a signature, a path or a commitment."""
-
-    evidence: Evidence
-    verifier: Verifier
-    directory: DirectoryFrom
-    versions: dict[DirRef, Directory] = field(default_factory=dict)
-    checkpoints: dict[tuple[str, int], Checkpoint] = field(default_factory=dict)
-
-    def report(self) -> Report:
-        """What holds."""
-        self._directories()
-        for (origin, size), note in self.evidence.notes.items():
-            with _in(f"checkpoints/{origin}/{size}"):
-                self.checkpoints[origin, size] = self._checkpoint(origin, note)
-        chains = self._chains()
-        for n, each in enumerate(self.evidence.messages, 1):
-            entries = [self._proven(n, each, place) for place in each.places]
-            self._answered(n, entries)
-            if each.jws is not None:
-                self._content(n, each, entries, each.jws)
-        versions = [ref.version for ref in self.versions]
-        older = {member for version in self.versions.values() for member in version.failing}
-        return Report(
-            evidence=self.evidence, facts=facts(self.evidence), chains=chains,
-            judged=(min(versions), max(versions)), older=tuple(sorted(older)),
-        )  # fmt: skip
-
-    def _directories(self) -> None:
-        used: set[str] = set()
-
-        def read(name: str) -> bytes | None:
-            used.add(name)
-            return self.evidence.tuf.get(name)
-
-        for ref in self.evidence.directories:
-            self.versions[ref] = self.directory(read, ref)
-        pinned = min((int(name.partition(".")[0]) for name in used if _ROOT.fullmatch(name)), default=0)
-        for name in self.evidence.tuf.keys() - used:
-            # a root older than the pinned one proves nothing and is not needed
-            if not _ROOT.fullmatch(name) or int(name.partition(".")[0]) > pinned:
-                raise _bad(f"directory/{name}", "no version needs this file")
-        if not self.versions:
-            raise _bad(MANIFEST, "there is no directory version")
-
-    def _newest_first(self) -> list[Directory]:
-        """A key or ledger counts as the newest version here that lists it says: it knows of revocations and ends."""
-        return [self.versions[ref] for ref in sorted(self.versions, key=lambda ref: ref.version, reverse=True)]
-
-    def _checkpoint(self, origin: str, note: bytes) -> Checkpoint:
-        return verify_checkpoint(note, self._ledger(origin).keys, self.verifier)
-
-    def _ledger(self, origin: str) -> Ledger:
-        for each in self._newest_first():
-            if origin in each.ledgers:
-                return each.ledgers[origin]
-        raise ProblemError("proof.origin", "no directory version here lists this ledger")
-
-    def _chains(self) -> dict[str, bool]:
-        chains = {}
-        for origin in {origin for origin, _ in self.evidence.notes}:
-            sizes = sorted(size for each, size in self.evidence.notes if each == origin)
-            links = self.evidence.links.get(origin, ())
-            with _in(f"links/{origin}.json"):
-                self._linked(origin, sizes, links)
-            chains[origin] = len(sizes) == 1 or bool(links)
-        for origin in self.evidence.links.keys() - chains.keys():
-            raise _bad(f"links/{origin}.json", "there is no checkpoint of this ledger")
-        return dict(sorted(chains.items()))
-
-    def _linked(self, origin: str, sizes: Sequence[int], links: Sequence[Link]) -> None:
-        if links and [(each.old, each.new) for each in links] != list(pairwise(sizes)):
-            raise ProblemError("checkpoint.links", "the links do not lead along all checkpoints")
-        for each in links:
-            old, new = self.checkpoints[origin, each.old], self.checkpoints[origin, each.new]
-            if not verify_consistency(old=each.old, new=each.new, old_root=old.root, new_root=new.root, path=each.path):
-                raise ProblemError("checkpoint.links", f"the link from {each.old} to {each.new} does not hold")
-
-    def _proven(self, n: int, said: Exchanged, place: Place) -> tuple[Place, Entry]:
-        entry = parse_entry(place.entry)
-        with _in(_name(n, place, entry)):
-            ledger = self._ledger(place.origin)
-            if ledger.last is not None and place.index >= ledger.last.size:
-                raise ProblemError("proof.origin", "the directory lists the ledger's end before this entry")
-            place.check(self.checkpoints[place.origin, place.size])
-            if (entry.id, entry.sender, entry.recipient) != (said.id, said.sender, said.recipient):
-                raise ProblemError("proof.entry", "the entry is of another message")
-            speakers = (_SENDERS, said.sender), (_RECIPIENTS, said.recipient)
-            if ledger.member not in (said.sender, said.recipient) or any(
-                entry.kind in kinds and ledger.member != member for kinds, member in speakers
-            ):
-                raise ProblemError("proof.entry", "such an entry stands in the other member's ledger")
-        return place, entry
-
-    def _answered(self, n: int, entries: Sequence[tuple[Place, Entry]]) -> None:
-        """Every answer comes with the entry that it answers."""
-        leaves = {(place.origin, place.index, leaf_hash(place.entry)): entry for place, entry in entries}
-        if not any(entry.kind == "sent" for _, entry in entries):
-            raise _bad(f"proofs/{n:04}", "the proof that the message was sent is missing")
-        for place, entry in entries:
-            if entry.peer is None or entry.kind == "sent":
-                continue
-            peer = entry.peer
-            answered = leaves.get((peer.origin, peer.index or 0, peer.leaf or b""))
-            if answered is None or answered.pair_seq != entry.pair_seq:
-                raise _bad(_name(n, place, entry), "the proof of the entry that it answers is missing")
-            if entry.kind != "receipt" and answered.envelope != entry.envelope:
-                raise _bad(_name(n, place, entry), "it answers other bytes than those that were sent")
-
-    def _content(self, n: int, said: Exchanged, entries: Sequence[tuple[Place, Entry]], jws: bytes) -> None:
-        with _in(f"messages/{n:04}.jws"):
-            signed = parse_jws(jws)
-            message = parse_message(signed.payload)
-            if (message.id, message.sender, message.recipient) != (said.id, said.sender, said.recipient):
-                raise ProblemError("env.content", "the manifest names another message")
-            if message.thread != self.evidence.thread:
-                raise ProblemError("msg.thread", "the message is of another thread")
-            commitment = content_commitment(message.salt, signed.payload)
-            sent = [
-                (place, entry) for place, entry in entries if entry.kind == "sent" and entry.content_c == commitment
-            ]
-            if not sent:
-                raise ProblemError("env.content", "no entry commits to this content")
-            for place, entry in sent:
-                self._signed(signed, message, place, entry)
-        for place, entry in entries:
-            with _in(_name(n, place, entry)):
-                if entry.kind in ("received", "receipt", "dispatched", "undelivered") and entry.content_c != commitment:
-                    raise ProblemError("env.content", "the entry commits to another content")
-                if entry.kind == "received" and entry.thread_c != thread_commitment(message.salt, message.thread):
-                    raise ProblemError("env.content", "the entry commits to another thread")
-        for name, data in said.parts.items():
-            with _in(f"messages/{n:04}.{name}.part"):
-                key, sealed = data[:_PART_KEY_BYTES], data[_PART_KEY_BYTES:]
-                found = sha256(sealed).digest(), sha256(key).digest()
-                if not any((part.name, part.sha256, part.key_sha256) == (name, *found) for part in message.parts):
-                    raise ProblemError("env.parts", "not the part, or not the key, that the message names")
-
-    def _signed(self, signed: SignedMessage, message: Message, place: Place, entry: Entry) -> None:
-        listed = (each.message_keys[signed.kid] for each in self._newest_first() if signed.kid in each.message_keys)
-        key = next(listed, None)
-        if key is None or key.member != message.sender or entry.kid != signed.kid:
-            raise ProblemError(
-                "env.kid", "the key is not one that the directory lists for the sender and the entry names"
-            )
-        late = key.not_after is not None and message.created >= key.not_after
-        revoked = key.revoked is not None and not (
-            key.revoked.origin == place.origin and place.index < key.revoked.size
-        )
-        if message.created < key.not_before or late or revoked:
-            raise ProblemError("env.kid", "the key was not valid when the message was logged")
-        if not self.verifier.verify("Ed25519", key.key.public, signed.signed, signed.signature):
-            raise ProblemError("env.signature", "the sender's signature does not hold")
-        if entry.thread_c != thread_commitment(message.salt, message.thread):
-            raise ProblemError("env.content", "the entry commits to another thread")
-
-
-def _name(n: int, place: Place, entry: Entry) -> str:
+def proof_name(n: int, place: Place, entry: Entry) -> str:
+    """The file of an entry's proof about message `n`."""
     return f"proofs/{n:04}/{place.origin}/{place.index}.{entry.kind}.tlog-proof"

@@ -59,15 +59,29 @@ from protocols.problems import ProblemError
 from protocols.strict import b64u, dump_json, parse_object, unb64u
 
 Status = Literal["active", "suspended", "revoked"]
-_ANSWERS = Rule(senders=["focal-point", "registry", "manufacturer"], recipients=["focal-point", "investigator"])
+# docs/domain.md section 1: an investigator may ask, may be told "restricted", and may not search registries
+_ASKERS: list[MemberRole] = ["focal-point", "investigator", "manufacturer"]  # a manufacturer forwards
+_ANSWERERS: list[MemberRole] = ["focal-point", "registry", "manufacturer"]
+_PARTIES: list[MemberRole] = ["focal-point", "investigator", "manufacturer", "registry"]
+_ASKS, _ANSWERS, _BOTH = (
+    Rule(senders=_ASKERS, recipients=_ANSWERERS),
+    Rule(senders=_ANSWERERS, recipients=_ASKERS),
+    Rule(senders=_PARTIES, recipients=_PARTIES),
+)
 MATRIX = {
-    # an investigator may ask, and may be told "restricted" (docs/domain.md section 1)
-    "trace.request": Rule(
-        senders=["focal-point", "investigator"], recipients=["focal-point", "registry", "manufacturer"]
+    **dict.fromkeys(["trace.request", "trace.clarification-answer", "trace.withdrawal", "trace.reminder"], _ASKS),
+    **dict.fromkeys(
+        ["trace.acknowledgement", "trace.response", "trace.refusal", "trace.clarification", "trace.referral"], _ANSWERS
     ),
-    "trace.acknowledgement": _ANSWERS,
-    "trace.response": _ANSWERS,
-    "trace.refusal": _ANSWERS,
+    **dict.fromkeys(["trace.status", "handling.change", "consent.request", "consent.answer"], _BOTH),
+    **dict.fromkeys(["disclosure.report", "erasure.request", "erasure.confirmation"], _BOTH),
+    "reference.query": Rule(senders=_PARTIES, recipients=_ANSWERERS),
+    "reference.answer": Rule(senders=_ANSWERERS, recipients=_PARTIES),
+    "recovery.report": Rule(senders=["focal-point", "investigator"], recipients=["focal-point", "registry"]),
+    **dict.fromkeys(["registry.record", "registry.withdrawal"], Rule(senders=["focal-point"], recipients=["registry"])),
+    "registry.search": Rule(senders=["focal-point", "registry"], recipients=["registry"]),
+    "registry.hit": Rule(senders=["registry"], recipients=["focal-point", "registry"]),
+    "marking.notice": Rule(senders=["focal-point", "manufacturer"], recipients=_PARTIES),
 }
 DEADLINES = {"acknowledgement_days": 2, "urgent_hours": 24, "routine_days": 30}
 

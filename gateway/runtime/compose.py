@@ -59,6 +59,8 @@ from protocols.ports.store import (
 from protocols.ports.transport import Transport
 from protocols.problems import ProblemError
 
+_WHILE_HALTED = ("/exchange/v1/checkpoints/", "/exchange/v1/probe", "/problems", "/style.css")
+
 
 @dataclass(slots=True, kw_only=True)
 class Ports:
@@ -186,9 +188,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     )  # fmt: skip
     measured = measure(node, settings, ports, committer, deliver, receive, linking, health)
     operations = Operations(wrong=measured.look, warnings=lambda: warnings(ports, linking), registry=measured.registry)
-    halted = unless_halted(
-        lambda: committer.halted, but=("/exchange/v1/checkpoints/", "/exchange/v1/probe", "/problems", "/style.css")
-    )
+    halted = unless_halted(lambda: committer.halted, but=_WHILE_HALTED)
     listeners = {"agency": agency.app(halted), "exchange": exchange.app(halted), "operations": operations.app()}
     return Parts(
         committer=committer, submit=submit, read=read, export=export, deliver=deliver, answer=answer, directory=ports.directory, listeners=listeners,

@@ -8,8 +8,27 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from protocols.messages.dialogue import (
+    TraceClarification,
+    TraceClarificationAnswer,
+    TraceReferral,
+    TraceReminder,
+    TraceStatus,
+    TraceWithdrawal,
+)
 from protocols.messages.parts import PARTS
+from protocols.messages.recovery import RecoveryReport
+from protocols.messages.reference import MarkingNotice, ReferenceAnswer, ReferenceQuery
+from protocols.messages.registry import RegistryHit, RegistryRecord, RegistrySearch, RegistryWithdrawal
 from protocols.messages.shared import Body, Broken, Handling, Model
+from protocols.messages.terms import (
+    ConsentAnswer,
+    ConsentRequest,
+    DisclosureReport,
+    ErasureConfirmation,
+    ErasureRequest,
+    HandlingChange,
+)
 from protocols.messages.trace import (
     TraceAcknowledgement,
     TraceRefusal,
@@ -43,9 +62,29 @@ TYPES: Mapping[str, type[Body]] = MappingProxyType(
         "trace.acknowledgement": TraceAcknowledgement,
         "trace.response": TraceResponse,
         "trace.refusal": TraceRefusal,
+        "trace.clarification": TraceClarification,
+        "trace.clarification-answer": TraceClarificationAnswer,
+        "trace.referral": TraceReferral,
+        "trace.withdrawal": TraceWithdrawal,
+        "trace.reminder": TraceReminder,
+        "trace.status": TraceStatus,
+        "reference.query": ReferenceQuery,
+        "reference.answer": ReferenceAnswer,
+        "recovery.report": RecoveryReport,
+        "registry.record": RegistryRecord,
+        "registry.search": RegistrySearch,
+        "registry.hit": RegistryHit,
+        "registry.withdrawal": RegistryWithdrawal,
+        "marking.notice": MarkingNotice,
+        "handling.change": HandlingChange,
+        "consent.request": ConsentRequest,
+        "consent.answer": ConsentAnswer,
+        "disclosure.report": DisclosureReport,
+        "erasure.request": ErasureRequest,
+        "erasure.confirmation": ErasureConfirmation,
     }
 )
-"""Every message type that this version knows; the other types of docs/domain.md section 2 are added here."""
+"""Every message type of docs/domain.md section 2."""
 
 _M = TypeVar("_M", bound=Model)
 

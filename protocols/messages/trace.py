@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from protocols.codes import UNKNOWN
+from protocols.codes import LISTS, UNKNOWN
 from protocols.firearms.calibres import possible
 from protocols.firearms.makes import make_key
 from protocols.firearms.scoring import Gun
@@ -42,6 +42,9 @@ from protocols.messages.shared import (
 )
 
 HOPS_MAX = 8
+ReleasedFields = Annotated[Many[Annotated[str, Listed("released_field", pair=False)]], Unique]
+"""Members of a trace.request that may be held back when it goes on to another; the weapon always goes."""
+_ALWAYS_ASKED = ("legal_basis", "circumstances", "intended_use")
 CANDIDATES_MIN, CANDIDATES_MAX = 2, 25
 
 
@@ -76,21 +79,36 @@ class Evidence(Model):
     attachment: Maybe[BlobRef] = None
 
 
+_RELEASABLE = LISTS["released_field"]
+
+
 class PersonsRef(Model):
     """Names the restricted part; persons never stand in a body (docs/protocol.md section 2)."""
 
     part: Literal["persons"]
 
 
+class Referred(Model):
+    """Where a request comes from that is not the first of its thread: a referral, and what it released (ITI 15)."""
+
+    by: MemberName
+    mode: Annotated[str, Listed("referral_mode", pair=False)]
+    hop: Annotated[int, Field(ge=2, le=HOPS_MAX)]
+    released_fields: ReleasedFields = ()
+
+
 class TraceRequest(Body):
-    """`trace.request`: what ITI paragraph 17 asks a request to hold."""
+    """`trace.request`: what ITI paragraph 17 asks a request to hold.
+
+    Legal basis, circumstances and intended use are left out only where a referral forwards it and does not release them.
+    """
 
     request_ref: Text
     requester: Office
-    legal_basis: LegalBasis
-    circumstances: Circumstances
     weapon: Weapon
-    intended_use: Annotated[Coded, Listed("intended_use")]
+    legal_basis: Maybe[LegalBasis] = None
+    circumstances: Maybe[Circumstances] = None
+    intended_use: Maybe[Annotated[Coded, Listed("intended_use")]] = None
     priority: Annotated[str, Listed("priority", pair=False)]
     asks: Annotated[Many[Annotated[str, Listed("asks", pair=False)]], Field(min_length=1), Unique]
     confidentiality_guarantee: bool
@@ -99,6 +117,20 @@ class TraceRequest(Body):
     deadline_wanted: Maybe[Day] = None
     persons: Maybe[PersonsRef] = None
     evidence: Many[Evidence] = ()
+    referred: Maybe[Referred] = None
+
+    @model_validator(mode="after")
+    def _holds_what_it_must_and_may(self) -> Self:
+        forwarded = self.referred is not None and self.referred.mode == "ANSWERER_FORWARDS"
+        released = self.referred.released_fields if self.referred and forwarded else tuple(_RELEASABLE)
+        for name in sorted(_RELEASABLE):
+            if name not in released and name in self.model_fields_set:
+                fix = "Leave out what the referral does not release."
+                raise Broken("not_released", "the referral does not release this", fix, name)
+        missing = [name for name in _ALWAYS_ASKED if name in released and name not in self.model_fields_set]
+        if missing:
+            raise Broken("required", "a member is missing", "Add the member.", missing[0])
+        return self
 
     @model_validator(mode="after")
     def _urgent_is_justified(self) -> Self:
@@ -278,11 +310,11 @@ def completeness(body: TraceRequest) -> int:
     17(a) ground 10, provision 5, day, country and context of the find 5 each; 17(b) serial 20 (10 for under four known
     characters, 5 for a reason), make 15, type 10, calibre 10, model 5, country of manufacture 5; 17(c) intended use 5.
     """
-    found, weapon = body.circumstances, body.weapon
+    basis, found, weapon = body.legal_basis, body.circumstances, body.weapon
     pairs = (
-        (body.legal_basis.ground, 10),
-        (found.country, 5),
-        (found.context, 5),
+        (basis.ground if basis else None, 10),
+        (found.country if found else None, 5),
+        (found.context if found else None, 5),
         (weapon.type, 10),
         (weapon.make, 15),
         (weapon.calibre, 10),
@@ -290,7 +322,9 @@ def completeness(body: TraceRequest) -> int:
         (body.intended_use, 5),
     )
     stated = sum(weight for pair, weight in pairs if pair is not None and pair.code != UNKNOWN)
-    return 10 + stated + 5 * (weapon.model is not None) + _serial_points(weapon)  # provision and day are always there
+    # a legal basis has its provision, circumstances their day
+    given = 5 * sum(each is not None for each in (basis, found, weapon.model))
+    return given + stated + _serial_points(weapon)
 
 
 def _serial_points(weapon: Weapon) -> int:

@@ -30,6 +30,7 @@ from keys.suite import Tw1Sealer, Tw1Verifier
 from keys.tufsign import tuf_signer
 from protocols.directory import Role
 from protocols.ledger.entry import DirRef
+from protocols.messages import TYPES
 from protocols.problems import ProblemError
 from protocols.strict import b64u, dump_json, unb64u
 
@@ -180,7 +181,8 @@ async def test_a_member_stands_in_the_directory_after_request_challenge_answer_a
     assert found.active("testnet/reg")
     assert found.seal_key("testnet/reg", NOW).key == member.store.public("seal")[0]
     assert found.open_ledger("testnet/reg") == "testnet/reg/2026.1"
-    assert found.network.matrix["trace.request"].senders == ["focal-point", "investigator"]
+    assert found.network.matrix["trace.request"].senders == ["focal-point", "investigator", "manufacturer"]
+    assert found.network.matrix.keys() == TYPES.keys(), "every type has its rule"
     assert not found.failing
 
 

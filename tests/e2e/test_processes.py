@@ -117,7 +117,7 @@ class Member:
         self.process = start(self.log, "run", self.folder, *self.secret)
 
     def ready(self) -> bool:
-        return self.ask("readyz")[0] == 200 and get(f"http://127.0.0.1:{self.ports['agency']}/")[0] == 404
+        return self.ask("readyz")[0] == 200 and get(f"http://127.0.0.1:{self.ports['agency']}/v1")[0] == 200
 
     def ask(self, path: str) -> tuple[int, bytes]:
         return get(f"http://127.0.0.1:{self.ports['operations']}/{path}")

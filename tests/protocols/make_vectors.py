@@ -25,6 +25,7 @@ from protocols.ledger.note import format_note  # noqa: E402
 from protocols.ledger.proof import format_proof  # noqa: E402
 from protocols.problems import CODES  # noqa: E402
 from protocols.strict import b64u, dump_json, unb64u  # noqa: E402
+from tests.protocols.bodies import BROKEN, VALID  # noqa: E402
 from tests.protocols.forms import Tree  # noqa: E402
 from tests.protocols.vector_world import (  # noqa: E402
     ABSENT,
@@ -451,6 +452,20 @@ def linking_vectors() -> list[Json]:
     ]  # fmt: skip
 
 
+def body_vectors() -> list[Json]:
+    """docs/domain.md section 2, a rule each: what is changed in the valid body of the type, or a body of its own."""
+    made = [
+        {"name": type_, "about": "valid", "input": {"type": type_, "body": body}, "expect": {"valid": True}}
+        for type_, body in VALID.items()
+    ]
+    for type_, rule, at, value, pointer, code in BROKEN:
+        given: Json = {"body": value} if not at else {"change": {"at": at} | ({} if value is ... else {"to": value})}
+        expect = {"code": "schema.invalid", "faults": [{"pointer": pointer, "code": code}]}
+        name = f"{type_}: {rule}"
+        made.append({"name": name, "about": rule, "input": {"type": type_} | given, "expect": expect})
+    return made
+
+
 def directory_vectors() -> list[Json]:
     """A member's record, and directory.json."""
     start = {"not_before": "2026-01-01T00:00:00.000Z"}
@@ -530,6 +545,10 @@ FILES: dict[str, tuple[str, Callable[[], list[Json]]]] = {
     "proof": ("C2SP tlog-proof files, under the two vkeys of an origin.", proof_vectors),
     "linking": ("Which held sizes links prove; and the chain of links to send.", linking_vectors),
     "directory": ("A member's record, or directory.json (`document`).", directory_vectors),
+    "bodies": (
+        "Bodies of every type: one valid; for each rule one `body`, or a `change` of the valid one (no `to`: taken out).",
+        body_vectors,
+    ),
 }
 
 

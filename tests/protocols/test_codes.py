@@ -39,3 +39,14 @@ def test_the_calibre_table_speaks_of_listed_weapon_types_only() -> None:
     table = json.loads((Path(calibres.__file__).parent / "calibres.json").read_bytes())
     named = {kind for entry in table["calibres"].values() for kind in entry["types"]} | set(table["types"])
     assert named <= codes.LISTS["weapon_type"]
+
+
+def test_every_code_has_a_label_of_its_own_in_seven_languages() -> None:
+    assert codes.languages() == ("en", "fr", "es", "pt", "ar", "ru", "zh")
+    for name, listed in codes.LISTS.items():
+        for language in codes.languages():
+            said = {code: codes.label(name, code, language) for code in listed}
+            assert len(set(said.values())) == len(said), (name, language)
+            assert all(text.strip() and text != code for code, text in said.items()), (name, language)
+    assert codes.label("refusal_ground", "NO_SUCH") == "NO_SUCH"
+    assert codes.label("refusal_ground", "ITI22_NATIONAL_SECURITY", "xx") == "ITI22_NATIONAL_SECURITY"

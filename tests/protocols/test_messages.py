@@ -1,13 +1,14 @@
 """Message bodies: every rule of docs/domain.md section 2 for the four trace messages, handling, restricted parts."""
 
-import copy
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema_rs import Draft202012Validator, meta
 
 from protocols.messages import (
     PARTS,
@@ -22,84 +23,25 @@ from protocols.messages import (
 from protocols.messages.trace import TraceRequest, TraceResponse
 from protocols.problems import ProblemError
 from protocols.strict import dump_json, parse_json
+from tests.protocols.bodies import (
+    ACKNOWLEDGEMENT,
+    BROKEN,
+    HANDLING,
+    SOURCE,
+    VALID,
+    broken,
+    event,
+    mark,
+    pair,
+    refusal,
+    request,
+    response,
+)
+from tests.protocols.bodies import changed as changed_at
+from tests.protocols.make_schemas import FOLDER as SCHEMAS
+from tests.protocols.make_schemas import main as write_schemas
 
 Json = dict[str, Any]
-
-
-def pair(code: str, raw: str = "") -> Json:
-    return {"code": code, "raw": raw}
-
-
-def mark(**changes: Any) -> Json:
-    return {
-        "mark_type": pair("SERIAL"),
-        "text_raw": "ABC 1234",
-        "location": pair("FRAME_LEFT", "left side"),
-        "status": pair("LEGIBLE"),
-        "pattern": "^ABC1234$",
-    } | changes
-
-
-def request(**changes: Any) -> Json:
-    return {
-        "request_ref": "BKA-2026-1",
-        "requester": {"name": "Bundeskriminalamt", "country": pair("DE")},
-        "legal_basis": {"ground": pair("LAW_OF_RECOVERING_STATE"), "national_provision": "WaffG section 52"},
-        "circumstances": {"recovered_on": "2026-04", "country": pair("DE"), "context": pair("SEARCH")},
-        "weapon": {
-            "type": pair("PISTOL"),
-            "make": pair("GLOCK", "Glock Ges.m.b.H."),
-            "model": "17",
-            "calibre": pair("9X19", "9 mm"),
-            "country_of_manufacture": pair("AT"),
-            "origin_class": pair("FACTORY"),
-            "components": [{"kind": pair("FRAME"), "marks": [mark()]}],
-        },
-        "intended_use": pair("CRIMINAL_INVESTIGATION"),
-        "priority": "ROUTINE",
-        "asks": ["last_legal_holder", "supply_chain"],
-        "confidentiality_guarantee": True,
-    } | changes
-
-
-def event(date: str, kind: str = "SOLD", **changes: Any) -> Json:
-    return {
-        "kind": pair(kind),
-        "date": date,
-        "from": pair("MANUFACTURER"),
-        "to": pair("DEALER"),
-        "country": pair("AT"),
-        "evidence_grade": pair("RECORD_SYSTEM"),
-        "certainty": pair("CONFIRMED"),
-    } | changes
-
-
-SOURCE: Json = {"name": "Central register", "period": {"from": "1990", "to": "2026-01"}, "coverage": pair("WHOLE")}
-
-
-def response(result: str = "TRACED_TO_DEALER", **changes: Any) -> Json:
-    return {
-        "result": pair(result),
-        "certainty": pair("CONFIRMED"),
-        "final": True,
-        "checked_sources": [SOURCE],
-    } | changes
-
-
-def refusal(**changes: Any) -> Json:
-    return {"kind": "REFUSAL", "ground": pair("ITI22_NATIONAL_SECURITY"), "statement": "The law forbids it."} | changes
-
-
-ACKNOWLEDGEMENT: Json = {
-    "state": "ACCEPTED", "handler": {"name": "ATF NTC", "country": pair("US")}, "expected_by": "2026-12-24"
-}  # fmt: skip
-HANDLING: Json = {"codes": ["PURPOSE_TRACING_ONLY"], "purpose": "TRACING"}
-VALID = {
-    "trace.request": request(),
-    "trace.acknowledgement": ACKNOWLEDGEMENT,
-    "trace.response": response(events=[event("2019")]),
-    "trace.refusal": refusal(),
-}
 
 
 def faults(validate: Callable[[], object]) -> set[tuple[str, str]]:
@@ -116,17 +58,20 @@ def faults_of(type_: str, body: object) -> set[tuple[str, str]]:
 
 
 def changed(pointer: str, value: Any, body: Json | None = None) -> Json:
-    """A copy with one place changed; `...` takes the member out."""
-    whole = copy.deepcopy(request() if body is None else body)
-    place: Any = whole
-    *path, last = [int(step) if step.isdigit() else step for step in pointer.split("/")[1:]]
-    for step in path:
-        place = place[step]
-    if value is ...:
-        del place[last]
-    else:
-        place[last] = value
-    return whole
+    return changed_at(request() if body is None else body, pointer, value)
+
+
+def test_every_type_has_an_example_and_a_broken_one() -> None:
+    assert VALID.keys() == TYPES.keys() == {row[0] for row in BROKEN}
+
+
+@pytest.mark.parametrize(
+    ("type_", "rule", "at", "value", "pointer", "code"), BROKEN, ids=[f"{row[0]} {row[1]}" for row in BROKEN]
+)
+def test_a_broken_rule_is_named_where_it_is_broken(
+    type_: str, rule: str, at: str, value: Any, pointer: str, code: str
+) -> None:
+    assert faults_of(type_, broken(type_, at, value)) == {(pointer, code)}, rule
 
 
 @pytest.mark.parametrize("type_", TYPES)
@@ -150,7 +95,7 @@ def test_an_unknown_type_is_its_own_problem() -> None:
         json_schema("trace.nothing")
 
 
-@pytest.mark.parametrize("type_", TYPES)
+@pytest.mark.parametrize("type_", [type_ for type_ in TYPES if "required" in json_schema(type_)])
 def test_every_required_member_is_missed_by_its_pointer(type_: str) -> None:
     required = json_schema(type_)["required"]
     assert faults_of(type_, {}) == {(f"/{name}", "required") for name in required}
@@ -474,3 +419,21 @@ def test_any_value_anywhere_in_a_request_gives_a_body_or_a_problem(pointer: str,
     assert isinstance(body, TraceRequest)
     assert 0 <= completeness(body) <= 100
     asked_gun(body.weapon)
+
+
+def test_the_schemas_are_those_of_the_models(tmp_path: Path) -> None:
+    write_schemas(tmp_path)
+    made = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert made == {path.name: path.read_text() for path in SCHEMAS.iterdir()}, "run tests/protocols/make_schemas.py"
+    for text in made.values():
+        schema = json.loads(text)
+        assert schema["$id"].startswith("urn:tracewire:")
+        assert meta.is_valid(schema)
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_the_schema_takes_what_is_valid_and_finds_what_it_can(type_: str) -> None:
+    validator = Draft202012Validator(json_schema(type_))
+    assert validator.is_valid(VALID[type_])
+    found = [row for row in BROKEN if row[0] == type_ and row[5] in ("unknown_member", "code", "too_few", "too_many")]
+    assert not [row for row in found if validator.is_valid(broken(type_, row[2], row[3]))]

@@ -21,11 +21,12 @@ from gateway.runtime.cli.client import make_client
 from gateway.runtime.cli.main import app
 from keys.suite import Tw1Verifier
 from protocols.archive import pack, unpack
-from protocols.evidence import MANIFEST, Report, verify_evidence, write_evidence
+from protocols.evidence import MANIFEST, Report, write_evidence
 from protocols.ledger.entry import parse_entry
 from protocols.ports.access import SCOPES, Caller
 from protocols.problems import ProblemError
 from protocols.strict import b64u, dump_json, parse_object
+from protocols.verify import verify_evidence
 from tests.federation import ACKNOWLEDGEMENT, RESPONSE, Federation, Json, Node, refused, unreachable
 from tests.http.wire import listening
 

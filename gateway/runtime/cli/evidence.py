@@ -12,10 +12,11 @@ from gateway.runtime.cli.say import problems, read_file, say
 from gateway.runtime.client import AgencyClient
 from keys.files import replace
 from keys.suite import Tw1Verifier
-from protocols.evidence import Report, told, verify_evidence
+from protocols.evidence import Report, told
 from protocols.exchange.message import parse_jws, parse_message
 from protocols.problems import ProblemError
 from protocols.strict import format_time
+from protocols.verify import verify_evidence
 
 app = cyclopts.App(name="evidence", help="A thread as one file of proof: export it, verify it offline.")
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]

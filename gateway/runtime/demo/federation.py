@@ -100,7 +100,7 @@ class Federation:
         until = time.monotonic() + _READY_S
         for short, pid in started.items():
             found = load_settings(self.node(short))
-            while not (_answers(found.operations_bind, "/readyz") and _answers(found.agency_bind, "/")):
+            while not (_answers(found.operations_bind, "/readyz") and _answers(found.agency_bind, "/v1")):
                 if time.monotonic() > until or not self._runs(pid):
                     said = self.log(short).read_text(encoding="utf-8").splitlines()[-3:]
                     raise ProblemError("config.invalid", f"demo/{short} does not start; it said: {' '.join(said)}")
@@ -180,6 +180,6 @@ def _answers(address: str, path: str) -> bool:
     with contextlib.closing(http.client.HTTPConnection(address, timeout=5)) as connection:
         try:
             connection.request("GET", path)
-            return connection.getresponse().status in (200, 404)
+            return connection.getresponse().status == 200
         except OSError:
             return False

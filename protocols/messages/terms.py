@@ -1,0 +1,114 @@
+"""What may be done with what was said: handling, consent, disclosure, erasure (UN ITI paragraph 15)."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from protocols.messages.shared import (
+    Body,
+    Broken,
+    Coded,
+    Country,
+    Day,
+    Handling,
+    Listed,
+    LongText,
+    Many,
+    Maybe,
+    MemberName,
+    MessageId,
+    Model,
+    PartialDate,
+    Text,
+    Unique,
+)
+
+_EVIDENCE = ("no", "ask", "yes")  # from narrow to wide
+
+
+def tightens(old: Handling, new: Handling) -> bool:
+    """Whether everything that `new` allows was allowed by `old`: only such a change needs nobody's consent."""
+    return (
+        set(old.codes) <= set(new.codes)
+        and new.purpose == old.purpose
+        and _EVIDENCE.index(new.evidence_use) <= _EVIDENCE.index(old.evidence_use)
+        and new.onward in ("none", old.onward)
+        and (not old.named_recipients or set(new.named_recipients) <= set(old.named_recipients))
+        and (old.delete_after is None or (new.delete_after is not None and new.delete_after <= old.delete_after))
+    )
+
+
+class HandlingChange(Body):
+    """`handling.change`: another handling of a message that one sent oneself. Only tightening is unilateral."""
+
+    target: MessageId
+    handling: Handling
+    statement: Maybe[LongText] = None
+
+
+class ConsentRequest(Body):
+    """`consent.request`: asks whether something may be done with a message that was received."""
+
+    target: MessageId
+    to: Annotated[str, Listed("consent_to", pair=False)]
+    recipients: Annotated[Many[MemberName], Unique] = ()
+    purpose: Maybe[Annotated[str, Listed("purpose", pair=False)]] = None
+    until: Maybe[Day] = None
+    why: LongText
+
+    @model_validator(mode="after")
+    def _says_what(self) -> Self:
+        if self.to == "ONWARD_DISCLOSURE" and not self.recipients:
+            raise Broken("required", "nobody is named to whom it would go", "Name the recipients.", "recipients")
+        if self.to == "OTHER_PURPOSE" and self.purpose is None:
+            raise Broken("required", "the other purpose is not named", "Name it.", "purpose")
+        if self.to == "LONGER_RETENTION" and self.until is None:
+            raise Broken("required", "the day is not named", "Say until when.", "until")
+        return self
+
+
+class ConsentAnswer(Body):
+    """`consent.answer`: yes or no to a consent.request, which it replies to; conditions in words bind people."""
+
+    decision: Annotated[str, Listed("consent_decision", pair=False)]
+    conditions: Maybe[LongText] = None
+
+
+class Disclosed(Model):
+    """To whom something was disclosed; never a person."""
+
+    name: Text
+    country: Country
+    member: Maybe[MemberName] = None
+
+
+class DisclosureReport(Body):
+    """`disclosure.report`: what was received has been disclosed; to whom, when, on which ground."""
+
+    target: MessageId
+    to: Disclosed
+    on: PartialDate
+    ground: Annotated[Coded, Listed("disclosure_ground")]
+    consent_ref: Maybe[MessageId] = None
+
+    @model_validator(mode="after")
+    def _consent_is_named(self) -> Self:
+        if (self.ground.code == "CONSENT") != (self.consent_ref is not None):
+            raise Broken("required", "a consent and its message go together", "Give both or neither.", "consent_ref")
+        return self
+
+
+class ErasureRequest(Body):
+    """`erasure.request`: the content of messages, or of the whole thread, is to be erased; proofs stay."""
+
+    messages: Annotated[Many[MessageId], Field(max_length=512), Unique] = ()
+    ground: Annotated[Coded, Listed("erasure_ground")]
+    authority: Text
+
+
+class ErasureConfirmation(Body):
+    """`erasure.confirmation`: done, and when the last backup with it ends."""
+
+    messages: Annotated[Many[MessageId], Field(min_length=1, max_length=512), Unique]
+    erased_on: Day
+    backups_until: Maybe[Day] = None
