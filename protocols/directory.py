@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -93,6 +93,14 @@ class Competence(_Document):
     makes: Annotated[list[Text], Field(max_length=200)] = []
 
 
+class Agreement(_Document):
+    """What two members agreed on between them; it counts where the records of both say the same."""
+
+    member: MemberName
+    urgent_hours: Annotated[int, Field(ge=1, le=8_760)]
+    routine_days: Annotated[int, Field(ge=1, le=365)]
+
+
 class Record(_Document):
     """`members/<member>/record.json`, signed by the member's own offline record key."""
 
@@ -106,6 +114,7 @@ class Record(_Document):
     modes: Annotated[list[Literal["push", "pull", "hub", "courier"]], Field(min_length=1, max_length=4)] = ["push"]
     hubs: Annotated[list[MemberName], Field(max_length=8)] = []
     competences: Annotated[list[Competence], Field(max_length=64)] = []
+    agreements: Annotated[list[Agreement], Field(max_length=200)] = []
 
 
 class Admitted(_Document):
@@ -192,6 +201,17 @@ class Directory:
         if not valid:
             raise ProblemError("dir.key_unknown", "the member has no valid seal key")
         return max(valid, key=lambda key: key.not_before)
+
+    def answer_due(self, asker: str, answerer: str, at: datetime, *, urgent: bool) -> datetime:
+        """When an answer is due by the agreement of the two, else by the network's deadlines (ITI sets no days)."""
+        hours, days = (self.network.deadlines.get(name, 0) for name in ("urgent_hours", "routine_days"))
+        terms = [
+            {(each.urgent_hours, each.routine_days) for each in self.records[a].agreements if each.member == b}
+            for a, b in ((asker, answerer), (answerer, asker))
+        ]
+        if agreed := terms[0] & terms[1]:
+            hours, days = min(agreed)
+        return at + (timedelta(hours=hours or 24) if urgent else timedelta(days=days or 30))
 
     def open_ledger(self, member: str) -> str | None:
         """The origin of a member's newest open ledger: `<year>.<n>` in order of numbers, 2026.10 after 2026.9."""

@@ -68,7 +68,10 @@ CODES: dict[str, Kind] = {
     "msg.not_permitted": Kind(
         403, "Not permitted by the directory", "never", "Ask the authority for the role that may."
     ),
-    "msg.thread": Kind(422, "Does not fit its thread", "never", "Read the thread and answer what is open in it."),
+    "msg.correlation": Kind(422, "Does not fit its thread", "never", "Read the thread and answer what is open in it."),
+    "msg.overtook": Kind(
+        409, "Its request is not here yet", "later", "Nothing: it is delivered again after its request."
+    ),
     "msg.blob_missing": Kind(409, "Attachment missing", "later", "Upload the attachment, then send again."),
     "id.conflict": Kind(409, "Two contents under one id", "never", "Use a new id for new content."),
     # proofs and ledgers

@@ -163,7 +163,7 @@ class _Check:
             if (message.id, message.sender, message.recipient) != (said.id, said.sender, said.recipient):
                 raise ProblemError("env.content", "the manifest names another message")
             if message.thread != self.evidence.thread:
-                raise ProblemError("msg.thread", "the message is of another thread")
+                raise ProblemError("msg.correlation", "the message is of another thread")
             commitment = content_commitment(message.salt, signed.payload)
             sent = [
                 (place, entry) for place, entry in entries if entry.kind == "sent" and entry.content_c == commitment

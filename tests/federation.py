@@ -290,7 +290,7 @@ class Node(Member):
                         dir=directory.ref,
                     )
                     await committer.commit(Noted(entry=opened))
-                working = [group.create_task(self.parts.deliver.run())]
+                working = [group.create_task(self.parts.deliver.run()), group.create_task(self.parts.lapse.run())]
                 if self.parts.answer:
                     working.append(group.create_task(self.parts.answer.run()))
                 ready.set()

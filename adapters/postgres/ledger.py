@@ -16,7 +16,6 @@ from protocols.ports.rows import (
     EventRow,
     IdempotencyRow,
     InboxRow,
-    Leg,
     OutboxRow,
     ProofRow,
     RefusalRow,
@@ -34,6 +33,7 @@ from protocols.ports.store import (
     Writes,
 )
 from protocols.problems import ProblemError
+from protocols.thread import Leg
 
 _T = TypeVar("_T", IdempotencyRow, InboxRow, RefusalRow)
 _TABLES: dict[type[Any], str] = {
@@ -59,12 +59,16 @@ _TILES = (
     "SELECT level, index, data FROM tile JOIN unnest($2::smallint[], $3::bigint[]) AS w(l, i) "
     "ON level = l AND index = i WHERE origin = $1"
 )
+_LEG_TYPES = {"thread": "uuid", "request": "uuid", "question": "uuid", "stood_ms": "bigint"} | dict.fromkeys(
+    ["opened", "updated", "due", "delayed", "paused", "expected", "lapses"], "timestamptz"
+)
+_LEG_TYPES |= dict.fromkeys(["version", "messages", "hop", "rounds"], "int")
+_LEG_FIXED = {"thread", "counterpart", "role", "kind", "request", "opened", "hop"}
 _LEG_UPSERT = (
-    f"INSERT INTO leg ({_COLUMN_LIST[Leg]}) SELECT * FROM "
-    "unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::uuid[], $7::timestamptz[], $8::timestamptz[], "
-    "$9::int[]) "
-    "ON CONFLICT (thread, counterpart) DO UPDATE SET state = excluded.state, version = excluded.version, "
-    "updated = excluded.updated, messages = excluded.messages"
+    f"INSERT INTO leg ({_COLUMN_LIST[Leg]}) SELECT * FROM unnest("
+    + ", ".join(f"${n}::{_LEG_TYPES.get(name, 'text')}[]" for n, name in enumerate(_COLUMNS[Leg], 1))
+    + ") ON CONFLICT (thread, counterpart) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[Leg] if name not in _LEG_FIXED)
 )
 _KEEP_PROOF = (
     f"INSERT INTO peer_proof ({_COLUMN_LIST[ProofRow]}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING"

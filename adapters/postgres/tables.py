@@ -250,16 +250,29 @@ class Leg(SQLModel, table=True):
     """One leg of a thread: (thread, counterpart), our role and its state."""
 
     __tablename__ = "leg"
-    __table_args__ = (Index("ix_leg_opened_thread", "opened", "thread"),)
+    __table_args__ = (
+        Index("ix_leg_opened_thread", "opened", "thread"),
+        Index("ix_leg_lapses", "lapses", postgresql_where=text("lapses IS NOT NULL")),
+    )
     thread: UUID = Field(primary_key=True)
     counterpart: str = _text(key=True)
     role: str = _text()
+    kind: str = _text()
     state: str = _text()
     version: int
     request: UUID
     opened: datetime = _at()
     updated: datetime = _at()
     messages: int
+    hop: int
+    due: datetime | None = _at(nullable=True)
+    delayed: datetime | None = _at(nullable=True)
+    stood_ms: int = _big()
+    paused: datetime | None = _at(nullable=True)
+    rounds: int
+    question: UUID | None
+    expected: datetime | None = _at(nullable=True)
+    lapses: datetime | None = _at(nullable=True)
 
 
 class Event(SQLModel, table=True):

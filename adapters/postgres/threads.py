@@ -15,7 +15,7 @@ from protocols.ports.rows import (
     ContentRow,
     Event,
     EventRow,
-    Leg,
+    Overdue,
     ProofRow,
     ReviewRow,
     StoredMessage,
@@ -23,6 +23,7 @@ from protocols.ports.rows import (
 from protocols.ports.store import (
     DataError,
 )
+from protocols.thread import Leg
 
 _LEG, _CONTENT, _PROOF, _REVIEW, _EVENT = (
     ", ".join(f'"{field.name}"' for field in fields(row)) for row in (Leg, ContentRow, ProofRow, ReviewRow, EventRow)
@@ -72,6 +73,16 @@ class PostgresThreads:
         """Peers' proofs about one message."""
         rows = await self._pool.fetch(f"SELECT {_PROOF} FROM peer_proof WHERE peer = $1 AND id = $2", peer, id_)
         return [ProofRow(**row) for row in rows]
+
+    async def overdue(self, now: datetime, count: int) -> list[Overdue]:
+        """Legs whose clock has run out."""
+        rows = await self._pool.fetch(
+            "SELECT l.thread, l.counterpart, l.role, l.request, coalesce(o.content_c, i.content_c) AS content_c "
+            "FROM leg l LEFT JOIN outbox o ON o.id = l.request AND l.role = 'asker' "
+            "LEFT JOIN inbox i ON i.id = l.request AND i.sender = l.counterpart WHERE l.lapses <= $1 ORDER BY l.lapses LIMIT $2",
+            *(now, count),
+        )
+        return [Overdue(**row) for row in rows]
 
     async def entries_about(self, origin: str, ids: Sequence[UUID]) -> dict[int, bytes]:
         """Our entries whose message has one of these ids."""

@@ -44,7 +44,7 @@ KINDS = {  # kind: members that must stand beside v, kind, at, n; members that m
     "key": ("code kid", ""),
     "directory": ("dir", ""),
     "peer-checkpoint": ("peer", ""),
-    "admin": ("code", "from actor_c"),
+    "admin": ("code", "id from to content_c actor_c"),
     "ledger-opened": ("from dir", "peer"),
     "ledger-closed": ("from", ""),
 }

@@ -32,7 +32,9 @@ CAUSES: dict[str, str] = {
     "msg.expired": "The message arrived after the time until which its sender wanted it to count.",
     "msg.time": "The message says that it was made later than now, by more than clocks may differ.",
     "msg.not_permitted": "The directory does not give this member the role that may send this type to that member.",
-    "msg.thread": "It answers nothing that is open: the request is unknown, somebody else's, or finally answered.",
+    "msg.correlation": "It fits nothing that was said in its thread: the request is unknown or somebody else's, nothing was asked, "
+    "three rounds are over, it is too early, or the thread came back to where it had been.",
+    "msg.overtook": "Retries are spread, so a later message of a thread may come before its first.",
     "msg.blob_missing": "The message names an attachment that did not arrive before it.",
     "id.conflict": "The sender used this id before for other content. Both are kept as evidence; only the first counts.",
     "entry.invalid": "The bytes are no ledger entry in the one form that entries have.",

@@ -32,6 +32,7 @@ from gateway.services.committed import LedgerView
 from gateway.services.deliver import Deliver
 from gateway.services.evidence import Export
 from gateway.services.judge import Judge
+from gateway.services.lapse import Lapse
 from gateway.services.link import Linking
 from gateway.services.pace import Pace
 from gateway.services.probe import Probe
@@ -89,6 +90,7 @@ class Parts:
     export: Export
     deliver: Deliver
     answer: Answer | None
+    lapse: Lapse
     directory: DirectorySource
     listeners: Mapping[str, web.Application]
     linking: Linking
@@ -172,6 +174,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
             committer=committer, clock=clock,
         )  # fmt: skip
         committer.on_commit(answer.wake)
+    lapse = Lapse(member=member, store=ports.threads, committer=committer, sealer=sealer, clock=clock)
     committer.on_commit(deliver.wake)
     committer.on_commit(read.wake)
     health: dict[str, str] = {}
@@ -191,7 +194,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     halted = unless_halted(lambda: committer.halted, but=_WHILE_HALTED)
     listeners = {"agency": agency.app(halted), "exchange": exchange.app(halted), "operations": operations.app()}
     return Parts(
-        committer=committer, submit=submit, read=read, export=export, deliver=deliver, answer=answer, directory=ports.directory, listeners=listeners,
+        committer=committer, submit=submit, read=read, export=export, deliver=deliver, answer=answer, lapse=lapse, directory=ports.directory, listeners=listeners,
         linking=linking, probe=probe, health=health, requests=measured.requests,
     )  # fmt: skip
 

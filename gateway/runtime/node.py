@@ -94,7 +94,7 @@ async def serve(
 
 
 def _loops(parts: Parts, ports: Ports, keys: KeyStore) -> list[Coroutine[None, None, None]]:
-    loops = [parts.deliver.run(), _follow(parts, ports, keys)]
+    loops = [parts.deliver.run(), parts.lapse.run(), _follow(parts, ports, keys)]
     return loops if parts.answer is None else [*loops, parts.answer.run()]
 
 

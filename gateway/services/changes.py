@@ -1,6 +1,6 @@
 """The closed set of typed changes that make ledger entries, and what each does under the head lock."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
@@ -12,7 +12,6 @@ from protocols.ports.rows import (
     EventRow,
     IdempotencyRow,
     InboxRow,
-    Leg,
     OutboxRow,
     ProofRow,
     RefusalRow,
@@ -25,7 +24,7 @@ from protocols.ports.store import (
     Wanted,
 )
 from protocols.problems import ProblemError
-from protocols.thread import Delivery, advance
+from protocols.thread import OVERTAKES, TABLE, Delivery, Leg, Role, Said, happened, heard, open_leg, spoken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,27 +66,20 @@ class Stage:
         """A line for the event feed."""
         self.rows.append(EventRow(at=at, kind=kind, thread=thread, counterpart=counterpart, message=message))
 
-    def move(self, key: tuple[UUID, str], event: str, at: datetime, *, quietly: bool = False) -> None:
-        """Moves a leg on; `thread.state` or `thread.not_found` where it cannot, unless `quietly`."""
+    def open(self, key: tuple[UUID, str], role: Role, said: Said, at: datetime) -> None:
+        """A new leg, of the message that opens it."""
+        self.legs[key] = open_leg(said, thread=key[0], counterpart=key[1], role=role, at=at)
+
+    def tell(
+        self, key: tuple[UUID, str], said: Said, at: datetime, *, tell: Callable[[Leg, Said, datetime], Leg]
+    ) -> None:
+        """Moves a leg by a message; `thread.not_found` without one, `thread.full`, or what `tell` finds wrong."""
         leg = self.leg(key)
         if leg is None:
-            if quietly:
-                return
             raise ProblemError("thread.not_found", "no such leg")
-        try:
-            state = advance(leg.state, event)
-        except ProblemError:
-            if quietly:
-                return
-            raise
-        self.legs[key] = replace(leg, state=state, version=leg.version + 1, updated=at)
-
-    def add_message(self, key: tuple[UUID, str]) -> None:
-        """Counts a message of a leg; `thread.full` where it has as many as one thread needs."""
-        leg = self.legs[key]
         if leg.messages >= MESSAGES_A_LEG_MAX:
             raise ProblemError("thread.full", f"more than {MESSAGES_A_LEG_MAX} messages")
-        self.legs[key] = replace(leg, messages=leg.messages + 1)
+        self.legs[key] = replace(tell(leg, said, at), messages=leg.messages + 1)
 
 
 class Plan:
@@ -158,8 +150,7 @@ class Submitted:
     entry: Entry
     outbox: OutboxRow
     content: tuple[ContentRow, ...]
-    opens: str | None = None
-    event: str = ""
+    said: Said
     if_match: int | None = None
     idempotency: IdempotencyRow | None = None
 
@@ -180,18 +171,15 @@ class Submitted:
         _check_generation(self.content, stage)
         out = self.outbox
         key = out.thread, out.recipient
-        if self.opens:
-            if stage.leg(key) is not None:
+        leg = stage.leg(key)
+        if self.said.event in TABLE:
+            if leg is not None:
                 raise ProblemError("thread.state", "the thread exists")
-            stage.legs[key] = _new_leg(key, self.opens, out.id, out.created)
+            stage.open(key, "asker", self.said, out.created)
         else:
-            leg = stage.leg(key)
-            if leg is not None and leg.role != "answerer":
-                raise ProblemError("thread.state", "only who was asked answers")
-            if leg is not None and self.if_match is not None and leg.version != self.if_match:
+            if leg is not None and self.if_match not in (None, leg.version):
                 raise ProblemError("precondition.failed", "the thread has another version now")
-            stage.move(key, self.event, out.created)
-            stage.add_message(key)
+            stage.tell(key, self.said, out.created, tell=spoken)
         seq = stage.next_seq(out.recipient)
         index = stage.log(self.entry.with_seq(seq))
         stage.rows.append(replace(out, pair_seq=seq, index=index, origin=stage.plan.origin))
@@ -234,8 +222,7 @@ class Received:
     inbox: InboxRow
     proof: ProofRow
     content: tuple[ContentRow, ...]
-    opens: str | None = None
-    event: str = ""
+    said: Said
 
     def wants(self, wanted: Wanted) -> None:
         """Arrival and leg."""
@@ -250,16 +237,16 @@ class Received:
             return Lost(row=before)
         _check_generation(self.content, stage)
         key = row.thread, row.sender
-        if self.opens:
-            if row.thread in stage.plan.threads:  # whoever knows a thread's id could mix into another's
-                raise ProblemError("msg.thread", "the thread exists")
-            stage.legs[key] = replace(_new_leg(key, self.opens, row.id, row.received), state="DELIVERED")
+        if self.said.event in TABLE:
+            if (
+                row.thread in stage.plan.threads
+            ):  # a loop of referrals, or somebody who knows the id of another's thread
+                raise ProblemError("msg.correlation", "the thread exists")
+            stage.open(key, "answerer", self.said, row.received)
+        elif stage.leg(key) is None and self.said.event in OVERTAKES:
+            raise ProblemError("msg.overtook", "the request of this thread is not here yet")
         else:
-            leg = stage.leg(key)
-            if leg is not None and leg.role != "asker":
-                raise ProblemError("msg.thread", "only who was asked answers")
-            stage.move(key, self.event, row.received)
-            stage.add_message(key)
+            stage.tell(key, self.said, row.received, tell=heard)
         index = stage.log(self.entry)
         stage.rows += [replace(row, index=index, origin=stage.plan.origin), self.proof, *self.content]
         stage.event("received", row.received, row.thread, row.sender, row.id)
@@ -323,7 +310,7 @@ class Settled:
         leg = stage.leg(key)
         if leg is not None and leg.request == self.id:
             event = {"delivered": "delivered", "undelivered": "undelivered"}.get(self.state, "refused")
-            stage.move(key, event, self.at, quietly=True)
+            stage.legs[key] = happened(leg, event, self.at)
         stage.event(self.state, self.at, self.thread, self.recipient, self.id)
         return None
 
@@ -374,7 +361,31 @@ class Answered:
         return None if by_person else lost
 
 
-Change = Noted | Submitted | Resealed | Received | Refused | Settled | Dispatched | Answered
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lapsed:
+    """Nothing came by the day on which an answer was due: an `admin` entry, and an event."""
+
+    entry: Entry
+    thread: UUID
+    counterpart: str
+
+    def wants(self, wanted: Wanted) -> None:
+        """The leg."""
+        wanted.legs.add((self.thread, self.counterpart))
+
+    def apply(self, stage: Stage) -> Lost | None:
+        """Unless something came at the last moment."""
+        key = self.thread, self.counterpart
+        leg = stage.leg(key)
+        if leg is None or leg.lapses is None or leg.lapses > self.entry.at:
+            return Lost(row=None)
+        stage.log(self.entry)
+        stage.legs[key] = happened(leg, "lapsed", self.entry.at)
+        stage.event("silent", self.entry.at, self.thread, self.counterpart, leg.request)
+        return None
+
+
+Change = Lapsed | Noted | Submitted | Resealed | Received | Refused | Settled | Dispatched | Answered
 
 
 def standing_answer(before: IdempotencyRow, digest: bytes) -> Lost:
@@ -402,9 +413,3 @@ def arrived_before(
 def _check_generation(content: Sequence[ContentRow], stage: Stage) -> None:
     if any(row.generation != stage.plan.generation for row in content):
         raise ProblemError("store.busy", "the epoch key was changed meanwhile")
-
-
-def _new_leg(key: tuple[UUID, str], role: str, request: UUID, at: datetime) -> Leg:
-    return Leg(
-        thread=key[0], counterpart=key[1], role=role, state="SENT", version=1, request=request, opened=at, updated=at
-    )

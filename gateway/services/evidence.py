@@ -22,11 +22,12 @@ from protocols.ledger.proof import Place
 from protocols.ledger.tiles import TileReader, TilesWanted, tile_path, tile_width
 from protocols.ports.access import Caller
 from protocols.ports.directory import DirectorySource
-from protocols.ports.rows import Leg, ProofRow, StoredMessage
+from protocols.ports.rows import ProofRow, StoredMessage
 from protocols.ports.store import ExchangeStore, LedgerStore, ThreadStore
 from protocols.ports.transport import Transport
 from protocols.ports.world import Clock
 from protocols.problems import ProblemError
+from protocols.thread import Leg
 
 _log = structlog.get_logger()
 _PEER_S = 20  # for all tiles of a peer's ledger: without them its checkpoints stand alone

@@ -23,7 +23,7 @@ from protocols.ports.rows import (
 )
 from protocols.ports.world import Clock
 from protocols.problems import ProblemError
-from protocols.thread import event_of
+from protocols.thread import said_of
 
 _HEALS = frozenset(
     ("dir.key_unknown", "msg.time", "msg.blob_missing", "store.busy", "member.unknown", "peer.suspended")
@@ -163,8 +163,14 @@ class Judge:
             inbox=row,
             proof=proof_row(message.sender, proven.place, message.id, proven.digest),
             content=at_rest(self._vault, message, jws, parts),
-            opens="answerer" if message.type == "trace.request" else None,
-            event=event_of(message.type, message.body),
+            said=said_of(
+                message.type,
+                message.body,
+                id_=message.id,
+                created=message.created,
+                in_reply_to=message.in_reply_to,
+                due=message.due,
+            ),
         )
 
     def refused(

@@ -15,7 +15,6 @@ from protocols.ports.access import Caller
 from protocols.ports.crypto import Opener, Sealer, Vault
 from protocols.ports.rows import (
     Event,
-    Leg,
     ReviewRow,
     StoredMessage,
 )
@@ -25,6 +24,7 @@ from protocols.ports.store import (
 from protocols.ports.world import Clock
 from protocols.problems import ProblemError
 from protocols.strict import format_time, parse_json
+from protocols.thread import Leg
 
 PAGE_MAX = 200
 _ERASED = {"erased": True}

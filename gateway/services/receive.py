@@ -168,10 +168,12 @@ class Receive:
         try:
             outcome = await self._committer.commit(change, len(proven.envelope))
         except ProblemError as problem:
-            if problem.code not in ("thread.state", "thread.not_found", "thread.full", "msg.thread"):
+            if problem.code not in ("thread.not_found", "thread.full", "msg.correlation"):
                 raise
             content_c = proven.entry.content_c
-            refused = self._judge.refused(proven, directory, "msg.thread", problem.code, read=True, content_c=content_c)
+            refused = self._judge.refused(
+                proven, directory, "msg.correlation", problem.code, read=True, content_c=content_c
+            )
             return await self._refuse(refused)
         if isinstance(outcome, Lost) and isinstance(outcome.row, InboxRow | RefusalRow):
             if outcome.row.content_c == proven.entry.content_c or isinstance(outcome.row, RefusalRow):

@@ -32,7 +32,7 @@ from protocols.ports.store import ExchangeStore
 from protocols.ports.world import Clock, Ids
 from protocols.problems import Fault, ProblemError
 from protocols.strict import dump_json
-from protocols.thread import event_of
+from protocols.thread import said_of
 
 EXPIRES_DEFAULT = timedelta(days=30)
 
@@ -147,13 +147,18 @@ class Submit:
             due=now,
         )
         content = at_rest(self._vault, message, jws, parts)
-        opens = "asker" if draft.type == "trace.request" else None
         return message, Submitted(
             entry=sealed.entry,
             outbox=outbox,
             content=content,
-            opens=opens,
-            event=event_of(draft.type, draft.body),
+            said=said_of(
+                message.type,
+                message.body,
+                id_=message.id,
+                created=now,
+                in_reply_to=message.in_reply_to,
+                due=message.due,
+            ),
             if_match=draft.if_match,
             idempotency=_idempotency(request, message) if request else None,
         )
@@ -211,12 +216,19 @@ class Submit:
             in_reply_to=draft.in_reply_to,
             created=now,
             expires=expires,
-            due=draft.due,
+            due=draft.due or self._due(draft, now),
             handling=draft.handling,
             salt=self._sealer.random(SALT_BYTES),
             parts=tuple(part.ref for part in parts),
             body=draft.body,
         )
+
+    def _due(self, draft: Draft, now: datetime) -> datetime | None:
+        if draft.type != "trace.request":
+            return None
+        urgent = draft.body.get("priority") == "URGENT"
+        found = current(self._directory).answer_due(self._member, draft.recipient, now, urgent=urgent)
+        return found.replace(microsecond=found.microsecond // 1000 * 1000)
 
     def dispatched(self, arrived: Arrived) -> Dispatched:
         """The change that says the member's own system has an arrived message."""

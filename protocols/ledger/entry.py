@@ -58,14 +58,14 @@ KINDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "key": _kind("code kid"),
     "directory": _kind("dir"),
     "peer-checkpoint": _kind("peer"),
-    "admin": _kind("code", "from actor_c"),
+    "admin": _kind("code", "id from to content_c actor_c"),
     "ledger-opened": _kind("from dir", "peer"),
     "ledger-closed": _kind("from"),
 }
 """kind -> (members that must stand, members that may)."""
 
 REFUSED_CODES = frozenset(
-    ("env.invalid", "schema.invalid", "type.unknown", "msg.expired", "msg.not_permitted", "msg.thread")
+    ("env.invalid", "schema.invalid", "type.unknown", "msg.expired", "msg.not_permitted", "msg.correlation")
 )
 UNDELIVERED_CODES = frozenset(("expired", "key.revoked", "content.erased", "dropped"))
 RECEIPT_KINDS = frozenset(("received", "refused", "id_conflict"))

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from protocols.thread import Delivery, ThreadState
+from protocols.thread import Delivery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,21 +101,6 @@ class EventRow:
     thread: UUID
     counterpart: str
     message: UUID
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leg:
-    """One leg of a thread: (thread, counterpart), our role in it and its state; `version` counts what changed it."""
-
-    thread: UUID
-    counterpart: str
-    role: str
-    state: ThreadState
-    version: int
-    request: UUID
-    opened: datetime
-    updated: datetime
-    messages: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +201,17 @@ class Pile:
     peer: str
     count: int
     since: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overdue:
+    """A leg whose clock has run out, and the request that opened it."""
+
+    thread: UUID
+    counterpart: str
+    role: str
+    request: UUID
+    content_c: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

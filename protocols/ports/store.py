@@ -21,7 +21,7 @@ from protocols.ports.rows import (
     Held,
     IdempotencyRow,
     InboxRow,
-    Leg,
+    Overdue,
     Pile,
     ProofRow,
     RefusalRow,
@@ -32,7 +32,7 @@ from protocols.ports.rows import (
     StoredMessage,
     Waiting,
 )
-from protocols.thread import Delivery
+from protocols.thread import Delivery, Leg
 
 
 class DataError(Exception):
@@ -303,6 +303,10 @@ class ThreadStore(Protocol):
 
     async def proofs(self, peer: str, id_: UUID) -> list[ProofRow]:
         """Peers' proofs about one message."""
+        ...
+
+    async def overdue(self, now: datetime, count: int) -> list[Overdue]:
+        """Legs whose clock has run out, the longest first."""
         ...
 
     async def entries_about(self, origin: str, ids: Sequence[UUID]) -> dict[int, bytes]:

@@ -68,6 +68,7 @@ def record(name: str = "a", first: int = 1, **changes: Any) -> Json:
         "modes": ["push"],
         "hubs": ["net/hub"],
         "competences": [{"country": "AT", "makes": ["A make"]}],
+        "agreements": [{"member": "n/x", "urgent_hours": 6, "routine_days": 10}],
     }
     return found | changes
 

@@ -29,6 +29,7 @@ from protocols.limits import QUEUE_CHANGES_MAX
 from protocols.ports.crypto import GuardMark
 from protocols.ports.rows import IdempotencyRow, InboxRow, OutboxRow, ProofRow, RefusalRow
 from protocols.problems import ProblemError
+from protocols.thread import Said
 from tests.federation import code_of, give_back, new_database, refused, verify_ledger
 
 ORIGIN, US, THEM = "testnet/a/2026.1", "testnet/a", "testnet/b"
@@ -120,6 +121,10 @@ def noted(code: str = "test") -> Noted:
     return Noted(entry=entry("admin", code=code))
 
 
+def said(id_: UUID) -> Said:
+    return Said(event="trace.request", id=id_, created=AT)
+
+
 def submitted(*, key: str | None = None, **row: Any) -> Submitted:
     id_ = IDS.uuid7()
     given: dict[str, Any] = {
@@ -132,7 +137,7 @@ def submitted(*, key: str | None = None, **row: Any) -> Submitted:
         content_c=DIGEST, thread_c=DIGEST, actor_c=DIGEST, dir=DirRef(version=1, sha256=DIGEST),
     )  # fmt: skip
     once = IdempotencyRow(client="c", key=key, digest=DIGEST, answer=str(id_).encode(), at=AT) if key else None
-    return Submitted(entry=sent, outbox=OutboxRow(**given | row), content=(), opens="asker", idempotency=once)
+    return Submitted(entry=sent, outbox=OutboxRow(**given | row), content=(), said=said(id_), idempotency=once)
 
 
 def _arrival(kind: str, id_: UUID, digest: bytes, **members: Any) -> tuple[Entry, ProofRow]:
@@ -155,7 +160,7 @@ def received(id_: UUID | None = None, digest: bytes = DIGEST, content_c: bytes =
         sender=THEM, id=id_, thread=IDS.uuid7(), type="trace.request", received=AT, origin="", index=0, digest=digest,
         content_c=content_c,
     )  # fmt: skip
-    return Received(entry=made, inbox=row, proof=proof, content=(), opens="answerer")
+    return Received(entry=made, inbox=row, proof=proof, content=(), said=said(id_))
 
 
 def refusal(id_: UUID, digest: bytes = DIGEST) -> Refused:

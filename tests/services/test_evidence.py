@@ -258,7 +258,7 @@ async def test_a_message_of_another_thread_does_not_pass_as_one_of_this(fed: Fed
         links={},
     )  # fmt: skip
     problem = wrong(write_evidence(mixed), fed.root)
-    assert (problem.code, problem.detail.partition(":")[0]) == ("msg.thread", "messages/0002.jws")
+    assert (problem.code, problem.detail.partition(":")[0]) == ("msg.correlation", "messages/0002.jws")
     exchanged = replace(theirs, messages=(replace(theirs.messages[0], jws=mine.messages[0].jws),))
     assert wrong(write_evidence(exchanged), fed.root).code == "env.content"
 

@@ -68,7 +68,7 @@ async def test_a_stranger_cannot_open_a_thread_that_exists_with_another(fed: Fed
     sent = await a.trace(b)
     await a.becomes(sent, "delivered")
     place = await m.give(a, m.parcel(a, message={"thread": UUID(sent["thread"])}))
-    assert (parse_entry(place.entry).kind, parse_entry(place.entry).code) == ("refused", "msg.thread")
+    assert (parse_entry(place.entry).kind, parse_entry(place.entry).code) == ("refused", "msg.correlation")
     assert [row["counterpart"] for row in await a.rows("SELECT counterpart FROM leg")] == [b.name]
     await match_ledgers(a, b)
 

@@ -175,7 +175,7 @@ REFUSALS: dict[str, tuple[str, str, Callable[[Stranger, Node], Parcel]]] = {
     "a type nobody knows": ("type.unknown", "type.unknown", lambda m, b: m.parcel(b, message={"type": "trace.gossip"})),
     "a pad that is too short": ("schema.invalid", "schema.invalid", lambda m, b: m.parcel(b, payload=without_pad)),
     "a member twice": ("env.invalid", "json.duplicate", lambda m, b: m.parcel(b, payload=twice)),
-    "an answer in no thread": ("msg.thread", "thread.not_found", lambda m, b: m.parcel(b, message={"type": "trace.refusal", "body": {"kind": "REFUSAL", "ground": {"code": "NOT_COMPETENT", "raw": ""}, "statement": "no"}})),
+    "an answer in no thread": ("msg.correlation", "thread.not_found", lambda m, b: m.parcel(b, message={"type": "trace.refusal", "body": {"kind": "REFUSAL", "ground": {"code": "NOT_COMPETENT", "raw": ""}, "statement": "no"}})),
     "an expired message": ("msg.expired", "msg.expired", lambda m, b: m.parcel(b, message={"expires": m.message(b).created + timedelta(milliseconds=2)})),
     "another member's signature": ("env.invalid", "env.sender_mismatch", lambda m, b: m.parcel(b, signer=b)),
     "a signature over other bytes": ("env.invalid", "env.signature", lambda m, b: m.parcel(b, jws=lambda jws: jws[:-8] + (b"A" * 7 + b"A"))),
@@ -220,8 +220,8 @@ async def test_bytes_that_can_never_succeed_make_one_refused_entry_each_with_the
 
 async def test_a_member_without_the_role_is_refused_as_not_permitted(fed: Federation) -> None:
     (b,) = await fed.nodes("b")
-    (maker,) = await fed.strangers("maker", roles=("manufacturer",))
-    place = await maker.give(b, maker.parcel(b))
+    (keeper,) = await fed.strangers("keeper", roles=("registry",))
+    place = await keeper.give(b, keeper.parcel(b))
     assert parse_entry(place.entry).code == "msg.not_permitted"
 
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from protocols.directory import Agreement
 from protocols.ledger.entry import parse_entry
 from protocols.limits import MESSAGES_A_LEG_MAX
 from protocols.problems import ProblemError
@@ -25,6 +26,7 @@ from tests.federation import (
     refused,
     unreachable,
 )  # fmt: skip
+from tests.protocols.bodies import VALID
 
 INTERIM = RESPONSE | {"final": False}
 
@@ -60,7 +62,7 @@ async def test_an_answer_the_thread_does_not_allow_is_refused_before_it_is_sent(
     leg = await b.read.leg(UUID(sent["thread"]))
     reply = await b.send(b.reply(a, sent, "trace.refusal", REFUSAL, if_match=leg.version))
     await b.becomes(reply, "delivered")
-    await refused("thread.state", b.send(b.reply(a, sent, "trace.response", RESPONSE)))
+    await refused("thread.state", b.send(b.reply(a, sent, "trace.clarification", VALID["trace.clarification"])))
     await refused("precondition.failed", b.send(b.reply(a, sent, "trace.response", RESPONSE, if_match=leg.version)))
     await refused("thread.not_found", b.send(b.reply(a, sent, "trace.response", RESPONSE, thread=UUID(sent["id"]))))
     assert await b.kinds() == ["ledger-opened", "received", "sent", "receipt"]
@@ -75,11 +77,11 @@ async def test_who_asked_cannot_answer_its_own_request(fed: Federation) -> None:
     await m.give(b, m.parcel(b, message=request))
     own = {"type": "trace.response", "body": RESPONSE, "thread": request.thread, "in_reply_to": request.id}
     place = await m.give(b, m.parcel(b, message=own))
-    assert parse_entry(place.entry).code == "msg.thread"
+    assert parse_entry(place.entry).code == "msg.correlation"
     assert (await b.read.leg(request.thread)).state == "DELIVERED"
 
 
-async def test_an_incoming_answer_that_does_not_fit_its_thread_is_refused_as_msg_thread(fed: Federation) -> None:
+async def test_an_incoming_answer_that_does_not_fit_its_thread_is_refused_as_msg_correlation(fed: Federation) -> None:
     (a,) = await fed.nodes("a")
     m, other = await fed.strangers("m", "n")
     a.wire.hook = m.answering(m.receipt)
@@ -90,14 +92,17 @@ async def test_an_incoming_answer_that_does_not_fit_its_thread_is_refused_as_msg
     async def code(stranger: Stranger, **changes: object) -> str | None:
         return parse_entry((await stranger.give(a, stranger.parcel(a, message=fits | changes))).entry).code
 
-    assert await code(other) == "msg.thread", "another member's answer"
-    assert await code(m, thread=UUID(sent["id"])) == "msg.thread", "no such thread"
-    assert await code(m, type="trace.request", body=m.message(a).body) == "msg.thread", "the thread exists"
+    assert await code(other) == "msg.correlation", "another member's answer"
+    assert await code(m, thread=UUID(sent["id"])) == "msg.correlation", "no such thread"
+    assert await code(m, type="trace.request", body=m.message(a).body) == "msg.correlation", "the thread exists"
     assert await code(m) is None
-    assert await code(m, type="trace.response", body=RESPONSE) == "msg.thread", "after the refusal"
+    withdrawal = VALID["trace.withdrawal"]
+    assert await code(m, type="trace.withdrawal", body=withdrawal) == "msg.correlation", "the asker's word"
     assert await a.leg(sent) == "REFUSED"
+    assert await code(m, type="trace.response", body=RESPONSE) is None, "whoever refused may answer after all"
+    assert await a.leg(sent) == "ANSWERED"
     causes = [row["cause"] for row in await a.rows("SELECT cause FROM refusal ORDER BY index")]
-    assert causes == ["thread.not_found", "thread.not_found", "msg.thread", "thread.state"]
+    assert causes == ["thread.not_found", "thread.not_found", "msg.correlation", "msg.correlation"]
 
 
 async def test_a_leg_has_so_many_messages_and_no_more(fed: Federation) -> None:
@@ -141,6 +146,56 @@ async def test_an_answer_to_a_request_that_we_gave_up_is_received(fed: Federatio
     await b.becomes(await b.send(b.reply(a, sent, "trace.response", RESPONSE)), "delivered")
     assert await a.leg(sent) == "ANSWERED"
     await match_ledgers(a, b)
+
+
+async def test_a_withdrawal_that_overtook_its_request_comes_again_after_it(fed: Federation) -> None:
+    (b,) = await fed.nodes("b")
+    (m,) = await fed.strangers("m")
+    asked = m.message(b)
+    first = m.parcel(b, message=asked)
+    said = {"type": "trace.withdrawal", "body": VALID["trace.withdrawal"], "thread": asked.thread}
+    withdrawal = m.parcel(b, message=said)
+    assert await m.give(b, withdrawal) == "msg.overtook"
+    await m.give(b, first)
+    assert parse_entry((await m.give(b, withdrawal)).entry).kind == "received"
+    assert (await b.read.leg(asked.thread)).state == "WITHDRAWN"
+
+
+async def test_silence_is_an_event_and_an_entry_at_both_ends_and_an_answer_ends_it(fed: Federation) -> None:
+    a, b, sent = await opened(fed)
+    fed.clock.ahead += timedelta(days=30, minutes=1)
+    await fed.refresh()
+    for node in (a, b):
+        assert await node.parts.lapse.lapse() is False
+        assert await node.leg(sent) == "SILENT"
+        (entry,) = [each for each in await node.entries() if each.code == "thread.silent"]
+        assert (entry.kind, str(entry.id), entry.sender, entry.recipient) == ("admin", sent["id"], a.name, b.name)
+        assert await node.count("event", "kind = 'silent'") == 1
+        await node.parts.lapse.lapse()
+    await b.becomes(await b.send(b.reply(a, sent, "trace.response", RESPONSE)), "delivered")
+    assert (await a.leg(sent), await b.leg(sent)) == ("ANSWERED", "ANSWERED")
+    assert (await a.kinds()).count("admin") == 1
+    await match_ledgers(a, b)
+
+
+async def test_deadlines_are_the_networks_or_what_both_members_agreed_on(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    directory, now = fed.directory, fed.clock.now()
+    assert directory.answer_due(a.name, b.name, now, urgent=False) == now + timedelta(days=30)
+    assert directory.answer_due(a.name, b.name, now, urgent=True) == now + timedelta(hours=24)
+    ours, theirs = directory.records[a.name], directory.records[b.name]
+    terms = {"urgent_hours": 6, "routine_days": 10}
+
+    def agreed(**records: object) -> timedelta:
+        found = replace(
+            directory, records={a.name: ours, b.name: theirs} | {f"testnet/{k}": v for k, v in records.items()}
+        )
+        return found.answer_due(a.name, b.name, now, urgent=False) - now
+
+    first = ours.model_copy(update={"agreements": [Agreement(member=b.name, **terms)]})
+    second = theirs.model_copy(update={"agreements": [Agreement(member=a.name, **terms)]})
+    assert agreed(a=first) == timedelta(days=30), "one side alone agrees on nothing"
+    assert agreed(a=first, b=second) == timedelta(days=10)
 
 
 # ---- idempotency

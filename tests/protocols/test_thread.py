@@ -1,0 +1,202 @@
+"""The life of a thread: both ends go through every order of messages, and agree when all has arrived."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from protocols.problems import ProblemError
+from protocols.thread import (
+    ENDED,
+    ROUNDS_MAX,
+    TABLE,
+    Leg,
+    Said,
+    event_of,
+    happened,
+    heard,
+    open_leg,
+    said_of,
+    spoken,
+)
+from tests.protocols.bodies import VALID, refusal, response
+
+START = datetime(2026, 11, 2, tzinfo=UTC)
+DAY = timedelta(days=1)
+THREAD = UUID(int=1)
+SPEAKERS = {name: event.by for name, event in TABLE["trace.request"].items() if event.by != "none"}
+ALL = sorted(SPEAKERS)
+
+
+def uid(number: int) -> UUID:
+    return UUID(int=number + 10)
+
+
+def request(due: datetime = START + 30 * DAY) -> Said:
+    return Said(event="trace.request", id=uid(0), created=START, due=due)
+
+
+def leg(role: Any = "answerer", **changes: Any) -> Leg:
+    return replace(open_leg(request(), thread=THREAD, counterpart="n/x", role=role, at=START), **changes).wound()
+
+
+class TwoEnds(RuleBasedStateMachine):
+    """Two legs of one request, what is on its way between them in any order, and one calendar."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.count = START, 0
+        self.legs = {
+            role: open_leg(request(), thread=THREAD, counterpart="n/x", role=role, at=START)  # type: ignore[arg-type]
+            for role in ("asker", "answerer")
+        }
+        self.legs["asker"] = happened(self.legs["asker"], "delivered", self.now)
+        self.flying: dict[str, list[Said]] = {"asker": [], "answerer": []}
+
+    def lapse(self) -> None:
+        for role, found in self.legs.items():
+            if found.lapses and found.lapses <= self.now:
+                self.legs[role] = happened(found, "lapsed", self.now)
+
+    @rule(
+        role=st.sampled_from(["asker", "answerer"]),
+        event=st.sampled_from(ALL),
+        days=st.integers(0, 40),
+        pauses=st.booleans(),
+    )
+    def say(self, role: str, event: str, days: int, pauses: bool) -> None:
+        self.count += 1
+        found = self.legs[role]
+        said = Said(
+            event=event, id=uid(self.count), created=self.now, in_reply_to=found.question, pauses=pauses,
+            review=self.now + days * DAY, expected=self.now + days * DAY,
+        )  # fmt: skip
+        try:
+            self.legs[role] = spoken(found, said, self.now)
+        except ProblemError as problem:
+            assert problem.code == "thread.state"
+            return
+        assert SPEAKERS[event] in ("both", role)
+        self.flying["answerer" if role == "asker" else "asker"].append(said)
+
+    @precondition(lambda self: any(self.flying.values()))
+    @rule(data=st.data())
+    def arrive(self, data: st.DataObject) -> None:
+        role = data.draw(st.sampled_from([each for each, waiting in self.flying.items() if waiting]))
+        said = self.flying[role].pop(data.draw(st.integers(0, len(self.flying[role]) - 1)))
+        self.legs[role] = heard(self.legs[role], said, self.now)
+        self.lapse()
+
+    @rule(days=st.integers(1, 20))
+    def wait(self, days: int) -> None:
+        self.now += days * DAY
+        self.lapse()
+
+    @invariant()
+    def when_all_has_arrived_both_ends_agree(self) -> None:
+        if any(self.flying.values()):
+            return
+        self.lapse()
+        asker, answerer = self.legs["asker"], self.legs["answerer"]
+        assert (asker.state, asker.lapses) == (answerer.state, answerer.lapses)
+
+    @invariant()
+    def nobody_is_stuck(self) -> None:
+        for role, found in self.legs.items():
+            if found.state == "CLOSED":
+                continue
+            can = {name for name in ALL if found.state in TABLE["trace.request"][name].moves and SPEAKERS[name] == role}
+            assert can or (role == "answerer" and found.state == "WITHDRAWN"), (role, found.state)
+
+
+TestTwoEnds = TwoEnds.TestCase
+TestTwoEnds.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+
+
+def test_what_a_message_says_to_its_leg() -> None:
+    events = {
+        "trace.response": (response(), "trace.response"),
+        "interim": (response(final=False), "trace.response/interim"),
+        "partial": (response("PARTIAL_RESTRICTED"), "trace.response/partial"),
+        "refusal": (refusal(), "trace.refusal"),
+        "restricted": (refusal(kind="RESTRICTED_CONTENT"), "trace.response/partial"),
+        "delay": (refusal(kind="DELAY", review_on="2027-01-01"), "trace.refusal/delay"),
+        "progress": (VALID["trace.status"], "trace.status"),
+        "closed": ({"state": "CLOSED"}, "trace.status/closed"),
+    }
+    for name, (body, event) in events.items():
+        type_ = {"progress": "trace.status", "closed": "trace.status"}.get(name) or event.partition("/")[0]
+        type_ = "trace.refusal" if name == "restricted" else type_
+        assert event_of(type_, body) == event, name
+    said = said_of(
+        "trace.refusal",
+        refusal(kind="DELAY", review_on="2027-01-01"),
+        id_=uid(1),
+        created=START,
+        in_reply_to=None,
+        due=None,
+    )
+    assert said.review == datetime(2027, 1, 2, tzinfo=UTC), "the whole day counts"
+
+
+def test_the_clock_stands_while_a_question_is_open_and_runs_on_with_what_was_left() -> None:
+    asked = spoken(leg(), Said(event="trace.clarification", id=uid(1), created=START + DAY, pauses=True), START + DAY)
+    assert (asked.state, asked.lapses) == ("CLARIFYING", None)
+    answer = Said(event="trace.clarification-answer", id=uid(2), created=START + 11 * DAY, in_reply_to=uid(1))
+    assert heard(asked, answer, START + 12 * DAY).lapses == START + 40 * DAY
+    running = spoken(leg(), Said(event="trace.clarification", id=uid(1), created=START), START)
+    assert running.lapses == START + 30 * DAY, "unless the question says RUNNING"
+
+
+def test_silence_is_an_outcome_that_an_answer_or_a_delay_ends() -> None:
+    silent = happened(leg(), "lapsed", START + 30 * DAY)
+    assert (silent.state, silent.lapses) == ("SILENT", None)
+    late = Said(event="trace.response", id=uid(1), created=START + 31 * DAY)
+    assert spoken(silent, late, START + 31 * DAY).state == "ANSWERED"
+    delay = Said(event="trace.refusal/delay", id=uid(1), created=START, review=START + 90 * DAY)
+    assert spoken(silent, delay, START).lapses == START + 90 * DAY
+    assert spoken(silent, Said(event="trace.acknowledgement", id=uid(1), created=START), START).state == "SILENT"
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (leg("answerer"), Said(event="trace.response", id=uid(1), created=START)),
+        (leg("asker"), Said(event="trace.withdrawal", id=uid(1), created=START)),
+        (leg("asker", rounds=ROUNDS_MAX), Said(event="trace.clarification", id=uid(1), created=START)),
+        (leg("answerer"), Said(event="trace.clarification-answer", id=uid(1), created=START, in_reply_to=uid(5))),
+        (leg("answerer", question=uid(4)), Said(event="trace.clarification-answer", id=uid(1), created=START, in_reply_to=uid(5))),
+        (leg("answerer"), Said(event="trace.reminder", id=uid(1), created=START + DAY)),
+        (leg("answerer", expected=START + 3 * DAY), Said(event="trace.reminder", id=uid(1), created=START + 2 * DAY)),
+        (leg("asker"), Said(event="reference.answer", id=uid(1), created=START)),
+        (leg("answerer"), Said(event="trace.request", id=uid(1), created=START)),
+    ],
+    ids=["a role of its own", "the asker's word", "a fourth round", "no question", "another question", "too early",
+         "before the day that was named", "another kind of thread", "a second request"],
+)  # fmt: skip
+def test_what_no_order_of_messages_explains_is_refused(found: Leg, said: Said) -> None:
+    with pytest.raises(ProblemError, match=r"msg\.correlation"):
+        heard(found, said, START)
+
+
+def test_a_reminder_is_in_order_once_the_day_has_passed() -> None:
+    said = Said(event="trace.reminder", id=uid(1), created=START + 4 * DAY)
+    assert heard(leg(expected=START + 3 * DAY), said, START + 4 * DAY).state == "DELIVERED"
+
+
+def test_every_kind_of_thread_has_its_answer_and_its_end() -> None:
+    for kind, answer in (("reference.query", "reference.answer"), ("registry.search", "registry.hit")):
+        said = Said(event=answer, id=uid(1), created=START)
+        assert spoken(leg("answerer", kind=kind), said, START).state == "ANSWERED"
+        assert heard(leg("asker", kind=kind), said, START).state == "ANSWERED"
+    gone = Said(event="registry.withdrawal", id=uid(1), created=START)
+    assert heard(leg("answerer", kind="registry.record"), gone, START).state == "WITHDRAWN"
+    assert leg("asker", kind="marking.notice").state not in ENDED, "a notice waits for nothing"
+    assert {
+        name.partition("/")[0] for table in TABLE.values() for name, each in table.items() if each.by != "none"
+    } | set(TABLE) == VALID.keys()
