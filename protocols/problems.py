@@ -161,6 +161,9 @@ CODES: dict[str, Kind] = {
     "precondition.required": Kind(428, "If-Match missing", "after-fix", "Send If-Match with the thread's version."),
     "thread.not_found": Kind(404, "No such thread", "never", "List the threads at GET /v1/traces."),
     "thread.state": Kind(409, "Not possible in this state", "never", "Read the thread's state and what is open."),
+    "handling.forbidden": Kind(
+        403, "Its originator does not allow this", "after-fix", "Ask the originator (consent.request), or leave it out."
+    ),
     "thread.full": Kind(409, "The thread has too many messages", "never", "Open another thread, or write less often."),
     "feed.beyond": Kind(409, "The feed has no such line yet", "after-fix", "Ask after a line that the feed has given."),
     "member.unknown": Kind(422, "No such member", "after-fix", "List the members at GET /v1/peers."),

@@ -711,8 +711,11 @@ async def _empty(dsn: str) -> None:
         await connection.close()
 
 
+_given: set[int] = set()
+
+
 def _free_port() -> int:
-    """A port below the range that outgoing connections and the demo take theirs from."""
+    """A port below the range that outgoing connections and the demo take theirs from, given once: its owner may bind it later."""
     while True:
         port = random.randint(20_000, 25_999)
         with socket.socket() as probe:
@@ -720,6 +723,8 @@ def _free_port() -> int:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+        if port not in _given:
+            _given.add(port)
             return port
 
 

@@ -58,7 +58,12 @@ class PostgresThreads:
 
     async def thread(self, thread: UUID) -> list[Leg]:
         """The legs of one thread."""
-        return [Leg(**row) for row in await self._pool.fetch(f"SELECT {_LEG} FROM leg WHERE thread = $1", thread)]
+        return [
+            Leg(**row)
+            for row in await self._pool.fetch(
+                f"SELECT {_LEG} FROM leg WHERE thread = $1 ORDER BY opened, counterpart", thread
+            )
+        ]
 
     async def messages(self, thread: UUID) -> list[StoredMessage]:
         """The messages of a thread, oldest first."""

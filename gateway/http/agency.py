@@ -14,10 +14,9 @@ import structlog
 from aiohttp import web
 
 from gateway.http.batch import CSV, NDJSON, Line, lines_of
+from gateway.http.dialogue import SUBMITS, Dialogue, thread_of
 from gateway.http.documents import (
     Accepted,
-    AcknowledgementSubmission,
-    AnswerSubmission,
     BatchLine,
     Cursor,
     Events,
@@ -27,9 +26,7 @@ from gateway.http.documents import (
     Peers,
     Probed,
     Query,
-    RefusalSubmission,
     Reviews,
-    Said,
     Threads,
     ThreadWhole,
     Token,
@@ -41,17 +38,16 @@ from gateway.http.openapi import FORM, JSON, Asked, Operation, openapi
 from gateway.http.pages import reference_routes
 from gateway.http.serve import application, read_body, wait_seconds, whole_number
 from gateway.services.committed import LedgerView
+from gateway.services.converse import Converse
 from gateway.services.evidence import Export
 from gateway.services.policy import permit_client
 from gateway.services.probe import Probe, probed_json
 from gateway.services.read import Read, events_json, review_json, thread_json
 from gateway.services.submit import Draft, Request, Submit, current
-from protocols.ledger.entry import uuid7
 from protocols.limits import BATCHES_MAX, REQUEST_BYTES_MAX, SUBMISSIONS_BYTES_MAX
 from protocols.messages import validate_model
 from protocols.ports.access import Access, Caller, Client
 from protocols.ports.directory import DirectorySource
-from protocols.ports.rows import Arrived
 from protocols.ports.store import ClientStore, Unavailable
 from protocols.ports.world import Clock
 from protocols.problems import ProblemError
@@ -63,9 +59,7 @@ _KEY_CHARS = range(8, 129)
 _TOKENS_MAX = 10_000
 _WINDOW = 64  # submissions of a batch at once: as many as a busy client
 _READER_S = 30  # for which a batch waits for its client to read
-_SUBMITS = ("type.unknown", "msg.not_permitted", "member.unknown", "peer.suspended", "dir.stale", "store.data")
 _THREAD = ("thread.not_found",)
-_REPLIES = (*_SUBMITS, *_THREAD, "thread.state", "thread.full", "content.erased")
 _PRIVATE = {"Cache-Control": "no-store"}
 
 
@@ -89,7 +83,9 @@ class Agency:
         clock: Clock,
         export: Export,
         probe: Probe,
+        converse: Converse,
     ) -> None:
+        self._converse, self._dialogue = converse, Dialogue(converse, submit)
         self._export, self._probe = export, probe
         self._member, self._access, self._clients, self._submit = member, access, clients, submit
         self._read, self._ledger, self._directory, self._clock = read, ledger, directory, clock
@@ -100,7 +96,6 @@ class Agency:
         """Every route of `/v1`, once: what it needs, takes and answers."""
         write, read, audit = "trace:write", "trace:read", "ledger:read"
         posts: dict[str, Any] = {"method": "POST", "scope": write, "answer": Accepted, "status": 202}
-        reply = posts | {"headers": ("Idempotency-Key", "If-Match"), "problems": _REPLIES}
         thread, log = "/v1/traces/{thread}", "/v1/ledger/{log}"
         binary = "application/octet-stream"
         return (
@@ -110,7 +105,7 @@ class Agency:
             ),
             Operation(
                 path="/v1/traces", call=self.post_trace, body=TraceSubmission, headers=("Idempotency-Key",),
-                problems=_SUBMITS, **posts,
+                problems=(*SUBMITS, "thread.not_found", "thread.state"), **posts,
             ),
             Operation(
                 method="POST", path="/v1/batches", scope=write, call=self.post_batch, headers=("Idempotency-Key",),
@@ -122,9 +117,7 @@ class Agency:
                 method="GET", path=thread, scope=read, call=self.get_trace, answer=ThreadWhole,
                 headers=("If-None-Match",), problems=_THREAD,
             ),
-            Operation(path=f"{thread}/acknowledgements", call=self.post_acknowledgement, body=AcknowledgementSubmission, **reply),
-            Operation(path=f"{thread}/answers", call=self.post_answer, body=AnswerSubmission, **reply),
-            Operation(path=f"{thread}/refusals", call=self.post_refusal, body=RefusalSubmission, **reply),
+            *self._dialogue.operations(),
             Operation(
                 method="GET", path=f"{thread}/evidence", scope="evidence:read", call=self.get_evidence,
                 query=EvidenceQuery, answers="application/zip", problems=(*_THREAD, "content.erased", "store.data"),
@@ -220,10 +213,16 @@ class Agency:
         Answered when it is durable, signed, sealed and in the ledger; its way is then told by the feed.
         """
         del request
-        answer = await self._submit.submit(_draft(asked.body), _of(asked))
+        answer = await self._submit_trace(asked.body, _of(asked))
         thread = parse_json(answer, bytes_max=4_096)["thread"]
         headers = {"Location": f"/v1/traces/{thread}"}
         return web.Response(body=answer, status=202, content_type=JSON, headers=headers)
+
+    async def _submit_trace(self, said: TraceSubmission, request: Request) -> bytes:
+        draft = _draft(said)
+        if said.referral is not None and said.thread is not None:
+            draft = await self._converse.ask_again(UUID(said.referral), UUID(said.thread), draft)
+        return await self._submit.submit(draft, request)
 
     async def post_batch(self, request: web.Request, asked: Asked) -> web.StreamResponse:
         """Submit many trace requests: a line of result for each, in order, as they are accepted.
@@ -271,7 +270,7 @@ class Agency:
             said = validate_model(TraceSubmission, found, "the line")
             digest = sha256(json.dumps(found, sort_keys=True).encode()).digest()  # however the line is written
             key = f"batch:{b64u(sha256(batch.key.encode() + digest).digest())}"
-            answer = await self._submit.submit(_draft(said), replace(batch, key=key, digest=digest))
+            answer = await self._submit_trace(said, replace(batch, key=key, digest=digest))
         except ProblemError as problem:
             return {"line": number, "problem": problem.document()}
         except Unavailable:
@@ -281,48 +280,6 @@ class Agency:
             return {"line": number, "problem": ProblemError("internal", "the line could not be submitted").document()}
         told = parse_json(answer, bytes_max=4_096)
         return {"line": number, "id": told["id"], "thread": told["thread"]}
-
-    async def post_acknowledgement(self, request: web.Request, asked: Asked) -> web.Response:
-        """Acknowledge a request as an agency: accepted, queued, or not ours."""
-        return await self._reply("trace.acknowledgement", request, asked)
-
-    async def post_answer(self, request: web.Request, asked: Asked) -> web.Response:
-        """Answer a request, for now or finally."""
-        return await self._reply("trace.response", request, asked)
-
-    async def post_refusal(self, request: web.Request, asked: Asked) -> web.Response:
-        """Refuse, restrict or delay the answer, with its ground (ITI 22)."""
-        return await self._reply("trace.refusal", request, asked)
-
-    async def _reply(self, type_: str, request: web.Request, asked: Asked) -> web.Response:
-        thread, said = _thread(request), asked.body
-        leg = await self._read.leg(thread)
-        if leg.role != "answerer":
-            raise ProblemError("thread.state", "this node asked; the counterpart answers")
-        request_content = await self._read.content(leg.counterpart, leg.request)
-        assert isinstance(said, Said)
-        draft = Draft(
-            type=type_,
-            recipient=leg.counterpart,
-            thread=thread,
-            body=asked.body.body,
-            handling=said.handling,
-            parts=said.given_parts(),
-            in_reply_to=leg.request,
-            expires=said.expires,
-            if_match=asked.if_match,
-        )
-        arrived = None
-        if type_ != "trace.acknowledgement":
-            arrived = Arrived(
-                sender=leg.counterpart,
-                id=leg.request,
-                thread=thread,
-                type="trace.request",
-                content_c=request_content.commitment,
-            )
-        answer = await self._submit.submit(draft, _of(asked), arrived)
-        return web.Response(body=answer, status=202, content_type=JSON)
 
     async def get_traces(self, request: web.Request, asked: Asked) -> web.Response:
         """List threads, newest first."""
@@ -337,7 +294,7 @@ class Agency:
 
         Restricted parts are shown with the scope `parts:read` only, and each reading of one is an entry in the ledger.
         """
-        thread = _thread(request)
+        thread = thread_of(request)
         shown = await self._read.thread(thread, asked.caller)
         tag = (
             f"{shown['version']}-{b64u(sha256(dump_json(shown)).digest()[:8])}"  # delivery and reviews make no version
@@ -353,7 +310,7 @@ class Agency:
         `parts=yes` opens the restricted parts (scope `parts:read`), `content=no` leaves digests in place of messages.
         """
         query: EvidenceQuery = asked.query
-        thread = _thread(request)
+        thread = thread_of(request)
         data = await self._export.export(
             thread, asked.caller, content=query.content is None, parts=query.parts is not None
         )
@@ -453,13 +410,6 @@ def _draft(said: TraceSubmission) -> Draft:
 def _of(asked: Asked) -> Request:
     assert asked.idempotency is not None  # the operation names the header
     return asked.idempotency
-
-
-def _thread(request: web.Request) -> UUID:
-    try:
-        return uuid7(request.match_info["thread"])
-    except ProblemError:
-        raise ProblemError("thread.not_found", "not a thread id") from None
 
 
 def _if_match(request: web.Request) -> int:

@@ -109,6 +109,7 @@ CAUSES: dict[str, str] = {
     "precondition.required": "Whoever answers has to say which version of the thread was read.",
     "thread.not_found": "There is no thread with this id on this node.",
     "thread.state": "The thread is answered, refused or withdrawn, or it is the other side's turn.",
+    "handling.forbidden": "Every message says what may be done with it (UN ITI paragraph 15); whoever received it is bound by that.",
     "thread.full": "All of a thread is shown and exported at once, so one leg of it has a bound of messages.",
     "feed.beyond": "Asking after a line says that all up to it was handled; nobody was shown this one yet.",
     "member.unknown": "The directory in force lists no such member, or its record did not pass our checks.",

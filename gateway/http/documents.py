@@ -20,7 +20,7 @@ from gateway.services.read import PAGE_MAX
 from protocols.directory import Role
 from protocols.messages.parts import LastLegalHolder, Persons
 from protocols.messages.shared import Broken, Handling, Maybe, MemberName, Model
-from protocols.messages.trace import TraceAcknowledgement, TraceRefusal, TraceRequest, TraceResponse
+from protocols.messages.trace import TraceRequest
 from protocols.problems import ProblemError
 from protocols.strict import parse_time
 from protocols.thread import Delivery, ThreadState
@@ -120,6 +120,10 @@ class TraceSubmission(Said):
     to: MemberName
     body: Annotated[Object, Described(TraceRequest)]
     due: Maybe[Time] = None
+    thread: Annotated[
+        Maybe[Id], Field(description="With `referral`: the thread in which we were told to ask again.")
+    ] = None
+    referral: Annotated[Maybe[Id], Field(description="The message that tells us to ask this member.")] = None
 
 
 class BatchLine(Model):
@@ -133,22 +137,17 @@ class BatchLine(Model):
     refused: Maybe[int] = None
 
 
-class AcknowledgementSubmission(Said):
-    """The agency's acknowledgement of a request."""
+class Opening(Said):
+    """What opens a thread of another kind, and to whom it goes."""
 
-    body: Annotated[Object, Described(TraceAcknowledgement)]
-
-
-class AnswerSubmission(Said):
-    """An answer, interim or final."""
-
-    body: Annotated[Object, Described(TraceResponse)]
+    to: MemberName
 
 
-class RefusalSubmission(Said):
-    """A refusal, restriction or delay with its ground."""
+class Saying(Said):
+    """What is said in a thread; `to` where it has several legs, `in_reply_to` where another message than the last is meant."""
 
-    body: Annotated[Object, Described(TraceRefusal)]
+    to: Maybe[MemberName] = None
+    in_reply_to: Maybe[Id] = None
 
 
 class TokenForm(Model):
@@ -221,6 +220,7 @@ class Thread(Model):
     role: Literal["asker", "answerer"]
     state: ThreadState
     version: int
+    due: Annotated[Maybe[ShownTime], Field(description="When an answer is due, delays and questions included.")] = None
     opened: ShownTime
     updated: ShownTime
 
@@ -278,6 +278,7 @@ class ThreadWhole(Thread):
     """A thread with its messages, oldest first."""
 
     messages: list[Message]
+    legs: Annotated[Maybe[list[Thread]], Field(description="Each leg, where the thread has several.")] = None
     review: Maybe[Review] = None
 
 

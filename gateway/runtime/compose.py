@@ -29,6 +29,7 @@ from gateway.runtime.world import SteadyClock, SystemClock, SystemIds
 from gateway.services.answer import Answer
 from gateway.services.commit import Committer
 from gateway.services.committed import LedgerView
+from gateway.services.converse import Converse
 from gateway.services.deliver import Deliver
 from gateway.services.evidence import Export
 from gateway.services.judge import Judge
@@ -166,25 +167,24 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
         store=ports.threads, vault=vault, opener=keys.opener(), sealer=sealer, committer=committer, submit=submit,
         clock=clock, answered=["trace.request"] if settings.registry else [],
     )  # fmt: skip
-    answer = None
-    if settings.registry:
-        office = {"name": settings.name, "country": {"code": settings.country, "raw": settings.country}}
-        answer = Answer(
-            office=office, store=ports.exchange, registry=ports.registry, read=read, submit=submit,
-            committer=committer, clock=clock,
-        )  # fmt: skip
+    office = {"name": settings.name, "country": {"code": settings.country, "raw": settings.country}}
+    answer = Answer(
+        office=office, store=ports.exchange, registry=ports.registry, read=read, submit=submit, committer=committer, clock=clock,
+    ) if settings.registry else None  # fmt: skip
+    if answer:
         committer.on_commit(answer.wake)
     lapse = Lapse(member=member, store=ports.threads, committer=committer, sealer=sealer, clock=clock)
     committer.on_commit(deliver.wake)
     committer.on_commit(read.wake)
     health: dict[str, str] = {}
     view = LedgerView(ports.ledger, ports.exchange, release)
-    export = exporter(member, ports, read, prove)
     probe = prober(member, ports, keys, lambda: health | wrong(ports, committer))
+    export = exporter(member, ports, read, prove)
     agency = Agency(
         member=member, access=TokenAccess(keys.signer("token"), issuer=member, audience=settings.audience),
         clients=ports.clients, submit=submit, read=read, ledger=view, directory=ports.directory, clock=clock,
         export=export, probe=probe,
+        converse=Converse(member=member, office=office, read=read, submit=submit, directory=ports.directory, clock=clock),
     )  # fmt: skip
     exchange = Exchange(
         url=settings.exchange_url, receive=receive, pace=pace, directory=ports.directory, ledger=view, probe=probe, verifier=verifier, clock=clock,

@@ -1,7 +1,7 @@
 """Export: collects what a thread's evidence needs from our store, our ledger, the directory and the peer's tiles."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
@@ -27,7 +27,6 @@ from protocols.ports.store import ExchangeStore, LedgerStore, ThreadStore
 from protocols.ports.transport import Transport
 from protocols.ports.world import Clock
 from protocols.problems import ProblemError
-from protocols.thread import Leg
 
 _log = structlog.get_logger()
 _PEER_S = 20  # for all tiles of a peer's ledger: without them its checkpoints stand alone
@@ -58,13 +57,13 @@ class Export:
         """The evidence file. `parts` needs the scope `parts:read` and is noted as `opened`; `auth.scope` else."""
         if parts:
             permit_client(caller, "parts:read")
-        leg = await self._read.leg(thread)
+        members = [leg.counterpart for leg in await self._read.legs(thread)]
         stored = await self._threads.messages(thread)
         said = [await self._said(each, caller, content=content, parts=parts) for each in stored]
         places, notes = await self._ours(stored)
-        await self._theirs(leg, stored, places, notes)
-        links = await self._links(leg, places, notes)
-        directories, tuf = await self._versions(leg, places)
+        await self._theirs(stored, places, notes)
+        links = await self._links(places, notes)
+        directories, tuf = await self._versions(members, places)
         about: dict[tuple[Any, ...], list[Place]] = {}
         for place in places:
             entry = parse_entry(place.entry)
@@ -109,12 +108,10 @@ class Export:
                 places += (await self._prove.places(newest, entries)).values()
         return places, notes
 
-    async def _theirs(
-        self, leg: Leg, stored: Sequence[StoredMessage], places: list[Place], notes: dict[_Key, bytes]
-    ) -> None:
+    async def _theirs(self, stored: Sequence[StoredMessage], places: list[Place], notes: dict[_Key, bytes]) -> None:
         """Adds the proofs that the peer gave us, and those checkpoints of ours that its entries name."""
         for each in stored:
-            for row in await self._threads.proofs(leg.counterpart, each.id):
+            for row in await self._threads.proofs(self._counterpart(each), each.id):
                 note = await self._exchange.foreign_note(row.origin, row.size)
                 if note is None:
                     raise ProblemError("proof.missing", "the checkpoint of a kept proof is not in the store")
@@ -125,20 +122,24 @@ class Export:
                     with suppress(ProblemError):  # a peer may name what never was: then it witnesses nothing
                         notes[peer.origin, peer.size] = (await self._prove.at(peer.origin, peer.size)).note
 
-    async def _links(self, leg: Leg, places: Sequence[Place], notes: dict[_Key, bytes]) -> dict[str, tuple[Link, ...]]:
+    def _counterpart(self, stored: StoredMessage) -> str:
+        return stored.recipient if stored.sender == self._member else stored.sender
+
+    async def _links(self, places: Sequence[Place], notes: dict[_Key, bytes]) -> dict[str, tuple[Link, ...]]:
         links: dict[str, tuple[Link, ...]] = {}
         for origin in {place.origin for place in places}:
             sizes = sorted(size for each, size in notes if each == origin)
             if len(sizes) == 1:
                 continue
-            if origin.rpartition("/")[0] == self._member:
+            owner = origin.rpartition("/")[0]
+            if owner == self._member:
                 links[origin] = await self._prove.links(await self._prove.at(origin, sizes[-1]), sizes)
                 continue
             try:
                 async with asyncio.timeout(_PEER_S):
-                    links[origin] = await self._foreign_links(leg.counterpart, origin, sizes, notes)
+                    links[origin] = await self._foreign_links(owner, origin, sizes, notes)
             except (ProblemError, TimeoutError, KeyError, IndexError) as error:
-                _log.warning("evidence_unlinked", peer=leg.counterpart, code=getattr(error, "code", "peer.answer"))
+                _log.warning("evidence_unlinked", peer=owner, code=getattr(error, "code", "peer.answer"))
         return links
 
     async def _foreign_links(
@@ -168,13 +169,15 @@ class Export:
                 raise ProblemError("checkpoint.links", "the peer's tiles do not link its checkpoints")
         return links
 
-    async def _versions(self, leg: Leg, places: Iterable[Place]) -> tuple[tuple[DirRef, ...], dict[str, bytes]]:
+    async def _versions(
+        self, members: Collection[str], places: Iterable[Place]
+    ) -> tuple[tuple[DirRef, ...], dict[str, bytes]]:
         """The directory versions that the entries name, as far as we accepted them, with the two members' records."""
         refs = {entry.dir for entry in map(_entry, places) if entry.dir is not None}
         tuf: dict[str, bytes] = {}
         known = []
         for ref in sorted(refs, key=lambda each: (each.version, each.sha256)):
-            files = await self._directory.files(ref, (self._member, leg.counterpart))
+            files = await self._directory.files(ref, (self._member, *members))
             if files:
                 known.append(ref)
                 tuf |= files

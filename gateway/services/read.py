@@ -59,17 +59,27 @@ class Read:
         """Legs, newest first."""
         return await self._store.legs(after=after, count=min(count, PAGE_MAX), state=state)
 
-    async def leg(self, thread: UUID) -> Leg:
-        """The one leg of a thread; `thread.not_found` else."""
+    async def legs(self, thread: UUID) -> list[Leg]:
+        """The legs of a thread, the first one first; `thread.not_found` else."""
         legs = await self._store.thread(thread)
         if not legs:
             raise ProblemError("thread.not_found", "no such thread on this node")
-        return legs[0]
+        return legs
+
+    async def leg(self, thread: UUID) -> Leg:
+        """The leg that opened the thread here."""
+        return (await self.legs(thread))[0]
+
+    async def messages(self, thread: UUID) -> list[StoredMessage]:
+        """The messages of a thread, oldest first."""
+        return await self._store.messages(thread)
 
     async def thread(self, thread: UUID, caller: Caller) -> dict[str, Any]:
         """The thread with its messages; restricted parts only with the scope `parts:read`."""
-        leg = await self.leg(thread)
-        shown: dict[str, Any] = thread_json(leg)
+        legs = await self.legs(thread)
+        shown: dict[str, Any] = thread_json(legs[0])
+        if len(legs) > 1:
+            shown["legs"] = [thread_json(leg) for leg in legs]
         shown["messages"] = [await self._message(each, caller) for each in await self._store.messages(thread)]
         reviews = await self._store.reviews(thread, after=None, count=1)
         if reviews:
@@ -156,6 +166,7 @@ def thread_json(leg: Leg) -> dict[str, Any]:
         "role": leg.role,
         "state": leg.state,
         "version": leg.version,
+        **({"due": format_time(leg.ends)} if leg.ends else {}),
         "opened": format_time(leg.opened),
         "updated": format_time(leg.updated),
     }

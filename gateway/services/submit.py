@@ -1,6 +1,6 @@
 """Submit: validate, permit, sign, seal and commit a message of ours (`sent`)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -89,22 +89,33 @@ class Submit:
         self._member, self._directory, self._committer, self._store = member, directory, committer, store
         self._signer, self._sealer, self._vault, self._clock, self._ids = signer, sealer, vault, clock, ids
 
-    async def submit(self, draft: Draft, request: Request, answers: Arrived | None = None) -> bytes:
-        """Commits the message (and the `dispatched` entry of what it answers); the JSON answer, the same on repetition.
+    async def repeated(self, request: Request) -> bytes | None:
+        """What the same request was answered before; None for a new one, or another under its key."""
+        before = await self._store.answered(request.caller.client, request.key)
+        return before.answer if before is not None and before.digest == request.digest else None
+
+    async def submit(
+        self, draft: Draft, request: Request, answers: Arrived | None = None, also: Sequence[Draft] = ()
+    ) -> bytes:
+        """Commits the message, `also` others with it, and the `dispatched` entry of what it answers, all or none.
+
+        The JSON answer is the same on repetition.
 
         ProblemError `schema.invalid`, `type.unknown`, `msg.not_permitted`, `member.unknown`, `thread.*`,
         `precondition.failed`, `idempotency.reused`, `dir.*`, `store.*`.
         """
         try:
             message, change = self.prepare(draft, actor=request.caller.actor, request=request)
+            others = [self.prepare(each, actor=request.caller.actor)[1] for each in also]
         except ProblemError:
-            before = await self._store.answered(request.caller.client, request.key)
-            if before is None or before.digest != request.digest:
+            before = await self.repeated(request)
+            if before is None:
                 raise
-            return before.answer  # it was accepted when it could be; a repetition gets the same answer
+            return before  # it was accepted when it could be; a repetition gets the same answer
         dispatched = self.dispatched(answers) if answers else None
-        whole = Answered(dispatched=dispatched, messages=(change,)) if dispatched else change
-        outcome = await self._committer.commit(whole, len(change.outbox.envelope))
+        messages = (change, *others)
+        whole = Answered(dispatched=dispatched, messages=messages) if dispatched else change
+        outcome = await self._committer.commit(whole, sum(len(each.outbox.envelope) for each in messages))
         if isinstance(outcome, Lost) and isinstance(outcome.row, IdempotencyRow):
             return outcome.row.answer
         return answer_of(message)

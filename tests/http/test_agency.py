@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from adapters.postgres.embedded import EmbeddedServer
 from adapters.postgres.threads import PostgresClients
+from gateway.http.dialogue import _OPENED, _SAID
 from gateway.runtime.client import key_path
 from keys.suite import Tw1Verifier
 from keys.tokens import client_assertion
@@ -102,9 +103,8 @@ async def test_a_client_may_ask_for_less_than_it_has_and_never_for_more(world: W
 
 ROUTES = {
     ("POST", "/v1/traces"): "trace:write",
-    ("POST", "/v1/traces/{id}/acknowledgements"): "trace:write",
-    ("POST", "/v1/traces/{id}/answers"): "trace:write",
-    ("POST", "/v1/traces/{id}/refusals"): "trace:write",
+    **{("POST", f"/v1/traces/{{id}}/{name}"): "trace:write" for name, *_ in _SAID},
+    **{("POST", f"/v1/{name}"): "trace:write" for name, *_ in _OPENED},
     ("GET", "/v1/traces"): "trace:read",
     ("GET", "/v1/traces/{id}"): "trace:read",
     ("GET", "/v1/traces/{id}/evidence"): "evidence:read",

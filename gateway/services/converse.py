@@ -1,0 +1,269 @@
+"""Converse: what a client says in a thread, held to what was said before and to its originator's handling (UN ITI 15)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from gateway.services.read import Read
+from gateway.services.submit import Draft, Request, Submit, current
+from protocols.messages import validate_body, validate_handling
+from protocols.messages.shared import Handling
+from protocols.messages.terms import onward_forbidden, tightens
+from protocols.messages.trace import HOPS_MAX
+from protocols.ports.directory import DirectorySource
+from protocols.ports.rows import Arrived
+from protocols.ports.world import Clock
+from protocols.problems import Fault, ProblemError
+from protocols.thread import TABLE, Leg
+
+_ANSWERS = ("trace.response", "trace.refusal", "trace.referral", "reference.answer", "registry.hit")
+_FORWARDED = ("weapon", "priority", "justification", "asks", "confidentiality_guarantee")
+_REPEATED = ("events", "documents", "last_legal_holder", "candidates")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saying:
+    """What a client says in a thread; `to` and `in_reply_to` where there is more than one leg, or message, to mean."""
+
+    type: str
+    body: dict[str, Any]
+    handling: dict[str, Any]
+    parts: Mapping[str, dict[str, Any]]
+    to: str | None = None
+    in_reply_to: UUID | None = None
+    expires: Any = None
+
+
+class Converse:
+    """Makes drafts of what is said, and refuses what the thread or another member's handling does not allow."""
+
+    def __init__(
+        self,
+        *,
+        member: str,
+        office: dict[str, Any],
+        read: Read,
+        submit: Submit,
+        directory: DirectorySource,
+        clock: Clock,
+    ) -> None:
+        self._member, self._office, self._read, self._submit = member, office, read, submit
+        self._directory, self._clock = directory, clock
+
+    async def say(self, thread: UUID, said: Saying, request: Request, if_match: int | None) -> bytes:
+        """Commits the message; its JSON answer, the same on repetition.
+
+        ProblemError `thread.*`, `precondition.failed`, `handling.forbidden`, and what Submit refuses.
+        """
+        try:
+            leg = await self._leg(thread, said)
+            validate_body(said.type, said.body, "/body")
+            await self._check(leg, said)
+            draft = Draft(
+                type=said.type, recipient=leg.counterpart, thread=thread, body=said.body, handling=said.handling,
+                parts=said.parts, in_reply_to=self._reply_to(leg, said), expires=said.expires, if_match=if_match,
+            )  # fmt: skip
+            forwarded = [await self._forwarded(leg, said)] if said.body.get("mode") == "ANSWERER_FORWARDS" else []
+            arrived = await self._handled(leg, said)
+        except ProblemError:
+            before = await self._submit.repeated(request)
+            if before is None:
+                raise
+            return before
+        return await self._submit.submit(draft, request, arrived, also=forwarded)
+
+    async def ask_again(self, referral: UUID, thread: UUID, draft: Draft) -> Draft:
+        """A request to the next hop under the same thread, as the referral of an asked member says (ITI 15: we ask ourselves)."""
+        for leg in await self._read.legs(thread):
+            if leg.role != "asker" or leg.kind != "trace.request":
+                continue
+            body = await self._said_there(leg, referral, "trace.referral")
+            if body is None or body["mode"] != "REQUESTER_ASKS_AGAIN":
+                continue
+            if body["next_hop"].get("member", draft.recipient) != draft.recipient:
+                raise _fault("/to", "the referral names another member", "Ask the member that the referral names.")
+            hop = _next_hop(leg)
+            referred = {"by": leg.counterpart, "mode": body["mode"], "hop": hop}
+            return replace(draft, thread=thread, in_reply_to=referral, body=draft.body | {"referred": referred})
+        raise _fault("/referral", "no referral of this thread tells us to ask again", "Give the id of the referral.")
+
+    async def _leg(self, thread: UUID, said: Saying) -> Leg:
+        """The leg that is meant: by its counterpart, else the only one in which we may say this at all."""
+        legs = await self._read.legs(thread)
+        fits = [
+            leg
+            for leg in legs
+            if said.to in (None, leg.counterpart)
+            and any(
+                name.partition("/")[0] == said.type and event.by in ("both", leg.role)
+                for name, event in TABLE[leg.kind].items()
+            )
+        ]
+        if not fits:
+            raise ProblemError("thread.state", f"{said.type} is not for this member to say in this thread")
+        if len(fits) > 1:
+            names = ", ".join(sorted(leg.counterpart for leg in fits))
+            raise _fault("/to", "the thread has several legs", f"Say to whom: {names}.")
+        return fits[0]
+
+    def _reply_to(self, leg: Leg, said: Saying) -> UUID:
+        if said.in_reply_to is not None:
+            return said.in_reply_to
+        return leg.question or leg.request if said.type == "trace.clarification-answer" else leg.request
+
+    async def _check(self, leg: Leg, said: Saying) -> None:
+        match said.type:
+            case "trace.clarification":
+                await self._pointers(leg, said)
+            case "trace.response":
+                await self._repeats_nothing(leg, said)
+            case "handling.change":
+                await self._tightens(leg, said)
+            case "consent.request" | "disclosure.report":
+                await self._target(leg.counterpart, UUID(said.body["target"]), leg)
+            case "consent.answer":
+                asked = said.in_reply_to and await self._said_there(leg, said.in_reply_to, "consent.request")
+                if not asked:
+                    raise _fault(
+                        "/in_reply_to", "no consent was asked for in it", "Give the id of the consent.request."
+                    )
+
+    async def _handled(self, leg: Leg, said: Saying) -> Arrived | None:
+        """The request that this answers: the member's own system has it."""
+        if leg.role != "answerer" or said.type not in _ANSWERS:
+            return None
+        content = await self._read.content(leg.counterpart, leg.request)
+        return Arrived(
+            sender=leg.counterpart, id=leg.request, thread=leg.thread, type=leg.kind, content_c=content.commitment
+        )
+
+    async def _pointers(self, leg: Leg, said: Saying) -> None:
+        body = (await self._read.content(leg.counterpart, leg.request)).message.body
+        for at, question in enumerate(said.body["questions"]):
+            place: Any = body
+            for step in question["pointer"].split("/")[1:]:
+                known = isinstance(place, dict) and step in place
+                listed = isinstance(place, list) and step.isdigit() and int(step) < len(place)
+                if not known and not listed:
+                    pointer = f"/body/questions/{at}/pointer"
+                    raise _fault(pointer, "the request has no such member", "Point at what the request holds.")
+                place = place[step] if known else place[int(step)]
+
+    async def _target(self, sender: str, target: UUID, leg: Leg) -> None:
+        messages = await self._read.messages(leg.thread)
+        if not any(each.id == target and each.sender == sender for each in messages):
+            raise _fault(
+                "/body/target", "no such message of this thread", "Give the id of a message that was received."
+            )
+
+    async def _tightens(self, leg: Leg, said: Saying) -> None:
+        target = UUID(said.body["target"])
+        await self._target(self._member, target, leg)
+        handling = await self.handling(leg, self._member, target)
+        if not tightens(handling, validate_handling(said.body["handling"], "/body/handling")):
+            why = "only a tighter handling is set by one side alone"
+            raise _fault("/body/handling", why, "Ask for consent (consent.request), or tighten.", "handling.forbidden")
+
+    async def _said_there(self, leg: Leg, id_: UUID, type_: str) -> dict[str, Any] | None:
+        """The body of a message of the counterpart, of one type."""
+        for each in await self._read.messages(leg.thread):
+            if (each.id, each.sender, each.type) == (id_, leg.counterpart, type_):
+                return (await self._read.content(each.sender, id_)).message.body
+        return None
+
+    async def handling(self, leg: Leg, sender: str, id_: UUID) -> Handling:
+        """How a message may be handled: as it says, tightened by what its sender has said since; looser words count for nothing."""
+        found = validate_handling((await self._read.content(sender, id_)).message.handling)
+        for each in await self._read.messages(leg.thread):
+            if each.type != "handling.change" or each.sender != sender or each.delivery == "refused":
+                continue
+            body = (await self._read.content(sender, each.id)).message.body
+            changed = validate_handling(body["handling"])
+            if body["target"] == str(id_) and tightens(found, changed):
+                found = changed
+        return found
+
+    async def consented(self, leg: Leg, target: UUID, to: str, recipient: str | None = None) -> bool:
+        """Whether the counterpart has granted what we asked it about a message of its own; its last word counts."""
+        granted = False
+        for each in await self._read.messages(leg.thread):
+            if each.type != "consent.answer" or each.sender != leg.counterpart:
+                continue
+            message = (await self._read.content(each.sender, each.id)).message
+            asked = await self._asked(leg, message.in_reply_to)
+            meant = recipient is None or recipient in asked.get("recipients", ())
+            if asked.get("target") == str(target) and asked.get("to") == to and meant:
+                granted = message.body["decision"] == "GRANTED"
+        return granted
+
+    async def _asked(self, leg: Leg, id_: UUID | None) -> dict[str, Any]:
+        for each in await self._read.messages(leg.thread):
+            if (each.id, each.sender, each.type) == (id_, self._member, "consent.request"):
+                return (await self._read.content(self._member, each.id)).message.body
+        return {}
+
+    async def _onward(self, leg: Leg, id_: UUID, recipient: str, released: Sequence[str]) -> Handling:
+        """The handling of a message of the counterpart that may go on to a member; `handling.forbidden` where it may not."""
+        handling = await self.handling(leg, leg.counterpart, id_)
+        admitted = current(self._directory).admitted.get(recipient)
+        why = onward_forbidden(
+            handling, recipient=recipient, roles=admitted.roles if admitted else (), released=released,
+            today=self._clock.now().date(),
+            consent=await self.consented(leg, id_, "ONWARD_DISCLOSURE", recipient),
+        )  # fmt: skip
+        if why:
+            raise ProblemError("handling.forbidden", why)
+        return handling
+
+    async def _forwarded(self, leg: Leg, said: Saying) -> Draft:
+        """The request to the next hop: the weapon and what is released, under the originator's own handling."""
+        recipient, released = said.body["next_hop"]["member"], said.body.get("released_fields", [])
+        handling = await self._onward(leg, leg.request, recipient, released)
+        asked = (await self._read.content(leg.counterpart, leg.request)).message
+        unsaid = [name for name in released if name not in asked.body]
+        if unsaid:
+            raise _fault("/body/released_fields", "the request does not hold it", "Release what the request holds.")
+        if "persons" in released:
+            raise ProblemError("handling.forbidden", "persons are asked for by whoever needs them, never forwarded")
+        body = {name: asked.body[name] for name in (*_FORWARDED, *released) if name in asked.body}
+        referred = {
+            "by": self._member,
+            "mode": said.body["mode"],
+            "hop": _next_hop(leg),
+            "released_fields": released,
+        }
+        body |= {"request_ref": str(leg.thread), "requester": self._office, "referred": referred}
+        shown = handling.model_dump(mode="json", exclude_unset=True)
+        return Draft(
+            type="trace.request", recipient=recipient, thread=leg.thread, body=body, handling=shown, in_reply_to=leg.request,
+            due=leg.ends,
+        )  # fmt: skip
+
+    async def _repeats_nothing(self, leg: Leg, said: Saying) -> None:
+        """An answer that repeats what another member told us in this thread discloses it: that member's handling decides."""
+        for other in await self._read.legs(leg.thread):
+            if other.role != "asker" or other.counterpart == leg.counterpart:
+                continue
+            for each in await self._read.messages(leg.thread):
+                if each.type != "trace.response" or each.sender != other.counterpart:
+                    continue
+                told = (await self._read.content(each.sender, each.id)).message.body
+                if any(_items(told.get(name)) & _items(said.body.get(name)) for name in _REPEATED):
+                    await self._onward(other, each.id, leg.counterpart, ())
+
+
+def _items(value: Any) -> set[str]:
+    """What stands in a member, each thing as one text to compare by."""
+    listed = value if isinstance(value, list) else [value]
+    return {repr(sorted(each.items(), key=str)) for each in listed if isinstance(each, dict)}
+
+
+def _next_hop(leg: Leg) -> int:
+    if leg.hop >= HOPS_MAX:
+        raise ProblemError("thread.state", f"a chain has at most {HOPS_MAX} hops")
+    return leg.hop + 1
+
+
+def _fault(pointer: str, message: str, fix: str, code: str = "schema.invalid") -> ProblemError:
+    return ProblemError(code, message, errors=[Fault(pointer, code, message, fix)])

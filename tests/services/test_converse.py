@@ -1,0 +1,261 @@
+"""What is said in a thread: every message type end to end, referrals that lead on, and handling that binds whoever received it."""
+
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from gateway.services.converse import Converse, Saying
+from gateway.services.submit import Request
+from protocols.messages import TYPES
+from protocols.messages.shared import Handling
+from protocols.messages.terms import onward_forbidden, tightens
+from protocols.ports.access import Caller
+from protocols.problems import ProblemError
+from protocols.strict import parse_object
+from protocols.thread import TABLE
+from tests.federation import HANDLING, Federation, Json, Member, Node, match_ledgers, refused, trace_request, wait_until
+from tests.protocols.bodies import VALID
+
+CALLER = Caller(client="test", actor="tester", scopes=frozenset(("parts:read",)))
+COUNT = iter(range(1, 10_000))
+ASK = HANDLING | {"onward": "ask"}
+
+
+def request() -> Request:
+    return Request(caller=CALLER, key=f"converse {next(COUNT)}", digest=b"")
+
+
+def converse(node: Node) -> Converse:
+    office = {"name": node.name, "country": {"code": "AT", "raw": ""}}
+    return Converse(
+        member=node.name, office=office, read=node.read, submit=node.submitting, directory=node.parts.directory,
+        clock=node.fed.clock,
+    )  # fmt: skip
+
+
+async def say(node: Node, thread: str, type_: str, body: Json, **more: Any) -> Json:
+    given: Json = {"handling": HANDLING, "parts": {}} | more
+    said = Saying(type=type_, body=body, **given)
+    return parse_object(await converse(node).say(UUID(thread), said, request(), None), bytes_max=9_999)
+
+
+async def tell(node: Node, thread: str, type_: str, body: Json, **more: Any) -> Json:
+    """Says it, and waits until the other side has it."""
+    sent = await say(node, thread, type_, body, **more)
+    await node.becomes(sent, "delivered")
+    return sent
+
+
+async def asked(a: Node, b: Member, **changes: Any) -> Json:
+    sent = await a.send(a.draft(b, **changes))
+    await a.becomes(sent, "delivered")
+    return sent
+
+
+async def arrives(node: Node, thread: str) -> None:
+    async def there() -> bool:
+        return await node.count("leg", f"thread = '{thread}'") > 0
+
+    await wait_until(there)
+
+
+def referral(to: Member, mode: str = "ANSWERER_FORWARDS", **changes: Any) -> Json:
+    hop = VALID["trace.referral"]["next_hop"] | {"member": to.name}
+    return {"next_hop": hop, "why": {"code": "SOLD_TO_IMPORTER", "raw": ""}, "mode": mode} | changes
+
+
+async def test_every_message_type_goes_end_to_end_through_two_nodes(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    sent = await asked(a, b)
+    thread, other = sent["thread"], await asked(a, b)
+    by_b = ["trace.acknowledgement", "trace.status", "trace.clarification"]
+    for type_ in by_b:
+        await tell(b, thread, type_, VALID[type_])
+    await tell(a, thread, "trace.clarification-answer", VALID["trace.clarification-answer"])
+    question = await tell(b, thread, "consent.request", VALID["consent.request"] | {"target": sent["id"]})
+    await tell(a, thread, "consent.answer", VALID["consent.answer"], in_reply_to=UUID(question["id"]))
+    await tell(a, thread, "handling.change", {"target": sent["id"], "handling": HANDLING | {"evidence_use": "no"}})
+    ground = {"code": "COURT_ORDER", "raw": ""}
+    report = {name: VALID["disclosure.report"][name] for name in ("to", "on")} | {
+        "target": sent["id"],
+        "ground": ground,
+    }
+    await tell(b, thread, "disclosure.report", report)
+    hop = VALID["trace.referral"]["next_hop"] | {"member": "testnet/x"}
+    referred = {"next_hop": hop, "why": {"code": "EXPORTED", "raw": ""}, "mode": "REQUESTER_ASKS_AGAIN"}
+    await tell(b, thread, "trace.referral", referred)
+    await tell(b, thread, "trace.response", VALID["trace.response"])
+    await tell(a, thread, "erasure.request", VALID["erasure.request"] | {"messages": [sent["id"]]})
+    await tell(b, thread, "erasure.confirmation", VALID["erasure.confirmation"] | {"messages": [sent["id"]]})
+    await tell(a, thread, "trace.status", {"state": "CLOSED"})
+    await b.sql("UPDATE leg SET expected = now() - interval '9 days' WHERE thread = $1", UUID(other["thread"]))
+    await a.sql("UPDATE leg SET expected = now() - interval '9 days' WHERE thread = $1", UUID(other["thread"]))
+    await tell(a, other["thread"], "trace.reminder", {})
+    await tell(b, other["thread"], "trace.refusal", VALID["trace.refusal"])
+    third = await asked(a, b)
+    await tell(a, third["thread"], "trace.withdrawal", VALID["trace.withdrawal"])
+    answers = {
+        "reference.query": (b, "reference.answer"),
+        "registry.search": (b, "registry.hit"),
+        "registry.record": (a, "registry.withdrawal"),
+    }
+    for type_ in TABLE.keys() - {"trace.request"}:
+        opened = await asked(a, b, type=type_, body=VALID[type_])
+        if type_ in answers:
+            speaker, answer = answers[type_]
+            await tell(speaker, opened["thread"], answer, VALID[answer])
+    for node in (a, b):
+        there = {row["type"] for row in await node.rows("SELECT type FROM inbox UNION SELECT type FROM outbox")}
+        assert there == TYPES.keys()
+        assert await node.count("refusal") == 0
+    legs = [
+        {row["thread"]: row["state"] for row in await node.rows("SELECT thread, state FROM leg")} for node in (a, b)
+    ]
+    assert legs[0] == legs[1]
+    assert legs[0][UUID(thread)] == "CLOSED"
+    await match_ledgers(a, b)
+
+
+async def test_what_is_said_is_held_to_what_was_said_before(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    sent = await asked(a, b)
+    thread = sent["thread"]
+    lost = {"questions": [{"pointer": "/weapon/colour", "reason": {"code": "OTHER", "raw": ""}}], "clock": "RUNNING"}
+    await refused("schema.invalid", say(b, thread, "trace.clarification", lost))
+    await refused("thread.state", say(a, thread, "trace.reminder", {}))
+    await refused("thread.state", say(a, thread, "trace.response", VALID["trace.response"]))
+    await refused("schema.invalid", say(b, thread, "consent.request", VALID["consent.request"]))
+    await refused(
+        "schema.invalid", say(b, thread, "consent.answer", VALID["consent.answer"], in_reply_to=UUID(sent["id"]))
+    )
+    await refused("thread.not_found", say(a, sent["id"], "trace.withdrawal", VALID["trace.withdrawal"]))
+    wider = {"target": sent["id"], "handling": HANDLING | {"onward": "ask"}}
+    await refused("handling.forbidden", say(a, thread, "handling.change", wider))
+
+
+async def test_a_forwarded_request_holds_what_its_originator_lets_go_and_nothing_more(fed: Federation) -> None:
+    a, b, c = await fed.nodes("a", "b", "c")
+    sent = await asked(a, b, handling=ASK)
+    thread = sent["thread"]
+    await refused("handling.forbidden", say(b, thread, "trace.referral", referral(c)))
+    wanted = {"target": sent["id"], "to": "ONWARD_DISCLOSURE", "recipients": [c.name], "why": "It sold it on."}
+    question = await tell(b, thread, "consent.request", wanted)
+    await tell(a, thread, "consent.answer", {"decision": "GRANTED"}, in_reply_to=UUID(question["id"]))
+    await refused("schema.invalid", say(b, thread, "trace.referral", referral(c, released_fields=["evidence"])))
+    await tell(b, thread, "trace.referral", referral(c, released_fields=["circumstances"]))
+    await arrives(c, thread)
+    (arrived,) = await c.rows("SELECT id, sender FROM inbox")
+    content = await c.read.content(arrived["sender"], arrived["id"])
+    body, first = content.message.body, trace_request("ABC1234")
+    assert (body["weapon"], body["circumstances"]) == (first["weapon"], first["circumstances"])
+    assert not {"legal_basis", "intended_use", "persons", "evidence"} & body.keys()
+    assert first["request_ref"] not in str(body)
+    assert body["referred"] == {
+        "by": b.name,
+        "mode": "ANSWERER_FORWARDS",
+        "hop": 2,
+        "released_fields": ["circumstances"],
+    }
+    assert content.message.handling == ASK
+    assert [leg.role for leg in await b.read.legs(UUID(thread))] == ["answerer", "asker"]
+    answer = VALID["trace.response"]
+    await tell(c, thread, "trace.response", answer)
+    with pytest.raises(ProblemError, match=r"handling\.forbidden"):
+        await say(b, thread, "trace.response", answer, to=a.name)
+    await tell(b, thread, "trace.response", answer | {"events": []}, to=a.name)
+    assert await a.leg(sent) == "ANSWERED"
+    assert await a.count("inbox", f"sender = '{c.name}'") == 0
+    await match_ledgers(a, b, c)
+
+
+async def test_a_chain_that_comes_back_is_a_loop_and_a_ninth_hop_is_none(fed: Federation) -> None:
+    a, b, c = await fed.nodes("a", "b", "c")
+    open_to_all = HANDLING | {"onward": "named", "named_recipients": [a.name, b.name, c.name]}
+    sent = await asked(a, b, handling=open_to_all)
+    await tell(b, sent["thread"], "trace.referral", referral(c))
+    await arrives(c, sent["thread"])
+    back = await say(c, sent["thread"], "trace.referral", referral(a))
+    await c.becomes(back, "delivered")
+
+    async def ended() -> bool:
+        return (
+            await c.count("outbox", f"recipient = '{a.name}' AND state = 'refused' AND problem = 'msg.correlation'")
+            == 1
+        )
+
+    await wait_until(ended)
+    await refused("thread.state", say(b, sent["thread"], "trace.referral", referral(c)))
+    other = await asked(a, b, handling=open_to_all)
+    await b.sql("UPDATE leg SET hop = 8 WHERE thread = $1", UUID(other["thread"]))
+    await refused("thread.state", say(b, other["thread"], "trace.referral", referral(c)))
+
+
+async def test_the_requester_asks_again_as_the_referral_says(fed: Federation) -> None:
+    a, b, c = await fed.nodes("a", "b", "c")
+    sent = await asked(a, b)
+    told = await tell(b, sent["thread"], "trace.referral", referral(c, "REQUESTER_ASKS_AGAIN"))
+    thread, where = UUID(sent["thread"]), UUID(told["id"])
+    await refused("schema.invalid", converse(a).ask_again(where, thread, a.draft(b)))
+    await refused("schema.invalid", converse(a).ask_again(UUID(sent["id"]), thread, a.draft(c)))
+    again = await a.send(await converse(a).ask_again(where, thread, a.draft(c)))
+    await a.becomes(again, "delivered")
+    assert again["thread"] == sent["thread"]
+    assert {leg.counterpart: leg.hop for leg in await a.read.legs(thread)} == {b.name: 1, c.name: 2}
+    await tell(c, sent["thread"], "trace.response", VALID["trace.response"])
+    states = {leg.counterpart: leg.state for leg in await a.read.legs(thread)}
+    assert states == {b.name: "REFERRED", c.name: "ANSWERED"}
+    assert len((await a.read.thread(thread, CALLER))["legs"]) == 2
+    await refused("schema.invalid", say(a, sent["thread"], "trace.withdrawal", VALID["trace.withdrawal"]))
+    await match_ledgers(a, b, c)
+
+
+BASE: Json = {"codes": [], "purpose": "TRACING", "onward": "ask"}
+
+
+@pytest.mark.parametrize(
+    ("handling", "roles", "released", "consent", "allowed"),
+    [
+        ({}, ("registry",), (), False, False),
+        ({}, ("registry",), (), True, True),
+        ({"onward": "none"}, ("registry",), (), True, False),
+        ({"onward": "named", "named_recipients": ["n/c"]}, ("registry",), (), False, True),
+        ({"onward": "named", "named_recipients": ["n/d"]}, ("registry",), (), True, False),
+        ({"codes": ["NAMED_RECIPIENTS_ONLY"], "named_recipients": ["n/d"]}, ("registry",), (), True, False),
+        (
+            {"codes": ["NO_ONWARD_WITHOUT_CONSENT"], "onward": "named", "named_recipients": ["n/c"]},
+            ("registry",),
+            (),
+            False,
+            True,
+        ),
+        ({"codes": ["NCB_EYES_ONLY"]}, ("registry",), (), True, False),
+        ({"codes": ["NCB_EYES_ONLY"]}, ("focal-point",), (), True, True),
+        ({"codes": ["REGISTRY_MATCH_ONLY"]}, ("registry",), (), True, False),
+        ({"codes": ["MANUFACTURER_MAY_SEE_WEAPON_ONLY"]}, ("manufacturer",), ("circumstances",), True, False),
+        ({"codes": ["MANUFACTURER_MAY_SEE_WEAPON_ONLY"]}, ("manufacturer",), (), True, True),
+        ({"codes": ["DELETE_AFTER"], "delete_after": "2026-11-01"}, ("registry",), (), True, False),
+    ],
+)
+def test_what_a_handling_lets_go_onward(
+    handling: Json, roles: tuple[str, ...], released: tuple[str, ...], consent: bool, allowed: bool
+) -> None:
+    found = Handling.model_validate(BASE | handling)
+    why = onward_forbidden(
+        found, recipient="n/c", roles=roles, released=released, today=date(2026, 11, 2), consent=consent
+    )
+    assert (why == "") is allowed, why
+
+
+@pytest.mark.parametrize(
+    ("change", "tighter"),
+    [
+        ({"codes": ["PURPOSE_TRACING_ONLY"]}, True), ({"onward": "none"}, True), ({"evidence_use": "no"}, True),
+        ({"codes": ["DELETE_AFTER"], "delete_after": "2027-01-01"}, True), ({"evidence_use": "yes"}, False),
+        ({"onward": "named", "named_recipients": ["n/c"]}, False), ({"purpose": "STATISTICS"}, False),
+    ],
+)  # fmt: skip
+def test_only_what_was_allowed_before_is_tighter(change: Json, tighter: bool) -> None:
+    old = Handling.model_validate(BASE)
+    assert tightens(old, Handling.model_validate(BASE | change)) is tighter
