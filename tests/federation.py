@@ -67,7 +67,7 @@ Hook = Callable[[str, bytes, Callable[[], Awaitable[bytes]]], Awaitable[bytes]]
 NETWORK = "testnet"
 WAIT_S = 10.0
 LEASE = timedelta(seconds=121)  # a claim that nobody finished is over
-HANDLING = {"codes": ["PURPOSE_TRACING_ONLY"], "purpose": "TRACING"}
+HANDLING = {"codes": ["PURPOSE_TRACING_ONLY"], "purpose": "TRACING", "evidence_use": "yes"}
 EVERY_ROLE: tuple[Role, ...] = ("focal-point", "registry")
 _numbers = itertools.count(1)
 _templates: dict[str, str] = {}

@@ -253,6 +253,7 @@ class Message(Model):
     body: Maybe[Object] = None
     handling: Maybe[Object] = None
     parts: Annotated[Maybe[Object | list[str]], Field(description="Names alone without the scope `parts:read`.")] = None
+    withheld: Annotated[Maybe[str], Field(description="Why its handling does not let it be shown.")] = None
     erased: Maybe[Literal[True]] = None
 
 

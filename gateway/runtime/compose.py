@@ -164,7 +164,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
         retry_first_s=settings.retry_first_s,
     )  # fmt: skip
     read = Read(
-        store=ports.threads, vault=vault, opener=keys.opener(), sealer=sealer, committer=committer, submit=submit,
+        member=member, store=ports.threads, vault=vault, opener=keys.opener(), sealer=sealer, committer=committer, submit=submit,
         clock=clock, answered=["trace.request"] if settings.registry else [],
     )  # fmt: skip
     office = {"name": settings.name, "country": {"code": settings.country, "raw": settings.country}}

@@ -39,7 +39,11 @@ _LATER_S = 60.0  # what cannot be answered now waits aside, so that it never blo
 _SEARCH_MAX = 200
 ACTOR = "registry"
 _CALLER = Caller(client="tracewire:registry", actor=ACTOR, scopes=frozenset())
-_HANDLING = {"codes": ["PURPOSE_TRACING_ONLY", "NO_ONWARD_WITHOUT_CONSENT"], "purpose": "TRACING"}
+_HANDLING = {
+    "codes": ["PURPOSE_TRACING_ONLY", "NO_ONWARD_WITHOUT_CONSENT"],
+    "purpose": "TRACING",
+    "evidence_use": "yes",
+}  # an extract of a register is made to be shown
 _ACKNOWLEDGED = timedelta(days=2)  # default of docs/domain.md section 2, where the directory says nothing else
 
 

@@ -7,6 +7,8 @@ from uuid import UUID
 
 from gateway.services.read import Read
 from gateway.services.submit import Draft, Request, Submit, current
+from gateway.services.terms import consented, find, handling_of
+from protocols.exchange.message import Message
 from protocols.messages import validate_body, validate_handling
 from protocols.messages.shared import Handling
 from protocols.messages.terms import onward_forbidden, tightens
@@ -75,12 +77,14 @@ class Converse:
 
     async def ask_again(self, referral: UUID, thread: UUID, draft: Draft) -> Draft:
         """A request to the next hop under the same thread, as the referral of an asked member says (ITI 15: we ask ourselves)."""
+        there = await self._read.opened(thread)
         for leg in await self._read.legs(thread):
             if leg.role != "asker" or leg.kind != "trace.request":
                 continue
-            body = await self._said_there(leg, referral, "trace.referral")
-            if body is None or body["mode"] != "REQUESTER_ASKS_AGAIN":
+            told = find(there, leg.counterpart, referral)
+            if told is None or told.type != "trace.referral" or told.body["mode"] != "REQUESTER_ASKS_AGAIN":
                 continue
+            body = told.body
             if body["next_hop"].get("member", draft.recipient) != draft.recipient:
                 raise _fault("/to", "the referral names another member", "Ask the member that the referral names.")
             hop = _next_hop(leg)
@@ -121,10 +125,10 @@ class Converse:
             case "handling.change":
                 await self._tightens(leg, said)
             case "consent.request" | "disclosure.report":
-                await self._target(leg.counterpart, UUID(said.body["target"]), leg)
+                await self._target(leg, leg.counterpart, said)
             case "consent.answer":
-                asked = said.in_reply_to and await self._said_there(leg, said.in_reply_to, "consent.request")
-                if not asked:
+                asked = find(await self._read.opened(leg.thread), leg.counterpart, said.in_reply_to)
+                if asked is None or asked.type != "consent.request":
                     raise _fault(
                         "/in_reply_to", "no consent was asked for in it", "Give the id of the consent.request."
                     )
@@ -150,67 +154,28 @@ class Converse:
                     raise _fault(pointer, "the request has no such member", "Point at what the request holds.")
                 place = place[step] if known else place[int(step)]
 
-    async def _target(self, sender: str, target: UUID, leg: Leg) -> None:
-        messages = await self._read.messages(leg.thread)
-        if not any(each.id == target and each.sender == sender for each in messages):
-            raise _fault(
-                "/body/target", "no such message of this thread", "Give the id of a message that was received."
-            )
+    async def _target(self, leg: Leg, sender: str, said: Saying) -> Handling:
+        """The handling of the message that is meant."""
+        there = await self._read.opened(leg.thread)
+        target = find(there, sender, UUID(said.body["target"]))
+        if target is None:
+            fix = f"Give the id of a message of {sender}."
+            raise _fault("/body/target", "no such message of this thread", fix)
+        return handling_of(there, target)
 
     async def _tightens(self, leg: Leg, said: Saying) -> None:
-        target = UUID(said.body["target"])
-        await self._target(self._member, target, leg)
-        handling = await self.handling(leg, self._member, target)
+        handling = await self._target(leg, self._member, said)
         if not tightens(handling, validate_handling(said.body["handling"], "/body/handling")):
             why = "only a tighter handling is set by one side alone"
             raise _fault("/body/handling", why, "Ask for consent (consent.request), or tighten.", "handling.forbidden")
 
-    async def _said_there(self, leg: Leg, id_: UUID, type_: str) -> dict[str, Any] | None:
-        """The body of a message of the counterpart, of one type."""
-        for each in await self._read.messages(leg.thread):
-            if (each.id, each.sender, each.type) == (id_, leg.counterpart, type_):
-                return (await self._read.content(each.sender, id_)).message.body
-        return None
-
-    async def handling(self, leg: Leg, sender: str, id_: UUID) -> Handling:
-        """How a message may be handled: as it says, tightened by what its sender has said since; looser words count for nothing."""
-        found = validate_handling((await self._read.content(sender, id_)).message.handling)
-        for each in await self._read.messages(leg.thread):
-            if each.type != "handling.change" or each.sender != sender or each.delivery == "refused":
-                continue
-            body = (await self._read.content(sender, each.id)).message.body
-            changed = validate_handling(body["handling"])
-            if body["target"] == str(id_) and tightens(found, changed):
-                found = changed
-        return found
-
-    async def consented(self, leg: Leg, target: UUID, to: str, recipient: str | None = None) -> bool:
-        """Whether the counterpart has granted what we asked it about a message of its own; its last word counts."""
-        granted = False
-        for each in await self._read.messages(leg.thread):
-            if each.type != "consent.answer" or each.sender != leg.counterpart:
-                continue
-            message = (await self._read.content(each.sender, each.id)).message
-            asked = await self._asked(leg, message.in_reply_to)
-            meant = recipient is None or recipient in asked.get("recipients", ())
-            if asked.get("target") == str(target) and asked.get("to") == to and meant:
-                granted = message.body["decision"] == "GRANTED"
-        return granted
-
-    async def _asked(self, leg: Leg, id_: UUID | None) -> dict[str, Any]:
-        for each in await self._read.messages(leg.thread):
-            if (each.id, each.sender, each.type) == (id_, self._member, "consent.request"):
-                return (await self._read.content(self._member, each.id)).message.body
-        return {}
-
-    async def _onward(self, leg: Leg, id_: UUID, recipient: str, released: Sequence[str]) -> Handling:
-        """The handling of a message of the counterpart that may go on to a member; `handling.forbidden` where it may not."""
-        handling = await self.handling(leg, leg.counterpart, id_)
+    def _onward(self, said: Sequence[Message], message: Message, recipient: str, released: Sequence[str]) -> Handling:
+        """The handling of another member's message that may go on to a member; `handling.forbidden` where it may not."""
+        handling = handling_of(said, message)
         admitted = current(self._directory).admitted.get(recipient)
         why = onward_forbidden(
             handling, recipient=recipient, roles=admitted.roles if admitted else (), released=released,
-            today=self._clock.now().date(),
-            consent=await self.consented(leg, id_, "ONWARD_DISCLOSURE", recipient),
+            today=self._clock.now().date(), consent=consented(said, message, "ONWARD_DISCLOSURE", recipient),
         )  # fmt: skip
         if why:
             raise ProblemError("handling.forbidden", why)
@@ -219,38 +184,31 @@ class Converse:
     async def _forwarded(self, leg: Leg, said: Saying) -> Draft:
         """The request to the next hop: the weapon and what is released, under the originator's own handling."""
         recipient, released = said.body["next_hop"]["member"], said.body.get("released_fields", [])
-        handling = await self._onward(leg, leg.request, recipient, released)
-        asked = (await self._read.content(leg.counterpart, leg.request)).message
-        unsaid = [name for name in released if name not in asked.body]
-        if unsaid:
+        there = await self._read.opened(leg.thread)
+        asked = find(there, leg.counterpart, leg.request)
+        if asked is None:
+            raise ProblemError("content.erased", "the request's content is gone")
+        handling = self._onward(there, asked, recipient, released)
+        if any(name not in asked.body for name in released):
             raise _fault("/body/released_fields", "the request does not hold it", "Release what the request holds.")
         if "persons" in released:
             raise ProblemError("handling.forbidden", "persons are asked for by whoever needs them, never forwarded")
         body = {name: asked.body[name] for name in (*_FORWARDED, *released) if name in asked.body}
-        referred = {
-            "by": self._member,
-            "mode": said.body["mode"],
-            "hop": _next_hop(leg),
-            "released_fields": released,
-        }
+        referred = {"by": self._member, "mode": said.body["mode"], "hop": _next_hop(leg), "released_fields": released}
         body |= {"request_ref": str(leg.thread), "requester": self._office, "referred": referred}
-        shown = handling.model_dump(mode="json", exclude_unset=True)
         return Draft(
-            type="trace.request", recipient=recipient, thread=leg.thread, body=body, handling=shown, in_reply_to=leg.request,
-            due=leg.ends,
+            type="trace.request", recipient=recipient, thread=leg.thread, body=body, in_reply_to=leg.request, due=leg.ends,
+            handling=handling.model_dump(mode="json", exclude_unset=True),
         )  # fmt: skip
 
     async def _repeats_nothing(self, leg: Leg, said: Saying) -> None:
         """An answer that repeats what another member told us in this thread discloses it: that member's handling decides."""
-        for other in await self._read.legs(leg.thread):
-            if other.role != "asker" or other.counterpart == leg.counterpart:
+        there = await self._read.opened(leg.thread)
+        for told in there:
+            if told.type != "trace.response" or told.sender in (self._member, leg.counterpart):
                 continue
-            for each in await self._read.messages(leg.thread):
-                if each.type != "trace.response" or each.sender != other.counterpart:
-                    continue
-                told = (await self._read.content(each.sender, each.id)).message.body
-                if any(_items(told.get(name)) & _items(said.body.get(name)) for name in _REPEATED):
-                    await self._onward(other, each.id, leg.counterpart, ())
+            if any(_items(told.body.get(name)) & _items(said.body.get(name)) for name in _REPEATED):
+                self._onward(there, told, leg.counterpart, ())
 
 
 def _items(value: Any) -> set[str]:

@@ -13,7 +13,9 @@ from gateway.services.policy import permit_client
 from gateway.services.prove import Prove
 from gateway.services.read import Read
 from gateway.services.submit import current
+from gateway.services.terms import no_evidence
 from protocols.evidence import Content, Evidence, Exchanged, write_evidence
+from protocols.exchange.message import Message
 from protocols.ledger.checkpoint import parse_checkpoint
 from protocols.ledger.entry import DirRef, Entry, parse_entry
 from protocols.ledger.linking import Link
@@ -59,7 +61,8 @@ class Export:
             permit_client(caller, "parts:read")
         members = [leg.counterpart for leg in await self._read.legs(thread)]
         stored = await self._threads.messages(thread)
-        said = [await self._said(each, caller, content=content, parts=parts) for each in stored]
+        opened = await self._read.opened(thread)
+        said = [await self._said(each, caller, opened, content=content, parts=parts) for each in stored]
         places, notes = await self._ours(stored)
         await self._theirs(stored, places, notes)
         links = await self._links(places, notes)
@@ -82,7 +85,7 @@ class Export:
         return await asyncio.to_thread(write_evidence, evidence)
 
     async def _said(
-        self, stored: StoredMessage, caller: Caller, *, content: bool, parts: bool
+        self, stored: StoredMessage, caller: Caller, opened: Sequence[Message], *, content: bool, parts: bool
     ) -> tuple[Content, bytes | None, dict[str, bytes]]:
         if not content:
             return "left out", None, {}
@@ -92,6 +95,8 @@ class Export:
             if problem.code != "content.erased":
                 raise
             return "erased", None, {}
+        if stored.sender != self._member and no_evidence(opened, found.message, self._clock.now().date()):
+            return "left out", None, {}
         if parts:
             await self._read.note_opened(stored, found, caller)
         return "here", found.jws, {part.ref.name: part.key + part.sealed for part in found.parts if parts}

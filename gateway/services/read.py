@@ -10,6 +10,8 @@ from gateway.services.changes import Noted
 from gateway.services.commit import Committer
 from gateway.services.content import Content, open_content
 from gateway.services.submit import Submit
+from gateway.services.terms import handling_of, unreadable
+from protocols.exchange.message import Message
 from protocols.ledger.entry import NONCE_BYTES, Entry, actor_commitment
 from protocols.ports.access import Caller
 from protocols.ports.crypto import Opener, Sealer, Vault
@@ -36,6 +38,7 @@ class Read:
     def __init__(
         self,
         *,
+        member: str,
         store: ThreadStore,
         vault: Vault,
         opener: Opener,
@@ -46,6 +49,7 @@ class Read:
         answered: Sequence[str],
     ) -> None:
         """`answered` names the message types that the built-in registry dispatches, so that the feed does not."""
+        self._member = member
         self._store, self._vault, self._committer, self._submit = store, vault, committer, submit
         self._opener, self._sealer, self._clock, self._answered = opener, sealer, clock, answered
         self._changed = asyncio.Event()
@@ -70,6 +74,17 @@ class Read:
         """The leg that opened the thread here."""
         return (await self.legs(thread))[0]
 
+    async def opened(self, thread: UUID) -> list[Message]:
+        """The messages of a thread whose content is not erased, oldest first."""
+        found = []
+        for each in await self._store.messages(thread):
+            try:
+                found.append((await self.content(each.sender, each.id)).message)
+            except ProblemError as problem:
+                if problem.code != "content.erased":
+                    raise
+        return found
+
     async def messages(self, thread: UUID) -> list[StoredMessage]:
         """The messages of a thread, oldest first."""
         return await self._store.messages(thread)
@@ -80,13 +95,14 @@ class Read:
         shown: dict[str, Any] = thread_json(legs[0])
         if len(legs) > 1:
             shown["legs"] = [thread_json(leg) for leg in legs]
-        shown["messages"] = [await self._message(each, caller) for each in await self._store.messages(thread)]
+        said = await self.opened(thread)
+        shown["messages"] = [await self._message(each, caller, said) for each in await self._store.messages(thread)]
         reviews = await self._store.reviews(thread, after=None, count=1)
         if reviews:
             shown["review"] = review_json(reviews[0])
         return shown
 
-    async def _message(self, stored: StoredMessage, caller: Caller) -> dict[str, Any]:
+    async def _message(self, stored: StoredMessage, caller: Caller, said: Sequence[Message]) -> dict[str, Any]:
         shown: dict[str, Any] = {
             "id": str(stored.id),
             "type": stored.type,
@@ -104,7 +120,12 @@ class Read:
             if problem.code != "content.erased":
                 raise
             return shown | _ERASED
-        shown |= {"body": content.message.body, "handling": content.message.handling}
+        shown["handling"] = content.message.handling
+        if stored.recipient == self._member:
+            why = unreadable(handling_of(said, content.message), self._clock.now().date())
+            if why:
+                return shown | {"withheld": why}
+        shown["body"] = content.message.body
         if content.parts and "parts:read" in caller.scopes:
             await self.note_opened(stored, content, caller)
             shown["parts"] = dict(content.read_parts(self._opener))

@@ -1,6 +1,6 @@
 """What is said in a thread: every message type end to end, referrals that lead on, and handling that binds whoever received it."""
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -8,6 +8,7 @@ import pytest
 
 from gateway.services.converse import Converse, Saying
 from gateway.services.submit import Request
+from protocols.archive import unpack
 from protocols.messages import TYPES
 from protocols.messages.shared import Handling
 from protocols.messages.terms import onward_forbidden, tightens
@@ -209,6 +210,47 @@ async def test_the_requester_asks_again_as_the_referral_says(fed: Federation) ->
     assert len((await a.read.thread(thread, CALLER))["legs"]) == 2
     await refused("schema.invalid", say(a, sent["thread"], "trace.withdrawal", VALID["trace.withdrawal"]))
     await match_ledgers(a, b, c)
+
+
+async def test_what_its_handling_ends_is_neither_shown_nor_exported(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    first, second = await asked(a, b), await asked(a, b, handling=HANDLING | {"codes": ["REGISTRY_MATCH_ONLY"]})
+    thread = UUID(first["thread"])
+    assert "body" in (await b.read.thread(thread, CALLER))["messages"][0]
+    yesterday = str(fed.clock.now().date() - timedelta(days=1))
+    tighter = HANDLING | {"codes": ["PURPOSE_TRACING_ONLY", "DELETE_AFTER"], "delete_after": yesterday}
+    await tell(a, first["thread"], "handling.change", {"target": first["id"], "handling": tighter})
+    for sent in (first, second):
+        shown = (await b.read.thread(UUID(sent["thread"]), CALLER))["messages"][0]
+        assert ("body" in shown, "withheld" in shown) == (False, True)
+        file = unpack(await b.parts.export.export(UUID(sent["thread"]), CALLER))
+        assert "messages/0001.jws" not in file
+        assert b"ABC1234" not in b"".join(file.values())
+        assert "body" in (await a.read.thread(UUID(sent["thread"]), CALLER))["messages"][0], (
+            "one's own words are one's own"
+        )
+
+
+async def test_evidence_holds_another_members_words_only_as_it_allows(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    asks = HANDLING | {"evidence_use": "ask"}
+    sent = await asked(a, b, handling=asks)
+
+    async def held() -> bool:
+        return "messages/0001.jws" in unpack(await b.parts.export.export(UUID(sent["thread"]), CALLER))
+
+    assert not await held()
+    wanted = {"target": sent["id"], "to": "EVIDENCE_USE", "why": "For the court."}
+    for decision, allowed in (("GRANTED", True), ("REFUSED", False)):
+        question = await tell(b, sent["thread"], "consent.request", wanted)
+        await tell(a, sent["thread"], "consent.answer", {"decision": decision}, in_reply_to=UUID(question["id"]))
+        assert await held() is allowed, "the last word counts"
+    await tell(
+        a, sent["thread"], "handling.change", {"target": sent["id"], "handling": HANDLING | {"evidence_use": "no"}}
+    )
+    question = await tell(b, sent["thread"], "consent.request", wanted)
+    await tell(a, sent["thread"], "consent.answer", {"decision": "GRANTED"}, in_reply_to=UUID(question["id"]))
+    assert not await held(), "no is no"
 
 
 BASE: Json = {"codes": [], "purpose": "TRACING", "onward": "ask"}

@@ -1,0 +1,56 @@
+"""What may be done with the messages of a thread, as their senders said and have said since (UN ITI paragraph 15)."""
+
+from collections.abc import Sequence
+from datetime import date
+from uuid import UUID
+
+from protocols.exchange.message import Message
+from protocols.messages import validate_handling
+from protocols.messages.shared import Handling
+from protocols.messages.terms import tightens
+
+
+def handling_of(said: Sequence[Message], message: Message) -> Handling:
+    """A message's handling, tightened by what its sender said later; looser words count for nothing."""
+    found = validate_handling(message.handling)
+    for each in said:
+        if each.type == "handling.change" and each.sender == message.sender and each.body["target"] == str(message.id):
+            changed = validate_handling(each.body["handling"])
+            found = changed if tightens(found, changed) else found
+    return found
+
+
+def consented(said: Sequence[Message], target: Message, to: str, recipient: str | None = None) -> bool:
+    """Whether a message's sender has granted what it was asked about it; its last word counts."""
+    granted = False
+    for each in said:
+        if each.type != "consent.answer" or each.sender != target.sender:
+            continue
+        for asked in said:
+            about = asked.type == "consent.request" and asked.id == each.in_reply_to and asked.recipient == each.sender
+            meant = recipient is None or recipient in asked.body.get("recipients", ())
+            if about and meant and (asked.body["target"], asked.body["to"]) == (str(target.id), to):
+                granted = each.body["decision"] == "GRANTED"
+    return granted
+
+
+def unreadable(handling: Handling, today: date) -> str:
+    """Why a received message is not shown to people any more, or at all; empty where it is."""
+    if handling.delete_after and today > date.fromisoformat(handling.delete_after):
+        return "the day after which it is deleted has passed"
+    return "it may be matched against a register and nothing else" if "REGISTRY_MATCH_ONLY" in handling.codes else ""
+
+
+def no_evidence(said: Sequence[Message], message: Message, today: date) -> str:
+    """Why a received message's content does not go into an evidence file; empty where it may."""
+    handling = handling_of(said, message)
+    if handling.evidence_use == "no":
+        return "its originator allows no use as evidence"
+    if handling.evidence_use == "ask" and not consented(said, message, "EVIDENCE_USE"):
+        return "its originator has not consented to its use as evidence"
+    return unreadable(handling, today)
+
+
+def find(said: Sequence[Message], sender: str, id_: UUID | None) -> Message | None:
+    """A message of a thread."""
+    return next((each for each in said if (each.sender, each.id) == (sender, id_)), None)
