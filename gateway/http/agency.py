@@ -18,6 +18,7 @@ from gateway.http.dialogue import SUBMITS, Dialogue, thread_of
 from gateway.http.documents import (
     Accepted,
     BatchLine,
+    Chain,
     Cursor,
     Events,
     EventsQuery,
@@ -37,6 +38,7 @@ from gateway.http.documents import (
 from gateway.http.openapi import FORM, JSON, Asked, Operation, openapi
 from gateway.http.pages import reference_routes
 from gateway.http.serve import application, read_body, wait_seconds, whole_number
+from gateway.services.chain import Chains
 from gateway.services.committed import LedgerView
 from gateway.services.converse import Converse
 from gateway.services.evidence import Export
@@ -84,7 +86,9 @@ class Agency:
         export: Export,
         probe: Probe,
         converse: Converse,
+        chains: Chains,
     ) -> None:
+        self._chains = chains
         self._converse, self._dialogue = converse, Dialogue(converse, submit)
         self._export, self._probe = export, probe
         self._member, self._access, self._clients, self._submit = member, access, clients, submit
@@ -118,6 +122,10 @@ class Agency:
                 headers=("If-None-Match",), problems=_THREAD,
             ),
             *self._dialogue.operations(),
+            Operation(
+                method="GET", path=f"{thread}/chain", scope=read, call=self.get_chain, answer=Chain,
+                problems=_THREAD,
+            ),
             Operation(
                 method="GET", path=f"{thread}/evidence", scope="evidence:read", call=self.get_evidence,
                 query=EvidenceQuery, answers="application/zip", problems=(*_THREAD, "content.erased", "store.data"),
@@ -303,6 +311,14 @@ class Agency:
         if any(each.value == tag for each in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)
         return _json(shown, headers)
+
+    async def get_chain(self, request: web.Request, asked: Asked) -> web.Response:
+        """Read the chain of supply that the answers of a thread make together.
+
+        Ordered events with explicit gaps, where the legal way ends, indicators, embargoes. `tracewire chain` makes a page of it.
+        """
+        del asked
+        return _json(await self._chains.chain(thread_of(request)))
 
     async def get_evidence(self, request: web.Request, asked: Asked) -> web.Response:
         """Export the thread as one file that an outsider verifies offline.

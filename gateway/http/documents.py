@@ -283,6 +283,51 @@ class ThreadWhole(Thread):
     review: Maybe[Review] = None
 
 
+class Hop(Thread):
+    """A member that was asked, at which hop, and the result of its answer."""
+
+    hop: int
+    result: Maybe[str] = None
+
+
+class ChainIndicator(Model):
+    """An indicator of diversion, and who states it; `computed` where it follows from dates and destinations."""
+
+    code: str
+    by: list[str]
+
+
+class EmbargoHit(Model):
+    """A transfer into a country under an embargo on that day: for a person to judge."""
+
+    event: int
+    authority: str
+    country: str
+    scope: str
+    since: str
+    instrument: str
+    confidence: str
+
+
+class Diversion(Model):
+    """Where the weapon left the legal way: the place in `events`, and why it is taken for that."""
+
+    event: int
+    why: str
+
+
+class Chain(Model):
+    """What all who were asked have told, as one."""
+
+    thread: Id
+    hops: list[Hop]
+    events: list[Object]
+    indicators: list[ChainIndicator]
+    embargo_hits: list[EmbargoHit]
+    diversion: Maybe[Diversion] = None
+    time_to_diversion_days: Maybe[int] = None
+
+
 class Reviews(Model):
     """A page of what waits for a person, oldest first."""
 

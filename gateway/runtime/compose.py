@@ -27,6 +27,7 @@ from gateway.runtime.metrics import Metrics
 from gateway.runtime.settings import Settings
 from gateway.runtime.world import SteadyClock, SystemClock, SystemIds
 from gateway.services.answer import Answer
+from gateway.services.chain import Chains
 from gateway.services.commit import Committer
 from gateway.services.committed import LedgerView
 from gateway.services.converse import Converse
@@ -185,6 +186,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
         clients=ports.clients, submit=submit, read=read, ledger=view, directory=ports.directory, clock=clock,
         export=export, probe=probe,
         converse=Converse(member=member, office=office, read=read, submit=submit, directory=ports.directory, clock=clock),
+        chains=Chains(member=member, read=read, clock=clock),
     )  # fmt: skip
     exchange = Exchange(
         url=settings.exchange_url, receive=receive, pace=pace, directory=ports.directory, ledger=view, probe=probe, verifier=verifier, clock=clock,

@@ -107,6 +107,7 @@ ROUTES = {
     **{("POST", f"/v1/{name}"): "trace:write" for name, *_ in _OPENED},
     ("GET", "/v1/traces"): "trace:read",
     ("GET", "/v1/traces/{id}"): "trace:read",
+    ("GET", "/v1/traces/{id}/chain"): "trace:read",
     ("GET", "/v1/traces/{id}/evidence"): "evidence:read",
     ("GET", "/v1/events"): "trace:read",
     ("GET", "/v1/reviews"): "trace:read",

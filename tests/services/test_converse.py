@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from gateway.services.chain import Chains
 from gateway.services.converse import Converse, Saying
 from gateway.services.submit import Request
 from protocols.archive import unpack
@@ -17,7 +18,7 @@ from protocols.problems import ProblemError
 from protocols.strict import parse_object
 from protocols.thread import TABLE
 from tests.federation import HANDLING, Federation, Json, Member, Node, match_ledgers, refused, trace_request, wait_until
-from tests.protocols.bodies import VALID
+from tests.protocols.bodies import VALID, event, pair
 
 CALLER = Caller(client="test", actor="tester", scopes=frozenset(("parts:read",)))
 COUNT = iter(range(1, 10_000))
@@ -251,6 +252,42 @@ async def test_evidence_holds_another_members_words_only_as_it_allows(fed: Feder
     question = await tell(b, sent["thread"], "consent.request", wanted)
     await tell(a, sent["thread"], "consent.answer", {"decision": "GRANTED"}, in_reply_to=UUID(question["id"]))
     assert not await held(), "no is no"
+
+
+async def test_the_requester_sees_one_chain_of_what_each_hop_told_and_no_other_node_ever_held_it(
+    fed: Federation,
+) -> None:
+    a, b, c, d = await fed.nodes("a", "b", "c", "d")
+    sent = await asked(a, b)
+    thread = UUID(sent["thread"])
+    made = event("1998-02-01", "MANUFACTURED", **{"from": pair("MANUFACTURER"), "to": pair("MANUFACTURER")})
+    sold = event("1999-02-01", "EXPORTED", **{"from": pair("MANUFACTURER"), "to": pair("IMPORTER")})
+    last = event("2001-02-01", "RETAIL_SALE", **{"from": pair("DEALER"), "to": pair("PRIVATE_PERSON")})
+    hops = ((b, c, [made, sold]), (c, d, []), (d, None, [last]))
+    for node, following, events in hops:
+        if events:
+            body = VALID["trace.response"] | {"final": following is None, "events": events}
+            await tell(node, sent["thread"], "trace.response", body)
+        if following is not None:
+            told = await tell(node, sent["thread"], "trace.referral", referral(following, "REQUESTER_ASKS_AGAIN"))
+            again = await a.send(await converse(a).ask_again(UUID(told["id"]), thread, a.draft(following)))
+            await a.becomes(again, "delivered")
+    chain = await Chains(member=a.name, read=a.read, clock=fed.clock).chain(thread)
+    assert [each["kind"]["code"] for each in chain["events"]] == [
+        "MANUFACTURED",
+        "EXPORTED",
+        "GAP",
+        "RETAIL_SALE",
+        "GAP",
+        "RECOVERED",
+    ]
+    assert [(hop["counterpart"], hop["hop"], hop["state"]) for hop in chain["hops"]] == [
+        (b.name, 1, "REFERRED"), (c.name, 2, "REFERRED"), (d.name, 3, "ANSWERED")
+    ]  # fmt: skip
+    for node in (b, c, d):
+        parties = {(row["sender"], node.name) for row in await node.rows("SELECT DISTINCT sender FROM content")}
+        assert {sender for sender, _ in parties} <= {a.name, node.name}, "each leg is sealed to its two parties"
+    await match_ledgers(a, b, c, d)
 
 
 BASE: Json = {"codes": [], "purpose": "TRACING", "onward": "ask"}

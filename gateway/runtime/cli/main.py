@@ -28,6 +28,7 @@ for _name, _target in {
     "submit": "trace:submit",
     "batch": "batch:batch",
     "show": "trace:show",
+    "chain": "trace:chain",
     "token": "trace:token",
     "evidence": "evidence:app",
     "ledger": "ledger:app",

@@ -121,6 +121,57 @@ def _thread_text(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def chain(
+    node: Path,
+    thread: str,
+    file: Path | None = None,
+    *,
+    client: str = "local",
+    actor: str = "local",
+    json: AsJson = False,
+) -> None:
+    """Show the chain of supply that the answers of a thread make together; with FILE, as a page with a picture.
+
+    Parameters
+    ----------
+    node
+        The node's folder.
+    thread
+        The thread's id.
+    file
+        A new .html file for a browser.
+    client
+        The client to call as.
+    actor
+        The actor to speak for.
+    json
+        Print one JSON object.
+    """
+
+    async def read() -> dict[str, Any]:
+        async with AgencyClient.of_node(node, client=client, actor=actor) as agency:
+            return await agency.get(f"/v1/traces/{thread}/chain")
+
+    with problems(as_json=json):
+        found = asyncio.run(read())
+        if file is not None:
+            from gateway.http.picture import chain_page
+
+            file.write_text(chain_page(found), encoding="utf-8")
+        say("\n".join(_chain_text(found)), found, as_json=json)
+
+
+def _chain_text(found: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{hop['hop']}. {hop['counterpart']}: {hop['state']} {hop.get('result', '')}".rstrip() for hop in found["hops"]
+    ]
+    for n, event in enumerate(found["events"]):
+        here = "  <- the legal way ends here" if found.get("diversion", {}).get("event") == n else ""
+        way = f"{event['from']['code']} -> {event['to']['code']}"
+        lines.append(f"{event['date']:<10}  {event['kind']['code']:<18} {way}, {event['country']['code']}{here}")
+    return lines
+
+
 def token(node: Path, *, client: str = "local", actor: str = "local", json: AsJson = False) -> None:
     """Print an access token of five minutes, for trying the interface with another HTTP client.
 

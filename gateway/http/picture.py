@@ -1,0 +1,50 @@
+"""The chain of a thread as one page of its own: a picture with holders as lanes, and the same as a table."""
+
+from textwrap import wrap
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+
+from protocols.codes import label
+
+_LEFT, _LANE, _ROW, _TOP = 110, 120, 46, 74
+_templates = Environment(
+    loader=PackageLoader("gateway.http", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+)
+_templates.globals["label"] = label
+
+
+def chain_page(chain: dict[str, Any]) -> str:
+    """A self-contained HTML page, readable without styles and scripts."""
+    events = chain["events"]
+    holders = list(dict.fromkeys(event[side]["code"] for event in events for side in ("from", "to")))
+    at = {code: _LEFT + _LANE // 2 + n * _LANE for n, code in enumerate(holders)}
+    diversion = chain.get("diversion", {}).get("event")
+    rows = []
+    for n, event in enumerate(events):
+        x1, x2 = at[event["from"]["code"]], at[event["to"]["code"]]
+        country = event["country"]["code"]
+        rows.append({
+            "y": _TOP + n * _ROW, "x1": x1, "x2": x2, "text_x": max((x1 + x2) // 2, _LEFT + _LANE // 2),
+            "date": event["date"], "kind": label("supply_event", event["kind"]["code"]),
+            "gap": event["kind"]["code"] == "GAP", "diversion": n == diversion,
+            "country": "" if country == "UNKNOWN" else label("country", country),
+            "from_": label("party_class", event["from"]["code"]), "to": label("party_class", event["to"]["code"]),
+            "by": ", ".join(event["by"]) or ("nobody: inferred" if event.get("inferred") else "the request"),
+        })  # fmt: skip
+    lanes = [{"x": x, "words": wrap(label("party_class", code), 15)[:3]} for code, x in at.items()]
+    return _templates.get_template("chain.html").render(
+        chain=chain, summary=_summary(chain), rows=rows, lanes=lanes, width=_LEFT + _LANE * len(holders) + 20,
+        height=_TOP + _ROW * len(rows) + 8,
+    )  # fmt: skip
+
+
+def _summary(chain: dict[str, Any]) -> str:
+    told = [event for event in chain["events"] if event["kind"]["code"] != "GAP"]
+    gaps = len(chain["events"]) - len(told)
+    said = f"{len(chain['hops'])} asked; {len(told)} events, {gaps} gaps."
+    if "diversion" in chain:
+        said += f" The legal way ends where {chain['diversion']['why']}."
+    if "time_to_diversion_days" in chain:
+        said += f" {chain['time_to_diversion_days']} days from the last legal event."
+    return said

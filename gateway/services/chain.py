@@ -1,0 +1,49 @@
+"""The chain of a thread: what every member that was asked has told, as one (docs/domain.md section 2)."""
+
+from typing import Any
+from uuid import UUID
+
+from gateway.services.read import Read, thread_json
+from gateway.services.terms import handling_of, unreadable
+from protocols.messages.chain import Told, chain_of
+from protocols.ports.world import Clock
+
+
+class Chains:
+    """Makes one chain of the answers that this node holds; nothing is asked of anybody."""
+
+    def __init__(self, *, member: str, read: Read, clock: Clock) -> None:
+        self._member, self._read, self._clock = member, read, clock
+
+    async def chain(self, thread: UUID) -> dict[str, Any]:
+        """The hops with their outcomes, and the chain; `thread.not_found` for none.
+
+        Each member's newest final answer counts, else its newest interim one; what its handling ended is left out.
+        """
+        legs = await self._read.legs(thread)
+        said = await self._read.opened(thread)
+        today = self._clock.now().date()
+        answers: dict[str, dict[str, Any]] = {}
+        for each in said:
+            ended = each.sender != self._member and unreadable(handling_of(said, each), today)
+            if each.type == "trace.response" and not ended:
+                before = answers.get(each.sender)
+                if before is None or each.body["final"] or not before["final"]:
+                    answers[each.sender] = each.body
+        request = next(
+            (each.body for each in said if each.type == "trace.request" and "circumstances" in each.body), {}
+        )
+        hops = [
+            thread_json(leg)
+            | {"hop": leg.hop, **_result(answers.get(leg.counterpart if leg.role == "asker" else self._member))}
+            for leg in sorted(legs, key=lambda leg: (leg.hop, leg.opened))
+        ]
+        told = [
+            Told(member=member, events=body.get("events", []), indicators=body.get("diversion_indicators", []))
+            for member, body in answers.items()
+        ]
+        return {"thread": str(thread), "hops": hops} | chain_of(told, request.get("circumstances"))
+
+
+def _result(body: dict[str, Any] | None) -> dict[str, str]:
+    return {"result": body["result"]["code"]} if body else {}
