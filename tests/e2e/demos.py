@@ -28,6 +28,7 @@ def check_the_demo(found: dict[str, Any]) -> None:
     assert outcomes["answered by a person"] == 10
     assert outcomes["refused: ongoing investigation (ITI 22)"] == 1
     assert outcomes["waiting for a person: the serial is incomplete"] >= 15
+    assert found["chains"] == [["REFERRED", "REFERRED", "ANSWERED"], ["REFERRED", "REFUSED"], ["REFERRED", "SILENT"]]
     assert "in flight" not in outcomes
     assert "failed" not in outcomes
     assert [check["right"] for check in found["checks"] if check["lie"]] == [True] * 3

@@ -16,10 +16,11 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from gateway.http.picture import chain_page
 from gateway.runtime.cli.say import problems, say
 from gateway.runtime.client import AgencyClient
 from gateway.runtime.demo import cases as questions
-from gateway.runtime.demo import play, proofs
+from gateway.runtime.demo import hops, play, proofs
 from gateway.runtime.demo.federation import MEMBERS, Federation, state_folder
 from gateway.runtime.settings import load_settings
 from protocols.problems import ProblemError
@@ -95,9 +96,14 @@ def _run(federation: Federation, show: "_Show") -> dict[str, Any]:
     held = federation.publish()
     show.step(f"The directory is published; the registry holds {held} real guns")
     federation.run_nodes()
-    show.step("Three nodes are ready")
-    played = asyncio.run(_play(federation, show, cases, {record.gun.ref: record for record in guns}))
+    show.step("Four nodes are ready")
+    played, chains = asyncio.run(_play(federation, show, cases, {record.gun.ref: record for record in guns}))
     show.table(played, f"Asked for exactly as the register writes them, {stands} have an automatic answer.")
+    for chain_, end in zip(chains, hops.ENDS, strict=True):
+        show.step(_chain_line(chain_))
+        if (found := chain_["hops"][-1]["state"]) != end:
+            played.wrong.append(f"the last hop of a chain is {found}, not {end}")
+    (federation.folder / "chain.html").write_text(chain_page(chains[0]), encoding="utf-8")
     exported = proofs.export(federation)
     show.step(f"Ledgers taken out: {', '.join(f'{short} {size} entries' for short, size in exported.sizes.items())}")
     made = chain(proofs.check_ledgers(exported), proofs.check_lies(federation, exported))
@@ -109,6 +115,7 @@ def _run(federation: Federation, show: "_Show") -> dict[str, Any]:
         "outcomes": dict(played.outcomes),
         "expected": dict(played.expected),
         "automatic_as_they_stand": stands,
+        "chains": [[hop["state"] for hop in each["hops"]] for each in chains],
         "entries": exported.sizes,
         "checks": [asdict(check) for check in checks],
         "wrong": wrong,
@@ -117,7 +124,7 @@ def _run(federation: Federation, show: "_Show") -> dict[str, Any]:
 
 async def _play(
     federation: Federation, show: "_Show", cases: list[questions.Case], register: dict[str, Any]
-) -> play.Played:
+) -> tuple[play.Played, list[dict[str, Any]]]:
     async with contextlib.AsyncExitStack() as stack:
         nodes = {
             short: await stack.enter_async_context(AgencyClient.of_node(federation.node(short))) for short in MEMBERS
@@ -134,7 +141,16 @@ async def _play(
         decided = await play.decide_ten(nodes["registry"], register)
         show.step(f"The manufacturer's person has refused one; the registry's person has answered {len(decided)}")
         with show.live("Reading every thread on both sides"):
-            return await play.look_back(nodes, dict(zip(threads, cases, strict=True)), refused, decided, register)
+            played = await play.look_back(nodes, dict(zip(threads, cases, strict=True)), refused, decided, register)
+        with show.live("Three guns are followed from the maker to the importer to the registry"):
+            gun = next(case for case in cases if case.expected.kind == "auto")
+            return played, await hops.play_chains(nodes, gun.body)
+
+
+def _chain_line(chain: dict[str, Any]) -> str:
+    way = ", ".join(f"{hop['counterpart']} {hop['state']}" for hop in chain["hops"])
+    kinds = [event["kind"]["code"] for event in chain["events"]]
+    return f"A chain, hop by hop: {way}; {len(kinds) - kinds.count('GAP')} events, {kinds.count('GAP')} gaps"
 
 
 def _where(federation: Federation) -> dict[str, Any]:
@@ -151,9 +167,10 @@ def _where(federation: Federation) -> dict[str, Any]:
             for short in MEMBERS
         },
         "try": [
-            f". {env}    # sets DEMO, POLICE, REGISTRY, MAKER for the README's examples",
+            f". {env}    # sets DEMO, POLICE, REGISTRY, MAKER, IMPORTER for the README's examples",
             f"{tracewire} show {police}",
             f"{tracewire} submit {police} {request} --to demo/registry",
+            f"open {federation.folder}/chain.html    # the chain of one gun, as the police see it",
             f"{tracewire} ledger export {police} {federation.folder}/my-export",
         ],
         "stop": f"{tracewire} demo --stop",

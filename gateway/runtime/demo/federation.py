@@ -1,4 +1,4 @@
-"""The demo's federation: an authority and three members as processes of their own, one embedded PostgreSQL.
+"""The demo's federation: an authority and four members as processes of their own, one embedded PostgreSQL.
 
 It is set up through the commands that a user would call; they run in this process, since processes start slowly.
 """
@@ -33,6 +33,7 @@ MEMBERS: dict[str, tuple[str, str, Role]] = {
     "police": ("Focal Point of Freedonia", "CA", "focal-point"),
     "registry": ("Firearms Registry", "US", "registry"),
     "maker": ("Arms Works Ltd", "AT", "manufacturer"),
+    "importer": ("Imports Incorporated", "US", "manufacturer"),
 }
 _READY_S, _STOP_S, _POLL_S = 60.0, 30.0, 0.05
 _PORTS = range(26_000, 32_000)  # below those that outgoing connections take, above those that our tests do

@@ -61,7 +61,7 @@ def check_ledgers(exported: Exported) -> Iterator[Check]:
     """Every ledger from its bytes alone, then the police's against the others'."""
     for short in MEMBERS:
         yield from _check(f"the ledger of demo/{short}, from its bytes", "", exported.keys, exported.folder / short)
-    for short in ("registry", "maker"):
+    for short in ("registry", "maker", "importer"):
         both = exported.folder / "police", exported.folder / short
         yield from _check(f"demo/police and demo/{short}, entry by entry", "", exported.keys, *both)
 
