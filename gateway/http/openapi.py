@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from gateway.http.documents import Problem, Query
 from gateway.services.submit import Request
 from protocols.messages import without_null
+from protocols.messages.fields import described
 from protocols.messages.shared import Model
 from protocols.ports.access import SCOPES, Caller
 from protocols.problems import CODES
@@ -103,7 +104,7 @@ def openapi(operations: Sequence[Operation], *, title: str, version: str) -> dic
         [(model, "validation") for model in sorted(models, key=lambda model: model.__name__)],
         ref_template="#/components/schemas/{model}",
     )
-    defined = without_null(definitions["$defs"])
+    defined = {name: described(name, part) for name, part in without_null(definitions["$defs"]).items()}
     named = {model: schema["$ref"] for (model, _), schema in schemas.items()}
     queries = {model: defined.pop(model.__name__) for model in models if issubclass(model, Query)}
     paths: dict[str, dict[str, Any]] = defaultdict(dict)

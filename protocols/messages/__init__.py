@@ -16,6 +16,7 @@ from protocols.messages.dialogue import (
     TraceStatus,
     TraceWithdrawal,
 )
+from protocols.messages.fields import described
 from protocols.messages.parts import PARTS
 from protocols.messages.recovery import RecoveryReport
 from protocols.messages.reference import MarkingNotice, ReferenceAnswer, ReferenceQuery
@@ -172,5 +173,5 @@ def json_schema(type_: str) -> dict[str, Any]:
     """JSON Schema 2020-12 of a body, without the rules across members; else `type.unknown`."""
     if type_ not in TYPES:
         raise ProblemError("type.unknown")
-    schema: dict[str, Any] = without_null(TypeAdapter(TYPES[type_]).json_schema())
+    schema = described(TYPES[type_].__name__, without_null(TypeAdapter(TYPES[type_]).json_schema()))
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:tracewire:{type_}", **schema}

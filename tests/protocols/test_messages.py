@@ -20,6 +20,7 @@ from protocols.messages import (
     validate_handling,
     validate_part,
 )
+from protocols.messages.fields import meanings
 from protocols.messages.trace import TraceRequest, TraceResponse
 from protocols.problems import ProblemError
 from protocols.strict import dump_json, parse_json
@@ -39,6 +40,7 @@ from tests.protocols.bodies import (
 )
 from tests.protocols.bodies import changed as changed_at
 from tests.protocols.make_schemas import FOLDER as SCHEMAS
+from tests.protocols.make_schemas import PAGE, all_models, page
 from tests.protocols.make_schemas import main as write_schemas
 
 Json = dict[str, Any]
@@ -429,6 +431,13 @@ def test_the_schemas_are_those_of_the_models(tmp_path: Path) -> None:
         schema = json.loads(text)
         assert schema["$id"].startswith("urn:tracewire:")
         assert meta.is_valid(schema)
+
+
+def test_every_member_has_its_meaning_and_the_page_says_it() -> None:
+    members = {(model.__name__, f.alias or name) for model in all_models() for name, f in model.model_fields.items()}
+    assert members == meanings().keys()
+    assert all(each.meaning and each.source for each in meanings().values())
+    assert PAGE.read_text(encoding="utf-8") == page(), "run tests/protocols/make_schemas.py"
 
 
 @pytest.mark.parametrize("type_", TYPES)
