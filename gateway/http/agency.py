@@ -27,6 +27,8 @@ from gateway.http.documents import (
     Peers,
     Probed,
     Query,
+    Report,
+    ReportQuery,
     Reviews,
     Threads,
     ThreadWhole,
@@ -45,6 +47,7 @@ from gateway.services.evidence import Export
 from gateway.services.policy import permit_client
 from gateway.services.probe import Probe, probed_json
 from gateway.services.read import Read, events_json, review_json, thread_json
+from gateway.services.report import Reports
 from gateway.services.submit import Draft, Request, Submit, current
 from protocols.limits import BATCHES_MAX, REQUEST_BYTES_MAX, SUBMISSIONS_BYTES_MAX
 from protocols.messages import validate_model
@@ -87,8 +90,9 @@ class Agency:
         probe: Probe,
         converse: Converse,
         chains: Chains,
+        reports: Reports,
     ) -> None:
-        self._chains = chains
+        self._chains, self._reports = chains, reports
         self._converse, self._dialogue = converse, Dialogue(converse, submit)
         self._export, self._probe = export, probe
         self._member, self._access, self._clients, self._submit = member, access, clients, submit
@@ -135,6 +139,10 @@ class Agency:
                 headers=("Prefer",), problems=("feed.beyond",),
             ),
             Operation(method="GET", path="/v1/reviews", scope=read, call=self.get_reviews, query=PageQuery, answer=Reviews),
+            Operation(
+                method="GET", path="/v1/reports/{year}", scope=read, call=self.get_report, query=ReportQuery, answer=Report,
+                problems=("http.not_found",),
+            ),
             Operation(method="GET", path="/v1/peers", scope=read, call=self.get_peers, answer=Peers, problems=("dir.stale",)),
             Operation(
                 method="POST", path="/v1/peers/{network}/{member}/probes", scope=read, call=self.post_probe, answer=Probed,
@@ -349,6 +357,17 @@ class Agency:
         rows = await self._read.reviews(query.after, query.limit)
         last = Cursor(rows[-1].at, rows[-1].id) if len(rows) == query.limit else None
         return _json({"reviews": [review_json(row) for row in rows], **_next(last)})
+
+    async def get_report(self, request: web.Request, asked: Asked) -> web.Response:
+        """Read the figures of a year: for the national ITI report and SDG indicator 16.4.2.
+
+        Outcomes and answer times by member, grounds of refusal, silence. `tracewire report` makes a page or a CSV of it.
+        """
+        query: ReportQuery = asked.query
+        year = whole_number(request.match_info["year"])
+        if year is None or not 2000 <= year <= 2199:
+            raise ProblemError("http.not_found", "no such year")
+        return _json(await self._reports.year(year, query.seized))
 
     async def get_peers(self, request: web.Request, asked: Asked) -> web.Response:
         """List the members of the directory in force."""

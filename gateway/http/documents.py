@@ -192,6 +192,12 @@ class EvidenceQuery(Query):
     content: Maybe[Literal["no"]] = None
 
 
+class ReportQuery(Query):
+    """`seized`: the State's own count of all arms seized, found or surrendered, where its recovery reports are not all."""
+
+    seized: Maybe[Annotated[int, Field(ge=0, lt=10**17), BeforeValidator(_whole)]] = None
+
+
 # ---- what goes out
 
 
@@ -326,6 +332,41 @@ class Chain(Model):
     embargo_hits: list[EmbargoHit]
     diversion: Maybe[Diversion] = None
     time_to_diversion_days: Maybe[int] = None
+
+
+class Figures(Model):
+    """What became of the requests to, or of, one member in a year; `median_days` to two places, as text."""
+
+    member: MemberName
+    requests: int
+    answered: int
+    refused: int
+    silent: int
+    withdrawn: int
+    open: int
+    late: int
+    results: dict[str, int]
+    grounds: dict[str, int]
+    median_days: Maybe[str] = None
+
+
+class Sdg(Model):
+    """SDG indicator 16.4.2: traced over seized, found or surrendered; `permille` left out where nothing was seized."""
+
+    traced: int
+    seized: int
+    seized_from: Literal["recovery reports", "given"]
+    permille: Maybe[int] = None
+
+
+class Report(Model):
+    """The figures of one year, from this node's own threads."""
+
+    year: int
+    member: MemberName
+    asked: list[Figures]
+    answered: list[Figures]
+    sdg_16_4_2: Sdg
 
 
 class Reviews(Model):

@@ -1,4 +1,4 @@
-"""The chain of a thread as one page of its own: a picture with holders as lanes, and the same as a table."""
+"""Pages of their own, each a picture and the same as a table: the chain of a thread, and the figures of a year."""
 
 from textwrap import wrap
 from typing import Any
@@ -48,3 +48,9 @@ def _summary(chain: dict[str, Any]) -> str:
     if "time_to_diversion_days" in chain:
         said += f" {chain['time_to_diversion_days']} days from the last legal event."
     return said
+
+
+def report_page(report: dict[str, Any]) -> str:
+    """A self-contained HTML page of a year's figures."""
+    outcomes = ("answered", "refused", "silent", "withdrawn", "open")
+    return _templates.get_template("report.html").render(report=report, outcomes=outcomes)

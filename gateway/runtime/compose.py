@@ -41,6 +41,7 @@ from gateway.services.probe import Probe
 from gateway.services.prove import Prove, Release
 from gateway.services.read import Read
 from gateway.services.receive import Receive
+from gateway.services.report import Reports
 from gateway.services.submit import Submit
 from keys.guard import FileGuard
 from keys.keystore import KeyStore
@@ -186,7 +187,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
         clients=ports.clients, submit=submit, read=read, ledger=view, directory=ports.directory, clock=clock,
         export=export, probe=probe,
         converse=Converse(member=member, office=office, read=read, submit=submit, directory=ports.directory, clock=clock),
-        chains=Chains(member=member, read=read, clock=clock),
+        chains=Chains(member=member, read=read, clock=clock), reports=Reports(member=member, read=read),
     )  # fmt: skip
     exchange = Exchange(
         url=settings.exchange_url, receive=receive, pace=pace, directory=ports.directory, ledger=view, probe=probe, verifier=verifier, clock=clock,

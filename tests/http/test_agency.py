@@ -108,6 +108,7 @@ ROUTES = {
     ("GET", "/v1/traces"): "trace:read",
     ("GET", "/v1/traces/{id}"): "trace:read",
     ("GET", "/v1/traces/{id}/chain"): "trace:read",
+    ("GET", "/v1/reports/{year}"): "trace:read",
     ("GET", "/v1/traces/{id}/evidence"): "evidence:read",
     ("GET", "/v1/events"): "trace:read",
     ("GET", "/v1/reviews"): "trace:read",
@@ -137,7 +138,7 @@ async def test_every_route_but_those_of_the_public_needs_a_token_with_its_own_sc
     assert served - known == PUBLIC
     for (method, pattern), scope in ROUTES.items():
         path = pattern.format(
-            id="01900000-0000-7000-8000-000000000000", log="0" * 64, network="testnet", member="holder"
+            id="01900000-0000-7000-8000-000000000000", log="0" * 64, network="testnet", member="holder", year="2026"
         )
         assert (await office.call(method, path)).said == (401, "auth.missing"), path
         for bad in ("Bearer nonsense", "Bearer a.b.c"):

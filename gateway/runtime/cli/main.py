@@ -29,6 +29,7 @@ for _name, _target in {
     "batch": "batch:batch",
     "show": "trace:show",
     "chain": "trace:chain",
+    "report": "report:report",
     "token": "trace:token",
     "evidence": "evidence:app",
     "ledger": "ledger:app",

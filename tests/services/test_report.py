@@ -1,0 +1,61 @@
+"""What States owe: the figures of a year, counted from real threads of two nodes, and the pages made of them."""
+
+import re
+from datetime import timedelta
+from typing import Any
+
+from gateway.http.picture import report_page
+from gateway.services.report import Reports
+from tests.federation import Federation, Json, Member, Node
+from tests.protocols.bodies import VALID, refusal, response
+
+
+def reports(node: Node) -> Reports:
+    return Reports(member=node.name, read=node.read)
+
+
+async def asked(a: Node, b: Member, **changes: Any) -> Json:
+    sent = await a.send(a.draft(b, **changes))
+    await a.becomes(sent, "delivered")
+    return sent
+
+
+async def test_the_figures_of_a_year_are_those_of_its_threads_on_both_sides(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    year = fed.clock.now().year
+    for type_, body in (
+        ("trace.response", response("TRACED_TO_DEALER")),
+        ("trace.response", response("NO_RECORD_FOUND")),
+        ("trace.refusal", refusal()),
+        ("trace.refusal", refusal(kind="DELAY", review_on=str((fed.clock.now() + timedelta(days=300)).date()))),
+    ):
+        sent = await asked(a, b)
+        await b.becomes(await b.send(b.reply(a, sent, type_, body)), "delivered")
+    silent = await asked(a, b, due=fed.clock.now() + timedelta(hours=1))
+    for _ in range(3):
+        await asked(a, b, type="recovery.report", body=VALID["recovery.report"])
+    fed.clock.ahead += timedelta(hours=2)
+    await fed.refresh()
+    for node in (a, b):
+        await node.parts.lapse.lapse()
+        assert await node.leg(silent) == "SILENT"
+    found = await reports(a).year(year)
+    (row,) = found["asked"]
+    assert {name: row[name] for name in ("requests", "answered", "refused", "silent", "withdrawn", "open", "late")} == {
+        "requests": 5, "answered": 2, "refused": 1, "silent": 1, "withdrawn": 0, "open": 1, "late": 0
+    }  # fmt: skip
+    assert row["grounds"] == {"ITI22_NATIONAL_SECURITY": 1}
+    assert row["results"] == {"NO_RECORD_FOUND": 1, "TRACED_TO_DEALER": 1}
+    assert found["sdg_16_4_2"] == {"traced": 1, "seized": 3, "seized_from": "recovery reports", "permille": 333}
+    assert (await reports(a).year(year, 8))["sdg_16_4_2"]["permille"] == 125
+    theirs = await reports(b).year(year)
+    assert (theirs["asked"], theirs["answered"][0] | {"member": b.name}) == ([], row), "both ends count alike"
+    assert theirs["sdg_16_4_2"]["traced"] == 0, "whoever answers traces for another"
+    nothing = await reports(a).year(year - 1)
+    assert (nothing["asked"], nothing["sdg_16_4_2"].get("permille")) == ([], None)
+    page = report_page(found)
+    assert "ABC1234" not in page
+    assert page.count("<rect") == 4 + 5, "a bar an outcome, and the key"
+    assert re.search(r"33\.3 %", page)
+    assert "counted from our recovery reports" in page
+    assert "the number that was given" in report_page(await reports(a).year(year, 8))
