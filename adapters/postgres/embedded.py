@@ -23,6 +23,7 @@ from pathlib import Path
 import asyncpg
 import structlog
 
+from adapters.postgres.connect import GONE
 from adapters.postgres.databases import prepare_database
 from protocols.problems import ProblemError
 
@@ -126,7 +127,7 @@ class EmbeddedServer:
                     return bool(await connection.fetchval("SELECT true"))
                 finally:
                     await connection.close()
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except (*GONE, asyncpg.PostgresError):
             return False
 
     async def supervise(self) -> None:

@@ -29,6 +29,7 @@ from gateway.http.documents import (
     Query,
     Report,
     ReportQuery,
+    RequestDraft,
     Reviews,
     Threads,
     ThreadWhole,
@@ -43,6 +44,7 @@ from gateway.http.serve import application, read_body, wait_seconds, whole_numbe
 from gateway.services.chain import Chains
 from gateway.services.committed import LedgerView
 from gateway.services.converse import Converse
+from gateway.services.draft import drafted
 from gateway.services.evidence import Export
 from gateway.services.policy import permit_client
 from gateway.services.probe import Probe, probed_json
@@ -139,6 +141,10 @@ class Agency:
                 headers=("Prefer",), problems=("feed.beyond",),
             ),
             Operation(method="GET", path="/v1/reviews", scope=read, call=self.get_reviews, query=PageQuery, answer=Reviews),
+            Operation(
+                method="GET", path="/v1/recovery-reports/{thread}/request", scope=read, call=self.get_draft,
+                answer=RequestDraft, problems=_THREAD,
+            ),
             Operation(
                 method="GET", path="/v1/reports/{year}", scope=read, call=self.get_report, query=ReportQuery, answer=Report,
                 problems=("http.not_found",),
@@ -357,6 +363,11 @@ class Agency:
         rows = await self._read.reviews(query.after, query.limit)
         last = Cursor(rows[-1].at, rows[-1].id) if len(rows) == query.limit else None
         return _json({"reviews": [review_json(row) for row in rows], **_next(last)})
+
+    async def get_draft(self, request: web.Request, asked: Asked) -> web.Response:
+        """Read the trace request that follows from a recovery report, and what it still misses."""
+        del asked
+        return _json(await drafted(self._read, thread_of(request)))
 
     async def get_report(self, request: web.Request, asked: Asked) -> web.Response:
         """Read the figures of a year: for the national ITI report and SDG indicator 16.4.2.

@@ -334,6 +334,14 @@ class Chain(Model):
     time_to_diversion_days: Maybe[int] = None
 
 
+class RequestDraft(Model):
+    """A trace request made of a recovery report; `missing` points at what a person has to add."""
+
+    body: Object
+    missing: list[str]
+    steps_done_percent: int
+
+
 class Figures(Model):
     """What became of the requests to, or of, one member in a year; `median_days` to two places, as text."""
 

@@ -109,6 +109,7 @@ ROUTES = {
     ("GET", "/v1/traces/{id}"): "trace:read",
     ("GET", "/v1/traces/{id}/chain"): "trace:read",
     ("GET", "/v1/reports/{year}"): "trace:read",
+    ("GET", "/v1/recovery-reports/{id}/request"): "trace:read",
     ("GET", "/v1/traces/{id}/evidence"): "evidence:read",
     ("GET", "/v1/events"): "trace:read",
     ("GET", "/v1/reviews"): "trace:read",

@@ -3,10 +3,13 @@
 import re
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from gateway.http.picture import report_page
+from gateway.services.draft import drafted
 from gateway.services.report import Reports
-from tests.federation import Federation, Json, Member, Node
+from protocols.messages import validate_body
+from tests.federation import Federation, Json, Member, Node, refused
 from tests.protocols.bodies import VALID, refusal, response
 
 
@@ -59,3 +62,17 @@ async def test_the_figures_of_a_year_are_those_of_its_threads_on_both_sides(fed:
     assert re.search(r"33\.3 %", page)
     assert "counted from our recovery reports" in page
     assert "the number that was given" in report_page(await reports(a).year(year, 8))
+
+
+async def test_a_recovery_report_drafts_the_request_and_says_what_it_misses(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    body = VALID["recovery.report"]
+    sent = await asked(a, b, type="recovery.report", body=body)
+    found = await drafted(b.read, UUID(sent["thread"]))
+    assert found["missing"] == ["/confidentiality_guarantee"], "what only a person can state"
+    assert found["steps_done_percent"] == 22
+    whole = found["body"] | {"confidentiality_guarantee": True, "intended_use": {"code": "PROSECUTION", "raw": ""}}
+    validate_body("trace.request", whole)
+    assert whole["weapon"] == body["weapon"], "readings before and after restoration go on as they are"
+    assert [check["checked_on"] for check in whole["domestic_checks"]] == ["2026-04-02", "2026-04-02"]
+    await refused("thread.not_found", drafted(b.read, UUID((await asked(a, b))["thread"])))

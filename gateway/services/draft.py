@@ -1,0 +1,28 @@
+"""The trace request that follows from a recovery report, as far as the report knows it; a person completes and sends it."""
+
+from typing import Any
+from uuid import UUID
+
+from gateway.services.read import Read
+from protocols.messages import validate_body
+from protocols.messages.recovery import RecoveryReport, draft_request, recovery_completeness
+from protocols.problems import ProblemError
+
+
+async def drafted(read: Read, thread: UUID) -> dict[str, Any]:
+    """The body, the pointers that it still misses, and how much of the nine steps is done in percent.
+
+    `thread.not_found` where the thread is no recovery report's.
+    """
+    for message in await read.opened(thread):
+        if message.type != "recovery.report":
+            continue
+        report = validate_body(message.type, message.body)
+        assert isinstance(report, RecoveryReport)  # its type says so
+        body, missing = draft_request(report), []
+        try:
+            validate_body("trace.request", body)
+        except ProblemError as problem:
+            missing = [fault.pointer for fault in problem.errors]
+        return {"body": body, "missing": missing, "steps_done_percent": recovery_completeness(report)}
+    raise ProblemError("thread.not_found", "no recovery report opened this thread")
