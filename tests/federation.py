@@ -712,12 +712,13 @@ async def _empty(dsn: str) -> None:
 
 
 _given: set[int] = set()
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 2  # workers share the ports out between them
 
 
 def _free_port() -> int:
     """A port below the range that outgoing connections and the demo take theirs from, given once: its owner may bind it later."""
     while True:
-        port = random.randint(20_000, 25_999)
+        port = random.randrange(20_000 + _WORKER, 26_000, 2)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -113,7 +113,7 @@ def test_another_algorithm_is_refused(access: Access) -> None:
 @pytest.mark.parametrize(
     "headers",
     [{"crit": ["b64"], "b64": True}, {"jwk": JWK}, {"typ": "at+jwt"}, {"typ": None}, {"jku": "https://x"}],
-    ids=str,
+    ids=["crit", "jwk", "another typ", "no typ", "jku"],
 )
 def test_a_header_beyond_the_closed_set_is_refused(access: Access, headers: dict[str, Any]) -> None:
     refused(access, assertion(headers=headers))
