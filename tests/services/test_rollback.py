@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 
 from gateway.runtime.node import serve
+from keys.guard import FileGuard
 from protocols.ledger.checkpoint import parse_checkpoint
 from protocols.ledger.merkle import leaf_hash
 from protocols.strict import dump_json, parse_object
@@ -164,6 +165,14 @@ async def test_a_rollback_answers_503_to_all_but_the_checkpoints(fed: Federation
 async def test_a_guard_that_vanishes_while_the_node_runs_halts_it(fed: Federation) -> None:
     a, b = await fed.nodes("a", "b")
     await a.becomes(await a.trace(b), "delivered")
+
+    async def raised() -> (
+        bool
+    ):  # after COMMIT, which is what we have seen: a guard that went before would be made again
+        mark = FileGuard(a.folder / "keys").read(a.origin)
+        return mark is not None and mark.size == await a.count("entry")
+
+    await wait_until(raised)
     await no_guard(a)
     await refused("ledger.rollback", a.trace(b))
     assert a.parts.committer.halted is not None
