@@ -20,6 +20,7 @@ ThreadState = Literal[
 ]  # fmt: skip
 Delivery = Literal["queued", "delivered", "refused", "conflict", "undelivered"]
 
+_DUE_MAX = timedelta(days=5 * 366)
 ROUNDS_MAX = 3
 """Clarifications of one leg; then a person telephones (docs/domain.md section 2)."""
 
@@ -192,9 +193,11 @@ def event_of(type_: str, body: Mapping[str, Any]) -> str:
 def open_leg(said: Said, *, thread: UUID, counterpart: str, role: Role, at: datetime) -> Leg:
     """The leg that an opening message makes; who is asked has it delivered."""
     state: ThreadState = "SENT" if role == "asker" else "DELIVERED"
+    # what waits for nothing has no clock; the bound is the same at both ends
+    due = min(said.due, said.created + _DUE_MAX) if said.due and "lapsed" in TABLE[said.event] else None
     return Leg(
         thread=thread, counterpart=counterpart, role=role, kind=said.event, state=state, version=1, request=said.id,
-        opened=at, updated=at, due=said.due, hop=said.hop,
+        opened=at, updated=at, due=due, hop=said.hop,
     ).wound()  # fmt: skip
 
 

@@ -57,7 +57,7 @@ from protocols.ports.access import Access, Caller, Client
 from protocols.ports.directory import DirectorySource
 from protocols.ports.store import ClientStore, Unavailable
 from protocols.ports.world import Clock
-from protocols.problems import ProblemError
+from protocols.problems import Fault, ProblemError
 from protocols.strict import b64u, dump_json, parse_json, parse_object
 
 _log = structlog.get_logger()
@@ -143,7 +143,7 @@ class Agency:
             Operation(method="GET", path="/v1/reviews", scope=read, call=self.get_reviews, query=PageQuery, answer=Reviews),
             Operation(
                 method="GET", path="/v1/recovery-reports/{thread}/request", scope=read, call=self.get_draft,
-                answer=RequestDraft, problems=_THREAD,
+                answer=RequestDraft, problems=(*_THREAD, "handling.forbidden"),
             ),
             Operation(
                 method="GET", path="/v1/reports/{year}", scope=read, call=self.get_report, query=ReportQuery, answer=Report,
@@ -242,6 +242,12 @@ class Agency:
 
     async def _submit_trace(self, said: TraceSubmission, request: Request) -> bytes:
         draft = _draft(said)
+        if "referred" in said.body:
+            fault = Fault("/body/referred", "unknown_member", "the node writes it", "Give thread and referral instead.")
+            raise ProblemError("schema.invalid", "a client does not state a referral", errors=[fault])
+        if (said.referral is None) != (said.thread is None):
+            fault = Fault("/referral", "required", "thread and referral go together", "Give both, or neither.")
+            raise ProblemError("schema.invalid", "one of two is missing", errors=[fault])
         if said.referral is not None and said.thread is not None:
             draft = await self._converse.ask_again(UUID(said.referral), UUID(said.thread), draft)
         return await self._submit.submit(draft, request)
@@ -367,7 +373,8 @@ class Agency:
     async def get_draft(self, request: web.Request, asked: Asked) -> web.Response:
         """Read the trace request that follows from a recovery report, and what it still misses."""
         del asked
-        return _json(await drafted(self._read, thread_of(request)))
+        today = self._clock.now().date()
+        return _json(await drafted(self._read, thread_of(request), member=self._member, today=today))
 
     async def get_report(self, request: web.Request, asked: Asked) -> web.Response:
         """Read the figures of a year: for the national ITI report and SDG indicator 16.4.2.

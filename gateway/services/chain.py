@@ -30,9 +30,11 @@ class Chains:
                 before = answers.get(each.sender)
                 if before is None or each.body["final"] or not before["final"]:
                     answers[each.sender] = each.body
-        request = next(
-            (each.body for each in said if each.type == "trace.request" and "circumstances" in each.body), {}
+        asked = (each for each in said if each.type == "trace.request" and "circumstances" in each.body)
+        shown = (
+            each.body for each in asked if each.sender == self._member or not unreadable(handling_of(said, each), today)
         )
+        request = next(shown, {})
         hops = [
             thread_json(leg)
             | {"hop": leg.hop, **_result(answers.get(leg.counterpart if leg.role == "asker" else self._member))}

@@ -379,8 +379,11 @@ class Lapsed:
         leg = stage.leg(key)
         if leg is None or leg.lapses is None or leg.lapses > self.entry.at:
             return Lost(row=None)
+        silent = happened(leg, "lapsed", self.entry.at)
+        if silent is leg:
+            return Lost(row=None)
         stage.log(self.entry)
-        stage.legs[key] = happened(leg, "lapsed", self.entry.at)
+        stage.legs[key] = silent
         stage.event("silent", self.entry.at, self.thread, self.counterpart, leg.request)
         return None
 

@@ -356,7 +356,7 @@ def _decide(waiting: Sequence[_Waiting], plan: Plan) -> list[tuple[_Waiting, int
         except ProblemError as problem:
             results.append((each, problem))
             continue
-        except ValueError:  # an entry that cannot be written: this change's own fault, not the batch's
+        except (ValueError, OverflowError):  # an entry that cannot be written: this change's own fault, not the batch's
             results.append((each, ProblemError("store.data", "the entry of this change cannot be written")))
             continue
         if lost is None:

@@ -20,8 +20,8 @@ from protocols.problems import Fault, ProblemError
 from protocols.thread import TABLE, Leg
 
 _ANSWERS = ("trace.response", "trace.refusal", "trace.referral", "reference.answer", "registry.hit")
-_FORWARDED = ("weapon", "priority", "justification", "asks", "confidentiality_guarantee")
-_REPEATED = ("events", "documents", "last_legal_holder", "candidates")
+_FORWARDED = ("weapon", "priority", "asks", "confidentiality_guarantee")
+_REPEATED = ("events", "documents", "candidates")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +158,7 @@ class Converse:
         """The handling of the message that is meant."""
         there = await self._read.opened(leg.thread)
         target = find(there, sender, UUID(said.body["target"]))
-        if target is None:
+        if target is None or leg.counterpart not in (target.sender, target.recipient):
             fix = f"Give the id of a message of {sender}."
             raise _fault("/body/target", "no such message of this thread", fix)
         return handling_of(there, target)
@@ -195,6 +195,8 @@ class Converse:
             raise ProblemError("handling.forbidden", "persons are asked for by whoever needs them, never forwarded")
         body = {name: asked.body[name] for name in (*_FORWARDED, *released) if name in asked.body}
         referred = {"by": self._member, "mode": said.body["mode"], "hop": _next_hop(leg), "released_fields": released}
+        if body["priority"] == "URGENT":
+            body["justification"] = "The originator gave its reasons; they are not released."
         body |= {"request_ref": str(leg.thread), "requester": self._office, "referred": referred}
         return Draft(
             type="trace.request", recipient=recipient, thread=leg.thread, body=body, in_reply_to=leg.request, due=leg.ends,
@@ -214,7 +216,13 @@ class Converse:
 def _items(value: Any) -> set[str]:
     """What stands in a member, each thing as one text to compare by."""
     listed = value if isinstance(value, list) else [value]
-    return {repr(sorted(each.items(), key=str)) for each in listed if isinstance(each, dict)}
+    return {repr(sorted(map(_plain, each.items()))) for each in listed if isinstance(each, dict)}
+
+
+def _plain(member: tuple[str, Any]) -> tuple[str, str]:
+    """A member without the words that a code was read from: another spelling tells the same."""
+    name, value = member
+    return name, str(value.get("code", value)) if isinstance(value, dict) else str(value)
 
 
 def _next_hop(leg: Leg) -> int:

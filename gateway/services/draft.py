@@ -1,22 +1,27 @@
 """The trace request that follows from a recovery report, as far as the report knows it; a person completes and sends it."""
 
+from datetime import date
 from typing import Any
 from uuid import UUID
 
 from gateway.services.read import Read
+from gateway.services.terms import handling_of, unreadable
 from protocols.messages import validate_body
 from protocols.messages.recovery import RecoveryReport, draft_request, recovery_completeness
 from protocols.problems import ProblemError
 
 
-async def drafted(read: Read, thread: UUID) -> dict[str, Any]:
+async def drafted(read: Read, thread: UUID, *, member: str, today: date) -> dict[str, Any]:
     """The body, the pointers that it still misses, and how much of the nine steps is done in percent.
 
-    `thread.not_found` where the thread is no recovery report's.
+    `thread.not_found` where the thread is no recovery report's, `handling.forbidden` where it may not be read.
     """
-    for message in await read.opened(thread):
+    said = await read.opened(thread)
+    for message in said:
         if message.type != "recovery.report":
             continue
+        if message.sender != member and (why := unreadable(handling_of(said, message), today)):
+            raise ProblemError("handling.forbidden", why)
         report = validate_body(message.type, message.body)
         assert isinstance(report, RecoveryReport)  # its type says so
         body, missing = draft_request(report), []

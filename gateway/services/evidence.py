@@ -13,7 +13,7 @@ from gateway.services.policy import permit_client
 from gateway.services.prove import Prove
 from gateway.services.read import Read
 from gateway.services.submit import current
-from gateway.services.terms import no_evidence
+from gateway.services.terms import no_evidence, origin_of
 from protocols.evidence import Content, Evidence, Exchanged, write_evidence
 from protocols.exchange.message import Message
 from protocols.ledger.checkpoint import parse_checkpoint
@@ -95,7 +95,8 @@ class Export:
             if problem.code != "content.erased":
                 raise
             return "erased", None, {}
-        if stored.sender != self._member and no_evidence(opened, found.message, self._clock.now().date()):
+        source = origin_of(opened, found.message)
+        if source.sender != self._member and no_evidence(opened, source, self._clock.now().date()):
             return "left out", None, {}
         if parts:
             await self._read.note_opened(stored, found, caller)

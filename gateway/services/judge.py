@@ -14,7 +14,7 @@ from protocols.ledger.entry import NONCE_BYTES, Entry, PeerRef, content_commitme
 from protocols.ledger.merkle import leaf_hash
 from protocols.ledger.proof import Place
 from protocols.limits import CLOCK_AHEAD_MAX_S
-from protocols.messages import validate_body, validate_handling, validate_part
+from protocols.messages import check_parts, validate_body, validate_handling, validate_part
 from protocols.ports.crypto import Opener, Sealer, Vault, Verifier
 from protocols.ports.rows import (
     InboxRow,
@@ -134,6 +134,13 @@ class Judge:
         if message.created > now + timedelta(seconds=CLOCK_AHEAD_MAX_S):
             raise ProblemError("msg.time", "the message was made in our future")
         validate_body(message.type, message.body)
+        check_parts(message.type, [part.name for part in message.parts])
+        referred = message.body.get("referred")
+        if referred and (
+            message.in_reply_to is None
+            or (referred["mode"] == "ANSWERER_FORWARDS" and referred["by"] != message.sender)
+        ):
+            raise ProblemError("schema.invalid", "the request does not say which referral led to it")
         validate_handling(message.handling)
         permit(directory, type_=message.type, sender=message.sender, recipient=message.recipient)
         if message.attachments:

@@ -5,7 +5,7 @@ import asyncio
 import structlog
 
 from gateway.services.changes import Lapsed
-from gateway.services.commit import Committer
+from gateway.services.commit import Committer, Done
 from protocols.ledger.entry import NONCE_BYTES, Entry
 from protocols.ports.crypto import Sealer
 from protocols.ports.rows import Overdue
@@ -38,8 +38,8 @@ class Lapse:
         """Whether there may be more."""
         found = await self._store.overdue(self._clock.now(), _AT_ONCE)
         waiting = [self._committer.enqueue(self._change(each)) for each in found]
-        await asyncio.gather(*waiting, return_exceptions=True)  # what fails is found again
-        return len(found) == _AT_ONCE
+        results = await asyncio.gather(*waiting, return_exceptions=True)  # what fails is found again, at the next look
+        return len(found) == _AT_ONCE and any(isinstance(each, Done) for each in results)
 
     def _change(self, each: Overdue) -> Lapsed:
         asked = each.role == "asker"

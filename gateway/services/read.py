@@ -10,7 +10,7 @@ from gateway.services.changes import Noted
 from gateway.services.commit import Committer
 from gateway.services.content import Content, open_content
 from gateway.services.submit import Submit
-from gateway.services.terms import handling_of, unreadable
+from gateway.services.terms import handling_of, origin_of, unreadable
 from protocols.exchange.message import Message
 from protocols.ledger.entry import NONCE_BYTES, Entry, actor_commitment
 from protocols.ports.access import Caller
@@ -75,7 +75,7 @@ class Read:
         return (await self.legs(thread))[0]
 
     async def opened(self, thread: UUID) -> list[Message]:
-        """The messages of a thread whose content is not erased, oldest first."""
+        """The messages of a thread whose content is not erased, in the order in which they were said."""
         found = []
         for each in await self._store.messages(thread):
             try:
@@ -83,7 +83,7 @@ class Read:
             except ProblemError as problem:
                 if problem.code != "content.erased":
                     raise
-        return found
+        return sorted(found, key=lambda each: (each.created, each.id))  # as they were said, however they came
 
     async def messages(self, thread: UUID) -> list[StoredMessage]:
         """The messages of a thread, oldest first."""
@@ -121,8 +121,9 @@ class Read:
                 raise
             return shown | _ERASED
         shown["handling"] = content.message.handling
-        if stored.recipient == self._member:
-            why = unreadable(handling_of(said, content.message), self._clock.now().date())
+        source = origin_of(said, content.message)
+        if source.sender != self._member:
+            why = unreadable(handling_of(said, source), self._clock.now().date())
             if why:
                 return shown | {"withheld": why}
         shown["body"] = content.message.body

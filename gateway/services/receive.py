@@ -89,7 +89,12 @@ class Receive:
         origin = self._committer.origin
         await self._store.name(caller, origin, post.hello.held.get(origin, (0,)))
         results = await self._judge_all(post.items, entries, checkpoints, full, directory)
-        hopeless = [each for each in results if isinstance(each, ProblemError) and each.kind.retry == "never"]
+        # what overtook its request is rare; for threads that never were it would cost us an opening each, for nothing
+        hopeless = [
+            each
+            for each in results
+            if isinstance(each, ProblemError) and (each.kind.retry == "never" or each.code == "msg.overtook")
+        ]
         self._pace.spend(caller, failures=len(hopeless))
         return await self._answer(caller, results, directory, post)
 

@@ -16,7 +16,7 @@ from protocols.exchange.envelope import seal
 from protocols.exchange.message import SALT_BYTES, Message, Part, seal_part, sign_message
 from protocols.ledger.entry import NONCE_BYTES, Entry, PeerRef, actor_commitment, content_commitment, thread_commitment
 from protocols.limits import EXPIRES_MAX_S
-from protocols.messages import validate_body, validate_handling, validate_part
+from protocols.messages import check_parts, validate_body, validate_handling, validate_part
 from protocols.ports.access import Caller
 from protocols.ports.crypto import Sealer, Signer, Vault
 from protocols.ports.directory import DirectorySource
@@ -126,6 +126,7 @@ class Submit:
         directory = current(self._directory)
         validate_body(draft.type, draft.body, "/body")
         validate_handling(draft.handling, "/handling")
+        check_parts(draft.type, draft.parts)
         for name, value in draft.parts.items():
             validate_part(name, value, f"/parts/{name}")
         if draft.recipient == self._member:

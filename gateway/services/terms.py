@@ -54,3 +54,12 @@ def no_evidence(said: Sequence[Message], message: Message, today: date) -> str:
 def find(said: Sequence[Message], sender: str, id_: UUID | None) -> Message | None:
     """A message of a thread."""
     return next((each for each in said if (each.sender, each.id) == (sender, id_)), None)
+
+
+def origin_of(said: Sequence[Message], message: Message) -> Message:
+    """The message whose words these are: of a request that was forwarded, the one that it forwards."""
+    referred = message.body.get("referred") if message.type == "trace.request" else None
+    if not referred or referred["mode"] != "ANSWERER_FORWARDS" or referred["by"] != message.sender:
+        return message
+    first = (each for each in said if each.id == message.in_reply_to and each.sender != message.sender)
+    return next(first, message)

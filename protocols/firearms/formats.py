@@ -4,6 +4,8 @@ Matching moves one bit set over the text, as `serials.matches` does: at most 64 
 """
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 from protocols.problems import ProblemError
@@ -32,41 +34,55 @@ def _characters(text: str) -> frozenset[str]:
     return frozenset(found)
 
 
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A parsed format: for each character the places that take it, as bits; runs of optional places; how many places."""
+
+    takes: Mapping[str, int]
+    optional: tuple[tuple[int, int], ...]
+    places: int
+
+
 @lru_cache(maxsize=256)
-def parse_format(text: str) -> tuple[tuple[frozenset[str], bool], ...]:
-    """Places in order as (characters, whether it must be there); `schema.invalid` for anything else."""
+def parse_format(text: str) -> Format:
+    """Classes and literals in order; `schema.invalid` for anything else."""
     if not 0 < len(text) <= FORMAT_LENGTH_MAX:
         raise ProblemError("schema.invalid", f"a format has 1 to {FORMAT_LENGTH_MAX} characters")
-    places: list[tuple[frozenset[str], bool]] = []
-    at = 0
+    takes: dict[str, int] = {}
+    optional: list[tuple[int, int]] = []
+    at = places = 0
     while at < len(text):
         found = _ATOM.match(text, at)
         if found is None:
             raise ProblemError("schema.invalid", f"not a format at character {at + 1}")
         chosen, literal, least, most = found.groups()
-        characters = _characters(chosen) if chosen else frozenset(literal)
         low = int(least) if least else 1
         high = int(most) if most else low
-        if not low <= high or len(places) + high > PLACES_MAX or not high:
+        if not low <= high or places + high > PLACES_MAX or not high:
             raise ProblemError("schema.invalid", f"counts run forward and give 1 to {PLACES_MAX} characters in all")
-        places += [(characters, True)] * low + [(characters, False)] * (high - low)
+        run = ((1 << high) - 1) << places
+        for character in _characters(chosen) if chosen else literal:
+            takes[character] = takes.get(character, 0) | run
+        if high > low:
+            optional.append((places + low, places + high))
+        places += high
         at = found.end()
-    return tuple(places)
+    return Format(takes, tuple(optional), places)
 
 
 def matches_format(text: str, serial: str) -> bool:
     """Whether the whole serial, as it is written on the weapon, has the format."""
-    places = parse_format(text)
-    reached = {0}
+    parsed = parse_format(text)
 
-    def skip(at: int) -> set[int]:
-        found = {at}
-        while at < len(places) and not places[at][1]:
-            at += 1
-            found.add(at)
-        return found
+    def skip(reached: int) -> int:
+        """Bit i: the format so far can end before place i; an optional run may be left at any of its places."""
+        for first, last in parsed.optional:
+            inside = reached & ((1 << last) - (1 << first))
+            if inside:
+                reached |= (1 << last + 1) - (inside & -inside)
+        return reached
 
-    reached = skip(0)
+    reached = skip(1)
     for character in serial:
-        reached = {each for at in reached if at < len(places) and character in places[at][0] for each in skip(at + 1)}
-    return len(places) in reached
+        reached = skip((reached & parsed.takes.get(character, 0)) << 1)
+    return bool(reached >> parsed.places & 1)

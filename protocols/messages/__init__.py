@@ -1,7 +1,7 @@
 """Message types and validation: a body, handling or restricted part in, a frozen model or a problem out."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -46,6 +46,7 @@ __all__ = [
     "Body",
     "Handling",
     "asked_gun",
+    "check_parts",
     "completeness",
     "json_schema",
     "validate_body",
@@ -100,6 +101,7 @@ _FIXES = {  # pydantic's error type -> (our code, message, fix)
     "less_than_equal": ("range", "the number is too large", "Give a smaller number."),
     "greater_than_equal": ("range", "the number is too small", "Give a larger number."),
 }
+_PARTS_OF = {"trace.request": frozenset(("persons",)), "trace.response": frozenset(("last_legal_holder",))}
 _TYPE = ("type", "not of the type that the schema states", "Give a text, number, list or object as the schema states.")
 _NAME = re.compile(r"[a-z_]{1,40}", re.ASCII)
 
@@ -142,6 +144,12 @@ def validate_body(type_: str, body: object, at: str = "") -> Body:
     if type_ not in TYPES:
         raise ProblemError("type.unknown")
     return validate_model(TYPES[type_], body, type_, at)
+
+
+def check_parts(type_: str, names: Collection[str]) -> None:
+    """`schema.invalid` where a type carries a restricted part that is not its own: persons go with what asks or answers for them."""
+    if not set(names) <= _PARTS_OF.get(type_, frozenset()):
+        raise ProblemError("schema.invalid", f"{type_} does not carry this restricted part")
 
 
 def validate_handling(value: object, at: str = "") -> Handling:

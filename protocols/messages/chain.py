@@ -59,7 +59,10 @@ def _merged(told: Sequence[Told]) -> list[dict[str, Any]]:
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     for each in told:
         for event in each.events:
-            key = (event["date"], *(event[name]["code"] for name in ("kind", "from", "to", "country")))
+            stated = (
+                str(event.get(name)) for name in ("authorised", "diversion_here")
+            )  # who contradicts stands beside
+            key = (event["date"], *(event[name]["code"] for name in ("kind", "from", "to", "country")), *stated)
             known = found.setdefault(key, event | {"by": []})
             known["by"] = sorted({*known["by"], each.member})
     return sorted(found.values(), key=lambda event: (earliest(event["date"]), latest(event["date"])))

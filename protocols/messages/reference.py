@@ -46,6 +46,11 @@ SerialFormat = Annotated[
 ]
 
 
+def _raw_no_case(pair: Coded) -> Coded:
+    _no_case(pair.raw)
+    return pair
+
+
 class SeenMark(Model):
     """A mark as described; of a serial only a pattern with at most four known characters."""
 
@@ -71,9 +76,9 @@ class Described(Model):
 
     type: Maybe[WeaponType] = None
     action: Maybe[Annotated[Coded, Listed("action")]] = None
-    make: Maybe[Make] = None
+    make: Maybe[Annotated[Make, AfterValidator(_raw_no_case)]] = None
     model: Maybe[Description] = None
-    calibre: Maybe[Calibre] = None
+    calibre: Maybe[Annotated[Calibre, AfterValidator(_raw_no_case)]] = None
     country_of_manufacture: Maybe[Country] = None
 
 

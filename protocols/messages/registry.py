@@ -4,6 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from protocols.codes import UNKNOWN
 from protocols.firearms.serials import known_characters
 from protocols.messages.shared import (
     Body,
@@ -58,7 +59,9 @@ class RegistrySearch(Body):
 
     @model_validator(mode="after")
     def _is_no_fishing(self) -> Self:
-        if known_characters(self.weapon.serial) < 4 and self.weapon.make is None:
+        make = self.weapon.make
+        named = make is not None and (make.code != UNKNOWN or make.raw.strip() != "")
+        if known_characters(self.weapon.serial) < 4 and not named:
             fix = "Give a make, or four characters of the serial."
             raise Broken("required", "too little is known to search by", fix, "weapon", "make")
         return self

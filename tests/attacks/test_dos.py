@@ -62,6 +62,17 @@ async def test_posts_that_are_none_use_up_a_small_budget_too(network: Network) -
     assert len(await b.entries()) == 1
 
 
+async def test_messages_of_threads_that_never_were_use_up_a_small_budget_too(network: Network) -> None:
+    b, m, _ = network
+    said = {"type": "trace.withdrawal", "body": {"reason": {"code": "OTHER", "raw": ""}}}
+    stray = m.parcel(b, message=said)
+    assert await m.give(b, stray) == "msg.overtook"
+    for _ in range(FAILURES_BURST_MAX // PARCELS_MAX):
+        await m.post(b, *[stray] * PARCELS_MAX)
+    assert await code_of(m.post(b, stray)) == "peer.rate"
+    assert len(await b.entries()) == 1
+
+
 async def test_parcels_that_can_never_succeed_use_up_a_small_budget(network: Network) -> None:
     b, m, n = network
     good = m.parcel(b)

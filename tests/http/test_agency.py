@@ -201,6 +201,7 @@ BODIES: dict[str, tuple[Json, list[str]]] = {
     "Z01 a sender of its own": ({"from": "testnet/holder"}, ["/from"]),
     "an unknown member of the body": ({"body": trace_request(odd_member=1)}, ["/body/odd_member"]),
     "a priority of no code": ({"body": trace_request(priority="CANARY")}, ["/body/priority"]),
+    "a referral without its thread": ({"referral": "019aab2f-3c7b-7d10-8f6a-2b1c3d4e5f60"}, ["/referral"]),
     "a request to itself": ({"to": "testnet/asker"}, ["/to"]),
     "a day that is none": ({"due": "tomorrow"}, ["/due"]),
     "a time that is a number": ({"expires": 7}, ["/expires"]),

@@ -1,6 +1,7 @@
 """Message bodies: every rule of docs/domain.md section 2 for the four trace messages, handling, restricted parts."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator, meta
 
+from protocols.firearms.formats import matches_format
 from protocols.messages import (
     PARTS,
     TYPES,
     asked_gun,
+    check_parts,
     completeness,
     json_schema,
     validate_body,
@@ -446,3 +449,40 @@ def test_the_schema_takes_what_is_valid_and_finds_what_it_can(type_: str) -> Non
     assert validator.is_valid(VALID[type_])
     found = [row for row in BROKEN if row[0] == type_ and row[5] in ("unknown_member", "code", "too_few", "too_many")]
     assert not [row for row in found if validator.is_valid(broken(type_, row[2], row[3]))]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "whole", "other"),
+    [
+        ("[A-Z]{2,4}[0-9]{3}", ["AB123", "ABCD123"], ["A123", "ABCDE123", "AB12", "AB1234", "ab123"]),
+        ("A{0,2}B", ["B", "AB", "AAB"], ["AAAB", "A", ""]),
+        ("[0-9]{0,3}", ["", "1", "123"], ["1234", "A"]),
+        ("T-[A-FX]", ["T-A", "T-X"], ["T-G", "TA"]),
+    ],
+)
+def test_a_serial_format_takes_whole_serials_alone(pattern: str, whole: list[str], other: list[str]) -> None:
+    assert all(matches_format(pattern, each) for each in whole)
+    assert not any(matches_format(pattern, each) for each in other)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ABC"), st.integers(0, 2), st.integers(1, 3)), min_size=1, max_size=5),
+    st.text("ABC", max_size=9),
+)
+def test_a_serial_format_is_the_regular_expression_that_it_looks_like(
+    atoms: list[tuple[str, int, int]], text: str
+) -> None:
+    pattern = "".join(f"{letter}{{{low},{low + more}}}" for letter, low, more in atoms)
+    assert matches_format(pattern, text) == bool(re.fullmatch(pattern, text))
+
+
+def test_a_restricted_part_rides_on_its_own_types_alone() -> None:
+    check_parts("trace.request", ["persons"])
+    check_parts("trace.response", ["last_legal_holder"])
+    for type_, name in (
+        ("reference.query", "persons"),
+        ("trace.response", "persons"),
+        ("trace.status", "last_legal_holder"),
+    ):
+        with pytest.raises(ProblemError, match=r"schema\.invalid"):
+            check_parts(type_, [name])

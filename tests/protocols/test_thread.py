@@ -200,3 +200,13 @@ def test_every_kind_of_thread_has_its_answer_and_its_end() -> None:
     assert {
         name.partition("/")[0] for table in TABLE.values() for name, each in table.items() if each.by != "none"
     } | set(TABLE) == VALID.keys()
+
+
+def test_what_waits_for_nothing_has_no_clock_and_no_clock_runs_out_of_the_calendar() -> None:
+    for kind in TABLE.keys() - {"trace.request"}:
+        said = Said(event=kind, id=uid(0), created=START, due=START + DAY)
+        assert open_leg(said, thread=THREAD, counterpart="n/x", role="answerer", at=START).lapses is None, kind
+    far = request(datetime(9999, 12, 31, 23, 59, tzinfo=UTC))
+    found = replace(open_leg(far, thread=THREAD, counterpart="n/x", role="answerer", at=START), stood_ms=10**12).wound()
+    assert found.lapses is not None
+    assert found.lapses.year < 2100

@@ -1,6 +1,6 @@
 """What is said in a thread: every message type end to end, referrals that lead on, and handling that binds whoever received it."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +9,10 @@ import pytest
 from gateway.services.chain import Chains
 from gateway.services.converse import Converse, Saying
 from gateway.services.submit import Request
+from gateway.services.terms import consented
 from protocols.archive import unpack
+from protocols.exchange.message import Message
+from protocols.ledger.entry import parse_entry
 from protocols.messages import TYPES
 from protocols.messages.shared import Handling
 from protocols.messages.terms import onward_forbidden, tightens
@@ -288,6 +291,50 @@ async def test_the_requester_sees_one_chain_of_what_each_hop_told_and_no_other_n
         parties = {(row["sender"], node.name) for row in await node.rows("SELECT DISTINCT sender FROM content")}
         assert {sender for sender, _ in parties} <= {a.name, node.name}, "each leg is sealed to its two parties"
     await match_ledgers(a, b, c, d)
+
+
+async def test_a_referral_that_only_the_request_tells_of_is_refused(fed: Federation) -> None:
+    (b,) = await fed.nodes("b")
+    (m,) = await fed.strangers("m")
+    body = {
+        name: value for name, value in trace_request("ABC1234").items() if name not in ("legal_basis", "intended_use")
+    }
+    for by, reply in (("testnet/nobody", uuid7_of(m, b)), (m.name, None)):
+        referred = {"by": by, "mode": "ANSWERER_FORWARDS", "hop": 2, "released_fields": ["circumstances"]}
+        said = {"body": body | {"referred": referred}, "in_reply_to": reply}
+        place = await m.give(b, m.parcel(b, message=said))
+        assert parse_entry(place.entry).code == "schema.invalid", by
+
+
+def uuid7_of(m: Any, to: Member) -> UUID:
+    found: UUID = m.message(to).id
+    return found
+
+
+def test_the_last_word_is_the_one_that_was_said_last_however_it_came() -> None:
+    at = datetime(2026, 11, 2, tzinfo=UTC)
+    target, ask = uuid7_at(at), uuid7_at(at + timedelta(seconds=1))
+
+    def message(
+        type_: str, sender: str, body: Json, after: int, reply: UUID | None = None, id_: UUID | None = None
+    ) -> Message:
+        return Message(
+            id=id_ or uuid7_at(at + timedelta(seconds=after)), type=type_, sender=sender, recipient="n/b" if sender == "n/a" else "n/a",
+            thread=target, in_reply_to=reply, created=at + timedelta(seconds=after), expires=at + timedelta(days=9), due=None,
+            handling=BASE, salt=bytes(32), parts=(), body=body,
+        )  # fmt: skip
+
+    first = message("trace.request", "n/a", trace_request("ABC1234"), 0, id_=target)
+    asks = message("consent.request", "n/b", {"target": str(target), "to": "EVIDENCE_USE", "why": "x"}, 1, id_=ask)
+    yes = message("consent.answer", "n/a", {"decision": "GRANTED"}, 2, ask)
+    no = message("consent.answer", "n/a", {"decision": "REFUSED"}, 3, ask)
+    said = sorted([first, asks, no, yes], key=lambda each: (each.created, each.id))
+    assert not consented(said, first, "EVIDENCE_USE")
+    assert consented(said[:3], first, "EVIDENCE_USE")
+
+
+def uuid7_at(at: datetime) -> UUID:
+    return UUID(int=(int(at.timestamp() * 1000) << 80) | (7 << 76) | (2 << 62) | next(COUNT))
 
 
 BASE: Json = {"codes": [], "purpose": "TRACING", "onward": "ask"}

@@ -68,11 +68,14 @@ async def test_a_recovery_report_drafts_the_request_and_says_what_it_misses(fed:
     a, b = await fed.nodes("a", "b")
     body = VALID["recovery.report"]
     sent = await asked(a, b, type="recovery.report", body=body)
-    found = await drafted(b.read, UUID(sent["thread"]))
+    found = await drafted(b.read, UUID(sent["thread"]), member=b.name, today=fed.clock.now().date())
     assert found["missing"] == ["/confidentiality_guarantee"], "what only a person can state"
     assert found["steps_done_percent"] == 22
     whole = found["body"] | {"confidentiality_guarantee": True, "intended_use": {"code": "PROSECUTION", "raw": ""}}
     validate_body("trace.request", whole)
     assert whole["weapon"] == body["weapon"], "readings before and after restoration go on as they are"
     assert [check["checked_on"] for check in whole["domestic_checks"]] == ["2026-04-02", "2026-04-02"]
-    await refused("thread.not_found", drafted(b.read, UUID((await asked(a, b))["thread"])))
+    await refused(
+        "thread.not_found",
+        drafted(b.read, UUID((await asked(a, b))["thread"]), member=b.name, today=fed.clock.now().date()),
+    )
