@@ -98,6 +98,8 @@ TABLE: Mapping[str, Mapping[str, _Event]] = {
     "marking.notice": _DELIVERY | _TERMS,
 }
 """The type that opens a leg -> event -> what it does; an event is a message, the request's delivery or the clock."""
+ENDS = frozenset(("trace.withdrawal", "trace.status/closed"))
+"""What whoever asked may say in a full thread too, so that nobody fills it to hold it open; each can be said once."""
 OVERTAKES = frozenset(
     name for table in TABLE.values() for name, event in table.items() if event.by in ("asker", "both")
 )

@@ -24,7 +24,7 @@ from protocols.ports.store import (
     Wanted,
 )
 from protocols.problems import ProblemError
-from protocols.thread import OVERTAKES, TABLE, Delivery, Leg, Role, Said, happened, heard, open_leg, spoken
+from protocols.thread import ENDS, OVERTAKES, TABLE, Delivery, Leg, Role, Said, happened, heard, open_leg, spoken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ class Stage:
         leg = self.leg(key)
         if leg is None:
             raise ProblemError("thread.not_found", "no such leg")
-        if leg.messages >= MESSAGES_A_LEG_MAX:
+        if leg.messages >= MESSAGES_A_LEG_MAX and said.event not in ENDS:
             raise ProblemError("thread.full", f"more than {MESSAGES_A_LEG_MAX} messages")
         self.legs[key] = replace(tell(leg, said, at), messages=leg.messages + 1)
 

@@ -114,6 +114,8 @@ async def test_a_leg_has_so_many_messages_and_no_more(fed: Federation) -> None:
     await b.becomes(refused_there, "refused")
     await b.sql("UPDATE leg SET messages = $1", MESSAGES_A_LEG_MAX)
     await refused("thread.full", b.send(b.reply(a, sent, "trace.response", RESPONSE)))
+    await a.becomes(await a.send(a.reply(b, sent, "trace.withdrawal", VALID["trace.withdrawal"])), "delivered")
+    assert (await a.leg(sent), await b.leg(sent)) == ("WITHDRAWN", "WITHDRAWN"), "nobody is held in a full thread"
 
 
 async def test_an_acknowledgement_that_its_answer_overtook_is_received(fed: Federation) -> None:
