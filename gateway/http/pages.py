@@ -45,7 +45,7 @@ def _page(body: str | bytes, media: str = "text/html") -> Endpoint:
 
 async def _to_the_reference(request: web.Request) -> web.Response:
     del request
-    raise web.HTTPFound("/v1")
+    return web.Response(status=302, headers={"Location": "/v1"})
 
 
 async def _problem(request: web.Request) -> web.Response:

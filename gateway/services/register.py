@@ -57,7 +57,10 @@ def _check_header(names: list[str]) -> None:
             near = difflib.get_close_matches(name, (*REQUIRED, *OPTIONAL), 1)
             if len(names) == 1 and ";" in name:
                 near = ["the same with commas between columns, not semicolons"]
-            raise ProblemError("registry.csv", "an unknown column" + (f"; the nearest is {near[0]}" if near else ""))
+            raise ProblemError(
+                "registry.csv",
+                f"column {names.index(name) + 1} is unknown" + (f"; the nearest is {near[0]}" if near else ""),
+            )
     missing = [name for name in REQUIRED if name not in names]
     if missing or len(set(names)) != len(names):
         raise ProblemError("registry.csv", f"columns are missing or twice: {', '.join(missing) or 'twice'}")

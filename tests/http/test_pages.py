@@ -54,6 +54,10 @@ async def test_the_type_of_a_problem_is_a_page_with_its_cause_and_its_fix(ask: A
     assert CAUSES[code] in shown
 
 
+async def test_the_root_leads_to_the_reference(ask: Any) -> None:
+    assert await ask("/") == await ask("/v1")
+
+
 async def test_an_unknown_code_is_a_problem_itself(ask: Any) -> None:
     status, body, _ = await ask("/problems/no.such.code")
     assert (status, "http.not_found" in body) == (404, True)

@@ -76,7 +76,11 @@ def _csv(found: dict[str, Any]) -> str:
 
 def _text(found: dict[str, Any]) -> str:
     sdg = found["sdg_16_4_2"]
-    share = "not known" if "permille" not in sdg else f"{sdg['permille'] / 10:.1f} %"
+    share = (
+        "not known: nothing was reported as recovered; give --seized N"
+        if "permille" not in sdg
+        else f"{sdg['permille'] / 10:.1f} %"
+    )
     lines = [f"SDG 16.4.2: {share} ({sdg['traced']} traced of {sdg['seized']}, {sdg['seized_from']})"]
     for side, title in (("asked", "We asked"), ("answered", "We were asked by")):
         for row in found[side]:
