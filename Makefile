@@ -11,7 +11,7 @@ demo: .venv/ready
 	.venv/bin/tracewire demo $(ARGS)
 
 test: .venv/ready
-	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(PY) -m pytest $(ARGS)
 
 check: .venv/ready
 	.venv/bin/ruff format --check --quiet .

@@ -128,7 +128,12 @@ async def test_every_metric_has_prefix_unit_and_help_and_no_label_is_open(office
 
 async def test_what_waits_is_counted_with_its_age_and_why_deliveries_fail(office: Office) -> None:
     await office.node.becomes(await submit(office), "delivered")
-    before = await scrape(office)
+
+    async def counted() -> Scrape | None:  # after COMMIT, which is what we have seen
+        found = await scrape(office)
+        return found if found.value("delivery_attempts_total", outcome="delivered") else None
+
+    before = await wait_until(counted)
     assert before.value("delivery_attempts_total", outcome="delivered") == 1
     assert before.value("outbox_messages") == 0
     await other(office).stop()
