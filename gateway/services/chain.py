@@ -4,8 +4,9 @@ from typing import Any
 from uuid import UUID
 
 from gateway.services.read import Read, thread_json
-from gateway.services.terms import handling_of, unreadable
+from gateway.services.terms import handling_of
 from protocols.messages.chain import Told, chain_of
+from protocols.messages.terms import unreadable
 from protocols.ports.world import Clock
 
 

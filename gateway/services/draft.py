@@ -5,9 +5,10 @@ from typing import Any
 from uuid import UUID
 
 from gateway.services.read import Read
-from gateway.services.terms import handling_of, unreadable
+from gateway.services.terms import handling_of
 from protocols.messages import validate_body
 from protocols.messages.recovery import RecoveryReport, draft_request, recovery_completeness
+from protocols.messages.terms import unreadable
 from protocols.problems import ProblemError
 
 

@@ -10,9 +10,10 @@ from gateway.services.changes import Noted
 from gateway.services.commit import Committer
 from gateway.services.content import Content, open_content
 from gateway.services.submit import Submit
-from gateway.services.terms import handling_of, origin_of, unreadable
+from gateway.services.terms import handling_of, origin_of
 from protocols.exchange.message import Message
 from protocols.ledger.entry import NONCE_BYTES, Entry, actor_commitment
+from protocols.messages.terms import unreadable
 from protocols.ports.access import Caller
 from protocols.ports.crypto import Opener, Sealer, Vault
 from protocols.ports.rows import (

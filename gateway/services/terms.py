@@ -7,7 +7,7 @@ from uuid import UUID
 from protocols.exchange.message import Message
 from protocols.messages import validate_handling
 from protocols.messages.shared import Handling
-from protocols.messages.terms import tightens
+from protocols.messages.terms import tightens, unreadable
 
 
 def handling_of(said: Sequence[Message], message: Message) -> Handling:
@@ -32,13 +32,6 @@ def consented(said: Sequence[Message], target: Message, to: str, recipient: str 
             if about and meant and (asked.body["target"], asked.body["to"]) == (str(target.id), to):
                 granted = each.body["decision"] == "GRANTED"
     return granted
-
-
-def unreadable(handling: Handling, today: date) -> str:
-    """Why a received message is not shown to people any more, or at all; empty where it is."""
-    if handling.delete_after and today > date.fromisoformat(handling.delete_after):
-        return "the day after which it is deleted has passed"
-    return "it may be matched against a register and nothing else" if "REGISTRY_MATCH_ONLY" in handling.codes else ""
 
 
 def no_evidence(said: Sequence[Message], message: Message, today: date) -> str:

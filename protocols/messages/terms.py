@@ -40,17 +40,21 @@ def tightens(old: Handling, new: Handling) -> bool:
     )
 
 
+def unreadable(handling: Handling, today: date) -> str:
+    """Why a received message is shown to nobody, or not any more; empty where it is."""
+    if handling.delete_after and today > date.fromisoformat(handling.delete_after):
+        return "the day after which it is deleted has passed"
+    return "it may be matched against a register and nothing else" if "REGISTRY_MATCH_ONLY" in handling.codes else ""
+
+
 def onward_forbidden(
     handling: Handling, *, recipient: str, roles: Collection[str], released: Collection[str], today: date, consent: bool
 ) -> str:
     """Why a message may not go on to a member, in words; empty where it may (ITI 15). `consent` is the originator's."""
     named, codes = recipient in handling.named_recipients, handling.codes
     asks = handling.onward == "ask" or ("NO_ONWARD_WITHOUT_CONSENT" in codes and not named)
-    ended = handling.delete_after is not None and today > date.fromisoformat(handling.delete_after)
     maker = "MANUFACTURER_MAY_SEE_WEAPON_ONLY" in codes and "manufacturer" in roles
     reasons = (
-        (ended, "the day after which it is deleted has passed"),
-        ("REGISTRY_MATCH_ONLY" in codes, "it may be matched against a register and nothing else"),
         ("NAMED_RECIPIENTS_ONLY" in codes and not named, "the member is not among the named recipients"),
         ("NCB_EYES_ONLY" in codes and "focal-point" not in roles, "it is for national focal points alone"),
         (maker and bool(released), "a manufacturer may see the weapon and nothing else"),
@@ -58,7 +62,7 @@ def onward_forbidden(
         (handling.onward == "named" and not named, "the member is not among those that it may go on to"),
         (asks and not consent, "its originator has not consented"),
     )
-    return next((why for forbidden, why in reasons if forbidden), "")
+    return unreadable(handling, today) or next((why for forbidden, why in reasons if forbidden), "")
 
 
 class HandlingChange(Body):
