@@ -164,6 +164,18 @@ CODES: dict[str, Kind] = {
     "handling.forbidden": Kind(
         403, "Its originator does not allow this", "after-fix", "Ask the originator (consent.request), or leave it out."
     ),
+    "approval.needed": Kind(
+        403,
+        "A second person has to approve",
+        "after-fix",
+        "Have another person approve, then send the same request again.",
+    ),
+    "approval.refused": Kind(403, "A second person refused", "never", "Ask who refused it."),
+    "approval.self": Kind(
+        403, "Nobody approves what he asked", "never", "Leave it to another person of another client."
+    ),
+    "approval.not_found": Kind(404, "No such approval waits", "after-fix", "List what waits at GET /v1/approvals."),
+    "approval.ruled": Kind(409, "Ruled on before", "never", "Nothing: the first ruling counts."),
     "thread.full": Kind(409, "The thread has too many messages", "never", "Open another thread, or write less often."),
     "feed.beyond": Kind(409, "The feed has no such line yet", "after-fix", "Ask after a line that the feed has given."),
     "member.unknown": Kind(422, "No such member", "after-fix", "List the members at GET /v1/peers."),

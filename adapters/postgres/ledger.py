@@ -12,6 +12,7 @@ from adapters.postgres.connect import GONE, Connection, Pool, connect
 from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.tiles import TileId
 from protocols.ports.rows import (
+    ApprovalRow,
     ContentRow,
     EventRow,
     IdempotencyRow,
@@ -47,7 +48,7 @@ _TABLES: dict[type[Any], str] = {
     IdempotencyRow: "idempotency",
     ReviewRow: "review",
 }
-_COLUMNS = {row: [field.name for field in fields(row)] for row in (*_TABLES, Leg)}
+_COLUMNS = {row: [field.name for field in fields(row)] for row in (*_TABLES, Leg, ApprovalRow)}
 _COLUMN_LIST = {row: ", ".join(f'"{name}"' for name in names) for row, names in _COLUMNS.items()}
 IDENTITY = """
 SELECT system_identifier::text, ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int
@@ -72,6 +73,11 @@ _LEG_UPSERT = (
 )
 _KEEP_PROOF = (
     f"INSERT INTO peer_proof ({_COLUMN_LIST[ProofRow]}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING"
+)
+_APPROVAL_UPSERT = (
+    f"INSERT INTO approval ({_COLUMN_LIST[ApprovalRow]}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) "
+    "ON CONFLICT (id) DO UPDATE SET ruling = excluded.ruling, ruled_client = excluded.ruled_client, "
+    "ruled_actor = excluded.ruled_actor, ruled = excluded.ruled, used = excluded.used"
 )
 _FAILED = (*GONE, asyncpg.PostgresError)  # whatever PostgreSQL says besides refused rows may heal
 _DATA = (
@@ -106,7 +112,7 @@ class PostgresBatch:
 
     async def standing(self, wanted: Wanted) -> Standing:
         """Rows under these keys; a query only for the kinds of key that are asked for."""
-        found = Standing(idempotency={}, outbox={}, inbox={}, refusals={}, legs={}, pairs={})
+        found = Standing()
         if wanted.idempotency:
             found.idempotency = {
                 (row.client, row.key): row
@@ -126,6 +132,10 @@ class PostgresBatch:
             sql = "SELECT recipient, next FROM pair WHERE origin = $1 AND recipient = ANY($2)"
             rows = await self._db.fetch(sql, self.head.origin, list(wanted.pairs))
             found.pairs = {row["recipient"]: row["next"] for row in rows}
+        if wanted.approvals:
+            sql = f"SELECT {_COLUMN_LIST[ApprovalRow]} FROM approval WHERE id = ANY($1)"
+            rows = await self._db.fetch(sql, list(wanted.approvals))
+            found.approvals = {row["id"]: ApprovalRow(**row) for row in rows}
         return found
 
     async def _legs(self, threads: set[UUID]) -> list[Leg]:
@@ -206,6 +216,9 @@ class PostgresBatch:
             await self._db.execute(
                 _LEG_UPSERT, *([getattr(leg, name) for leg in writes.legs.values()] for name in _COLUMNS[Leg])
             )
+        if writes.approvals:
+            values = [[getattr(row, name) for name in _COLUMNS[ApprovalRow]] for row in writes.approvals.values()]
+            await self._db.executemany(_APPROVAL_UPSERT, values)
 
 
 async def _roll_back(connection: Connection) -> None:

@@ -314,6 +314,28 @@ class Review(SQLModel, table=True):
     closed: bool = _flag()
 
 
+class Approval(SQLModel, table=True):
+    """What one person asked and another has to rule on; what it is stands sealed in `content`."""
+
+    __tablename__ = "approval"
+    __table_args__ = (
+        Index("ix_approval_asked", "client", "actor", "digest", "asked"),
+        Index("ix_approval_waiting", "asked", "id", postgresql_where=text("ruling = ''")),
+    )
+    id: UUID = Field(primary_key=True)
+    act: str = _text()
+    digest: bytes = _bytes()
+    client: str = _text()
+    actor: str = _text()
+    asked: datetime = _at()
+    salt: bytes = _bytes()
+    ruling: str = _text()
+    ruled_client: str = _text()
+    ruled_actor: str = _text()
+    ruled: datetime | None = _at(nullable=True)
+    used: bool
+
+
 class Client(SQLModel, table=True):
     """The member's own systems that may call this node."""
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -13,6 +13,7 @@ from uuid import UUID
 import structlog
 from aiohttp import web
 
+from gateway.http.approvals import Rulings
 from gateway.http.batch import CSV, NDJSON, Line, lines_of
 from gateway.http.dialogue import SUBMITS, Dialogue, thread_of
 from gateway.http.documents import (
@@ -40,7 +41,8 @@ from gateway.http.documents import (
 )
 from gateway.http.openapi import FORM, JSON, Asked, Operation, openapi
 from gateway.http.pages import reference_routes
-from gateway.http.serve import application, read_body, wait_seconds, whole_number
+from gateway.http.serve import PRIVATE, application, json_response, read_body, wait_seconds, whole_number
+from gateway.services.approve import Approve
 from gateway.services.chain import Chains
 from gateway.services.committed import LedgerView
 from gateway.services.converse import Converse
@@ -67,11 +69,6 @@ _TOKENS_MAX = 10_000
 _WINDOW = 64  # submissions of a batch at once: as many as a busy client
 _READER_S = 30  # for which a batch waits for its client to read
 _THREAD = ("thread.not_found",)
-_PRIVATE = {"Cache-Control": "no-store"}
-
-
-def _json(value: Any, headers: Mapping[str, str] = _PRIVATE) -> web.Response:
-    return web.Response(body=dump_json(value), content_type=JSON, headers=headers)
 
 
 class Agency:
@@ -93,9 +90,11 @@ class Agency:
         converse: Converse,
         chains: Chains,
         reports: Reports,
+        approve: Approve,
     ) -> None:
+        self._rulings = Rulings(approve)
         self._chains, self._reports = chains, reports
-        self._converse, self._dialogue = converse, Dialogue(converse, submit)
+        self._converse, self._dialogue = converse, Dialogue(converse)
         self._export, self._probe = export, probe
         self._member, self._access, self._clients, self._submit = member, access, clients, submit
         self._read, self._ledger, self._directory, self._clock = read, ledger, directory, clock
@@ -104,10 +103,8 @@ class Agency:
 
     def operations(self) -> tuple[Operation, ...]:
         """Every route of `/v1`, once: what it needs, takes and answers."""
-        write, read, audit = "trace:write", "trace:read", "ledger:read"
+        write = "trace:write"
         posts: dict[str, Any] = {"method": "POST", "scope": write, "answer": Accepted, "status": 202}
-        thread, log = "/v1/traces/{thread}", "/v1/ledger/{log}"
-        binary = "application/octet-stream"
         return (
             Operation(
                 method="POST", path="/v1/token", scope=None, call=self.post_token, body=TokenForm, media=(FORM,),
@@ -122,12 +119,21 @@ class Agency:
                 body=TraceSubmission, media=(NDJSON, CSV), reads=False, answer=BatchLine, answers=NDJSON,
                 problems=("batch.invalid",),
             ),
+            *self._dialogue.operations(),
+            *self._rulings.operations(),
+            *self._reading(),
+            *self._outside(),
+        )  # fmt: skip
+
+    def _reading(self) -> tuple[Operation, ...]:
+        """What is read of threads and of all of them together."""
+        read, thread = "trace:read", "/v1/traces/{thread}"
+        return (
             Operation(method="GET", path="/v1/traces", scope=read, call=self.get_traces, query=TracesQuery, answer=Threads),
             Operation(
                 method="GET", path=thread, scope=read, call=self.get_trace, answer=ThreadWhole,
                 headers=("If-None-Match",), problems=_THREAD,
             ),
-            *self._dialogue.operations(),
             Operation(
                 method="GET", path=f"{thread}/chain", scope=read, call=self.get_chain, answer=Chain,
                 problems=_THREAD,
@@ -149,6 +155,12 @@ class Agency:
                 method="GET", path="/v1/reports/{year}", scope=read, call=self.get_report, query=ReportQuery, answer=Report,
                 problems=("http.not_found",),
             ),
+        )  # fmt: skip
+
+    def _outside(self) -> tuple[Operation, ...]:
+        """Other members, and our ledger."""
+        read, audit, log = "trace:read", "ledger:read", "/v1/ledger/{log}"
+        return (
             Operation(method="GET", path="/v1/peers", scope=read, call=self.get_peers, answer=Peers, problems=("dir.stale",)),
             Operation(
                 method="POST", path="/v1/peers/{network}/{member}/probes", scope=read, call=self.post_probe, answer=Probed,
@@ -159,7 +171,7 @@ class Agency:
                 problems=("http.not_found",),
             ),
             Operation(
-                method="GET", path=f"{log}/tile/{{tile:.+}}", scope=audit, call=self.get_tile, answers=binary,
+                method="GET", path=f"{log}/tile/{{tile:.+}}", scope=audit, call=self.get_tile, answers="application/octet-stream",
                 problems=("http.not_found", "tile.missing"),
             ),
         )  # fmt: skip
@@ -227,7 +239,7 @@ class Agency:
             client = Client(id=row["id"], jwk=jwk, actors=frozenset(row["actors"]), scopes=frozenset(row["scopes"]))
         scopes = frozenset(form.scope.split(" ")) if form.scope else None
         token = self._access.issue(form.client_assertion, client, self._clock.now(), scopes)
-        return _json({"access_token": token, "token_type": "Bearer", "expires_in": 300})
+        return json_response({"access_token": token, "token_type": "Bearer", "expires_in": 300})
 
     async def post_trace(self, request: web.Request, asked: Asked) -> web.Response:
         """Submit a trace request.
@@ -273,7 +285,7 @@ class Agency:
 
     async def _stream(self, request: web.Request, lines: Sequence[Line], batch: Request) -> web.StreamResponse:
         """The results as they come; who does not read them is cut off, and sends the file again."""
-        response = web.StreamResponse(headers={"Content-Type": NDJSON, **_PRIVATE})
+        response = web.StreamResponse(headers={"Content-Type": NDJSON, **PRIVATE})
         accepted = 0
         try:
             await response.prepare(request)
@@ -315,7 +327,7 @@ class Agency:
         query: TracesQuery = asked.query
         legs = await self._read.threads(query.after, query.limit, query.state)
         last = Cursor(legs[-1].opened, legs[-1].thread) if len(legs) == query.limit else None
-        return _json({"traces": [thread_json(leg) for leg in legs], **_next(last)})
+        return json_response({"traces": [thread_json(leg) for leg in legs], **_next(last)})
 
     async def get_trace(self, request: web.Request, asked: Asked) -> web.Response:
         """Read a thread with its messages, and what waits for a person.
@@ -327,10 +339,10 @@ class Agency:
         tag = (
             f"{shown['version']}-{b64u(sha256(dump_json(shown)).digest()[:8])}"  # delivery and reviews make no version
         )
-        headers = {"ETag": f'"{tag}"', **_PRIVATE}
+        headers = {"ETag": f'"{tag}"', **PRIVATE}
         if any(each.value == tag for each in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)
-        return _json(shown, headers)
+        return json_response(shown, headers)
 
     async def get_chain(self, request: web.Request, asked: Asked) -> web.Response:
         """Read the chain of supply that the answers of a thread make together.
@@ -338,7 +350,7 @@ class Agency:
         Ordered events with explicit gaps, where the legal way ends, indicators, embargoes. `tracewire chain` makes a page of it.
         """
         del asked
-        return _json(await self._chains.chain(thread_of(request)))
+        return json_response(await self._chains.chain(thread_of(request)))
 
     async def get_evidence(self, request: web.Request, asked: Asked) -> web.Response:
         """Export the thread as one file that an outsider verifies offline.
@@ -350,7 +362,7 @@ class Agency:
         data = await self._export.export(
             thread, asked.caller, content=query.content is None, parts=query.parts is not None
         )
-        headers = {"Content-Disposition": f'attachment; filename="{thread}.zip"', **_PRIVATE}
+        headers = {"Content-Disposition": f'attachment; filename="{thread}.zip"', **PRIVATE}
         return web.Response(body=data, content_type="application/zip", headers=headers)
 
     async def get_events(self, request: web.Request, asked: Asked) -> web.Response:
@@ -360,7 +372,7 @@ class Agency:
         """
         query: EventsQuery = asked.query
         events = await self._read.events(query.after, query.limit, wait_seconds(request))
-        return _json({"events": events_json(events)})
+        return json_response({"events": events_json(events)})
 
     async def get_reviews(self, request: web.Request, asked: Asked) -> web.Response:
         """List the requests that wait for a person, with candidates, oldest first."""
@@ -368,13 +380,13 @@ class Agency:
         query: PageQuery = asked.query
         rows = await self._read.reviews(query.after, query.limit)
         last = Cursor(rows[-1].at, rows[-1].id) if len(rows) == query.limit else None
-        return _json({"reviews": [review_json(row) for row in rows], **_next(last)})
+        return json_response({"reviews": [review_json(row) for row in rows], **_next(last)})
 
     async def get_draft(self, request: web.Request, asked: Asked) -> web.Response:
         """Read the trace request that follows from a recovery report, and what it still misses."""
         del asked
         today = self._clock.now().date()
-        return _json(await drafted(self._read, thread_of(request), member=self._member, today=today))
+        return json_response(await drafted(self._read, thread_of(request), member=self._member, today=today))
 
     async def get_report(self, request: web.Request, asked: Asked) -> web.Response:
         """Read the figures of a year: for the national ITI report and SDG indicator 16.4.2.
@@ -385,7 +397,7 @@ class Agency:
         year = whole_number(request.match_info["year"])
         if year is None or not 2000 <= year <= 2199:
             raise ProblemError("http.not_found", "no such year")
-        return _json(await self._reports.year(year, query.seized))
+        return json_response(await self._reports.year(year, query.seized))
 
     async def get_peers(self, request: web.Request, asked: Asked) -> web.Response:
         """List the members of the directory in force."""
@@ -401,7 +413,7 @@ class Agency:
             }
             for name, record in directory.records.items()
         ]
-        return _json({"directory": directory.ref.version, "peers": peers})
+        return json_response({"directory": directory.ref.version, "peers": peers})
 
     async def post_probe(self, request: web.Request, asked: Asked) -> web.Response:
         """Probe the way to a peer: name, connection, TLS key, clock, trust, rights, version, readiness.
@@ -409,7 +421,7 @@ class Agency:
         Each step takes 5 s at most; the first that fails is named with its fix. Nothing is stored on either side.
         """
         del asked
-        return _json(probed_json(await self._probe.ask("{network}/{member}".format_map(request.match_info))))
+        return json_response(probed_json(await self._probe.ask("{network}/{member}".format_map(request.match_info))))
 
     async def get_checkpoint(self, request: web.Request, asked: Asked) -> web.Response:
         """Read the newest checkpoint of our ledger, a signed note."""

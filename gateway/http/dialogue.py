@@ -12,7 +12,7 @@ from gateway.http.documents import Accepted, Described, Object, Opening, Saying
 from gateway.http.openapi import JSON, Asked, Operation
 from gateway.services.converse import Converse
 from gateway.services.converse import Saying as Told
-from gateway.services.submit import Draft, Submit
+from gateway.services.submit import Draft
 from protocols.ledger.entry import uuid7
 from protocols.messages import TYPES
 from protocols.problems import ProblemError
@@ -49,13 +49,14 @@ _OPENED = (
     ("recovery-reports", "recovery.report", "Report a recovered weapon and the nine steps."),
     ("marking-notices", "marking.notice", "Tell another member how weapons are marked."),
 )
+_APPROVED = {"registry.search": ("approval.needed", "approval.refused")}
 
 
 class Dialogue:
     """The operations, each made of its row; what may be said is for the service to judge."""
 
-    def __init__(self, converse: Converse, submit: Submit) -> None:
-        self._converse, self._submit = converse, submit
+    def __init__(self, converse: Converse) -> None:
+        self._converse = converse
 
     def operations(self) -> list[Operation]:
         """A route for every message type but the trace request."""
@@ -69,7 +70,7 @@ class Dialogue:
         ] + [
             Operation(
                 path=f"/v1/{name}", call=self._call(self._open, type_, about), body=_document(type_, Opening),
-                headers=("Idempotency-Key",), problems=SUBMITS, **posts,
+                headers=("Idempotency-Key",), problems=(*SUBMITS, *_APPROVED.get(type_, ())), **posts,
             )
             for name, type_, about in _OPENED
         ]  # fmt: skip
@@ -101,7 +102,7 @@ class Dialogue:
             type=type_, recipient=said.to, thread=None, body=asked.body.body, handling=said.handling,
             parts=said.given_parts(), expires=said.expires,
         )  # fmt: skip
-        return web.Response(body=await self._submit.submit(draft, asked.idempotency), status=202, content_type=JSON)
+        return web.Response(body=await self._converse.open(draft, asked.idempotency), status=202, content_type=JSON)
 
 
 def _document(type_: str, base: type[Any]) -> type[Any]:

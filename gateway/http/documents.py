@@ -384,6 +384,31 @@ class Reviews(Model):
     next: Maybe[str] = None
 
 
+class Ruled(Model):
+    """What the second person says."""
+
+    ruling: Literal["APPROVED", "REFUSED"]
+
+
+class Approval(Model):
+    """What one person of one client asked and another has to rule on."""
+
+    id: Id
+    act: Literal["registry.search"]
+    client: str
+    actor: str
+    asked: ShownTime
+    about: Annotated[Object, Field(description="The whole of what is asked.")]
+    ruling: Maybe[Literal["APPROVED", "REFUSED"]] = None
+
+
+class Approvals(Model):
+    """A page of what waits for a second person, oldest first."""
+
+    approvals: list[Approval]
+    next: Maybe[str] = None
+
+
 class Event(Model):
     """A line of the feed."""
 

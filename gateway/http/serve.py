@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -23,11 +23,13 @@ from protocols.limits import (
 )
 from protocols.ports.store import Unavailable
 from protocols.problems import ProblemError
+from protocols.strict import dump_json
 
 _log = structlog.get_logger()
 Middleware = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 RETRY_AFTER_S = 5
+PRIVATE = {"Cache-Control": "no-store"}
 METHODS = ("GET", "POST")
 _STATUS = {404: "http.not_found", 405: "http.method", 413: "http.too_large", 415: "http.media_type"}
 _CLOSING = frozenset(["http.framing", "http.too_large", "http.body_timeout", "http.version", "peer.suspended"])
@@ -40,6 +42,11 @@ _SAID = {  # the parser tells these apart in words only: tests/http guards every
     "header field char": "http.header",
     "'Host' header": "http.header",
 }
+
+
+def json_response(value: Any, headers: Mapping[str, str] = PRIVATE) -> web.Response:
+    """A JSON answer, by default one that nobody on the way may keep."""
+    return web.Response(body=dump_json(value), content_type="application/json", headers=headers)
 
 
 def problem_response(problem: ProblemError) -> web.Response:

@@ -8,12 +8,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from shutil import disk_usage
 from time import monotonic
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 
 from adapters.directory.client import DirectoryClient
 from adapters.peers.http import PeerClient
+from adapters.postgres.approvals import PostgresApprovals
 from adapters.postgres.connect import Pool
 from adapters.postgres.exchange import PostgresExchange
 from adapters.postgres.ledger import PostgresLedger
@@ -27,6 +29,7 @@ from gateway.runtime.metrics import Metrics
 from gateway.runtime.settings import Settings
 from gateway.runtime.world import SteadyClock, SystemClock, SystemIds
 from gateway.services.answer import Answer
+from gateway.services.approve import Approve
 from gateway.services.chain import Chains
 from gateway.services.commit import Committer
 from gateway.services.committed import LedgerView
@@ -76,6 +79,7 @@ class Ports:
     directory: DirectorySource
     transport: Transport
     clients: PostgresClients
+    approvals: PostgresApprovals
     registry: PostgresRegistry
     verifier: Verifier
     clock: SteadyClock
@@ -90,6 +94,8 @@ class Parts:
     committer: Committer
     submit: Submit
     read: Read
+    converse: Converse
+    approve: Approve
     export: Export
     deliver: Deliver
     answer: Answer | None
@@ -126,6 +132,7 @@ def connect_ports(
             plain_allowed=not settings.exchange_tls,
         ),
         clients=PostgresClients(pool),
+        approvals=PostgresApprovals(pool),
         registry=PostgresRegistry(pool),
         verifier=Tw1Verifier(),
         clock=clock,
@@ -170,25 +177,22 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
         clock=clock, answered=["trace.request"] if settings.registry else [],
     )  # fmt: skip
     office = {"name": settings.name, "country": {"code": settings.country, "raw": settings.country}}
-    answer = Answer(
-        office=office, store=ports.exchange, registry=ports.registry, read=read, submit=submit, committer=committer, clock=clock,
-    ) if settings.registry else None  # fmt: skip
-    if answer:
-        committer.on_commit(answer.wake)
-    lapse = Lapse(member=member, store=ports.threads, committer=committer, sealer=sealer, clock=clock)
+    answer = answering(office, ports, read, submit, committer) if settings.registry else None
     committer.on_commit(deliver.wake)
     committer.on_commit(read.wake)
     health: dict[str, str] = {}
     view = LedgerView(ports.ledger, ports.exchange, release)
     probe = prober(member, ports, keys, lambda: health | wrong(ports, committer))
     export = exporter(member, ports, read, prove)
-    agency = Agency(
-        member=member, access=TokenAccess(keys.signer("token"), issuer=member, audience=settings.audience),
-        clients=ports.clients, submit=submit, read=read, ledger=view, directory=ports.directory, clock=clock,
-        export=export, probe=probe,
-        converse=Converse(member=member, office=office, read=read, submit=submit, directory=ports.directory, clock=clock),
-        chains=Chains(member=member, read=read, clock=clock), reports=Reports(member=member, read=read),
+    approve = Approve(
+        member=member, store=ports.approvals, threads=ports.threads, committer=committer, vault=vault, sealer=sealer,
+        clock=clock, ids=ids,
     )  # fmt: skip
+    converse = Converse(
+        member=member, office=office, read=read, submit=submit, directory=ports.directory, clock=clock, approve=approve,
+    )  # fmt: skip
+    access = TokenAccess(keys.signer("token"), issuer=member, audience=settings.audience)
+    agency = agency_of(member, ports, access, submit, read, view, probe, export, converse, approve)
     exchange = Exchange(
         url=settings.exchange_url, receive=receive, pace=pace, directory=ports.directory, ledger=view, probe=probe, verifier=verifier, clock=clock,
     )  # fmt: skip
@@ -197,8 +201,39 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     halted = unless_halted(lambda: committer.halted, but=_WHILE_HALTED)
     listeners = {"agency": agency.app(halted), "exchange": exchange.app(halted), "operations": operations.app()}
     return Parts(
-        committer=committer, submit=submit, read=read, export=export, deliver=deliver, answer=answer, lapse=lapse, directory=ports.directory, listeners=listeners,
+        committer=committer, submit=submit, read=read, converse=converse, approve=approve, export=export, deliver=deliver, answer=answer,
+        lapse=Lapse(member=member, store=ports.threads, committer=committer, sealer=sealer, clock=clock), directory=ports.directory, listeners=listeners,
         linking=linking, probe=probe, health=health, requests=measured.requests,
+    )  # fmt: skip
+
+
+def answering(office: dict[str, Any], ports: Ports, read: Read, submit: Submit, committer: Committer) -> Answer:
+    """The built-in registry of a node."""
+    answer = Answer(
+        office=office, store=ports.exchange, registry=ports.registry, read=read, submit=submit, committer=committer,
+        clock=ports.clock,
+    )  # fmt: skip
+    committer.on_commit(answer.wake)
+    return answer
+
+
+def agency_of(
+    member: str,
+    ports: Ports,
+    access: TokenAccess,
+    submit: Submit,
+    read: Read,
+    view: LedgerView,
+    probe: Probe,
+    export: Export,
+    converse: Converse,
+    approve: Approve,
+) -> Agency:
+    """The agency interface over the services of a node."""
+    return Agency(
+        member=member, access=access, clients=ports.clients, submit=submit, read=read, ledger=view,
+        directory=ports.directory, clock=ports.clock, export=export, probe=probe, converse=converse, approve=approve,
+        chains=Chains(member=member, read=read, clock=ports.clock), reports=Reports(member=member, read=read),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from uuid import UUID
 from protocols.ledger.entry import Entry
 from protocols.limits import MESSAGES_A_LEG_MAX
 from protocols.ports.rows import (
+    ApprovalRow,
     ContentRow,
     EventRow,
     IdempotencyRow,
@@ -46,6 +47,7 @@ class Stage:
     dispatched: list[tuple[str, UUID]] = field(default_factory=list)
     legs: dict[tuple[UUID, str], Leg] = field(default_factory=dict)
     pairs: dict[str, int] = field(default_factory=dict)
+    approvals: dict[UUID, ApprovalRow] = field(default_factory=dict)
 
     def log(self, entry: Entry) -> int:
         """Appends an entry; its index."""
@@ -61,6 +63,13 @@ class Stage:
     def leg(self, key: tuple[UUID, str]) -> Leg | None:
         """The leg as it stands after what came before in the batch."""
         return self.legs.get(key) or self.plan.standing.legs.get(key)
+
+    def use(self, approval: UUID) -> None:
+        """Uses an approval up; `approval.needed` where it is not there to be used, or was used before."""
+        row = self.plan.standing.approvals.get(approval)
+        if row is None or row.ruling != "APPROVED" or row.used:
+            raise ProblemError("approval.needed", "its approval was used before")
+        self.approvals[approval] = replace(row, used=True)
 
     def event(self, kind: str, at: datetime, thread: UUID, counterpart: str, message: UUID) -> None:
         """A line for the event feed."""
@@ -98,6 +107,7 @@ class Plan:
         self.dispatched: list[tuple[str, UUID]] = []
         self.legs: dict[tuple[UUID, str], Leg] = {}
         self.pairs: dict[str, int] = {}
+        self.approvals: dict[UUID, ApprovalRow] = {}
 
     def merge(self, stage: Stage) -> None:
         """Takes over a change that succeeded, so that the next one in the batch sees it."""
@@ -109,10 +119,12 @@ class Plan:
         self.dispatched += stage.dispatched
         self.legs |= stage.legs
         self.pairs |= stage.pairs
+        self.approvals |= stage.approvals
         standing = self.standing
         standing.legs |= stage.legs
         self.threads |= {thread for thread, _ in stage.legs}
         standing.pairs |= stage.pairs
+        standing.approvals |= stage.approvals
         standing.outbox |= {id_: state for id_, state, _ in stage.settled}
         for key in stage.dispatched:
             standing.inbox[key] = replace(standing.inbox[key], dispatched=True)
@@ -145,7 +157,7 @@ class Noted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
-    """A message of ours, sealed: `sent`. `opens` makes the leg, else `event` moves it from version `if_match`."""
+    """A message of ours, sealed: `sent`. `said` opens the leg or moves it from version `if_match`; `approval` is used up."""
 
     entry: Entry
     outbox: OutboxRow
@@ -153,9 +165,12 @@ class Submitted:
     said: Said
     if_match: int | None = None
     idempotency: IdempotencyRow | None = None
+    approval: UUID | None = None
 
     def wants(self, wanted: Wanted) -> None:
-        """Key, leg, pair."""
+        """Key, leg, pair, approval."""
+        if self.approval:
+            wanted.approvals.add(self.approval)
         if self.idempotency:
             wanted.idempotency.add((self.idempotency.client, self.idempotency.key))
         wanted.legs.add((self.outbox.thread, self.outbox.recipient))
@@ -168,6 +183,8 @@ class Submitted:
             if before is not None:
                 return standing_answer(before, self.idempotency.digest)
             stage.rows.append(self.idempotency)
+        if self.approval:
+            stage.use(self.approval)
         _check_generation(self.content, stage)
         out = self.outbox
         key = out.thread, out.recipient
@@ -388,7 +405,31 @@ class Lapsed:
         return None
 
 
-Change = Lapsed | Noted | Submitted | Resealed | Received | Refused | Settled | Dispatched | Answered
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """A second person is asked for (`content` says what), or has ruled: an `admin` entry."""
+
+    entry: Entry
+    row: ApprovalRow
+    content: tuple[ContentRow, ...] = ()
+
+    def wants(self, wanted: Wanted) -> None:
+        """The approval."""
+        wanted.approvals.add(self.row.id)
+
+    def apply(self, stage: Stage) -> Lost | None:
+        """The first ruling counts."""
+        before = stage.plan.standing.approvals.get(self.row.id)
+        if before is not None and before.ruling:
+            return Lost(row=None)
+        _check_generation(self.content, stage)
+        stage.log(self.entry)
+        stage.rows += self.content
+        stage.approvals[self.row.id] = self.row
+        return None
+
+
+Change = Approval | Lapsed | Noted | Submitted | Resealed | Received | Refused | Settled | Dispatched | Answered
 
 
 def standing_answer(before: IdempotencyRow, digest: bytes) -> Lost:

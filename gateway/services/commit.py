@@ -275,6 +275,7 @@ class Committer:
             dispatched=plan.dispatched,
             legs=plan.legs,
             pairs=plan.pairs,
+            approvals=plan.approvals,
         )
 
     async def _was_committed(self, batch_id: UUID) -> bool:

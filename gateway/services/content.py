@@ -26,22 +26,26 @@ def at_rest(vault: Vault, message: Message, jws: bytes, parts: Sequence[Part]) -
 
     A part stays as it was sealed: the same JWS can be sealed again, and shown to an arbiter with or without it.
     """
-    rows = []
-    for part, plain in {"": jws, **{part.ref.name: part.key + part.sealed for part in parts}}.items():
-        scope = _scope(message.sender, message.id, part)
-        key = vault.new_key(scope)
-        rows.append(
-            ContentRow(
-                sender=message.sender,
-                id=message.id,
-                part=part,
-                thread=message.thread,
-                generation=key.generation,
-                wrapped=key.wrapped,
-                sealed=vault.seal(key, scope, part, plain),
-            )
-        )
-    return tuple(rows)
+    plain = {"": jws, **{part.ref.name: part.key + part.sealed for part in parts}}
+    return tuple(
+        sealed_row(vault, message.sender, message.id, part, data, thread=message.thread) for part, data in plain.items()
+    )
+
+
+def sealed_row(vault: Vault, sender: str, id_: UUID, part: str, plain: bytes, *, thread: UUID) -> ContentRow:
+    """One row of content at rest under a key of its own."""
+    scope = _scope(sender, id_, part)
+    key = vault.new_key(scope)
+    sealed = vault.seal(key, scope, part, plain)
+    return ContentRow(
+        sender=sender, id=id_, part=part, thread=thread, generation=key.generation, wrapped=key.wrapped, sealed=sealed
+    )
+
+
+def open_row(vault: Vault, row: ContentRow) -> bytes:
+    """What a row holds; `content.erased` where its key is gone."""
+    key = ContentKey(generation=row.generation, wrapped=row.wrapped)
+    return vault.open(key, _scope(row.sender, row.id, row.part), row.part, row.sealed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +64,7 @@ class Content:
 
 def open_content(vault: Vault, rows: Sequence[ContentRow]) -> Content:
     """The content of one message, without parts that were erased; `content.erased` where its own key is gone."""
-    plain = {}
-    for row in rows:
-        key = ContentKey(generation=row.generation, wrapped=row.wrapped)
-        plain[row.part] = vault.open(key, _scope(row.sender, row.id, row.part), row.part, row.sealed)
+    plain = {row.part: open_row(vault, row) for row in rows}
     if "" not in plain:
         raise ProblemError("content.erased", "the content of this message is gone")
     payload = parse_jws(plain[""]).payload

@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+from gateway.services.approve import Approve
 from gateway.services.read import Read
 from gateway.services.submit import Draft, Request, Submit, current
 from gateway.services.terms import consented, find, handling_of
 from protocols.exchange.message import Message
 from protocols.messages import validate_body, validate_handling
+from protocols.messages.registry import RegistrySearch
 from protocols.messages.shared import Handling
 from protocols.messages.terms import onward_forbidden, tightens
 from protocols.messages.trace import HOPS_MAX
@@ -49,9 +51,21 @@ class Converse:
         submit: Submit,
         directory: DirectorySource,
         clock: Clock,
+        approve: Approve,
     ) -> None:
+        self._approve = approve
         self._member, self._office, self._read, self._submit = member, office, read, submit
         self._directory, self._clock = directory, clock
+
+    async def open(self, draft: Draft, request: Request) -> bytes:
+        """Commits a message that opens a thread of its own; a search by so little that it is fishing needs two people."""
+        if (before := await self._submit.repeated(request)) is not None:
+            return before
+        body = validate_body(draft.type, draft.body, "/body")
+        if isinstance(body, RegistrySearch) and body.is_weak:
+            about = {"to": draft.recipient, "type": draft.type, "body": draft.body}
+            draft = replace(draft, approval=await self._approve.require("registry.search", request, about))
+        return await self._submit.submit(draft, request)
 
     async def say(self, thread: UUID, said: Saying, request: Request, if_match: int | None) -> bytes:
         """Commits the message; its JSON answer, the same on repetition.

@@ -137,7 +137,7 @@ class Receive:
         await self._linking.one_history([each.place for each in proven.values()], checkpoints)
         keys = [(each.entry.sender or "", _id(each.entry)) for each in proven.values()]
         inbox, refusals = await self._store.arrivals(keys) if keys else ({}, {})
-        standing = Standing(idempotency={}, outbox={}, inbox=inbox, refusals=refusals, legs={}, pairs={})
+        standing = Standing(inbox=inbox, refusals=refusals)
         tasks: dict[int, asyncio.Task[_Result]] = {}
         async with asyncio.TaskGroup() as group:
             for n, (i, each) in enumerate(proven.items()):

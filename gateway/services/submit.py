@@ -51,6 +51,7 @@ class Draft:
     due: datetime | None = None
     expires: datetime | None = None
     if_match: int | None = None
+    approval: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +173,7 @@ class Submit:
                 due=message.due,
             ),
             if_match=draft.if_match,
+            approval=draft.approval,
             idempotency=_idempotency(request, message) if request else None,
         )
 

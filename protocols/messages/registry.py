@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from protocols.codes import UNKNOWN
+from protocols.firearms.scoring import KNOWN_MIN
 from protocols.firearms.serials import known_characters
 from protocols.messages.shared import (
     Body,
@@ -57,11 +58,16 @@ class RegistrySearch(Body):
     purpose: Annotated[str, Listed("purpose", pair=False)]
     reference: Text
 
+    @property
+    def is_weak(self) -> bool:
+        """Whether so little is known that a second person has to approve (docs/domain.md section 3)."""
+        return known_characters(self.weapon.serial) < KNOWN_MIN
+
     @model_validator(mode="after")
     def _is_no_fishing(self) -> Self:
         make = self.weapon.make
         named = make is not None and (make.code != UNKNOWN or make.raw.strip() != "")
-        if known_characters(self.weapon.serial) < 4 and not named:
+        if self.is_weak and not named:
             fix = "Give a make, or four characters of the serial."
             raise Broken("required", "too little is known to search by", fix, "weapon", "make")
         return self

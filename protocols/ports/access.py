@@ -13,6 +13,7 @@ SCOPES: Mapping[str, str] = MappingProxyType(
         "parts:read": "read restricted parts: each reading is an entry",
         "ledger:read": "read the ledger",
         "evidence:read": "export evidence",
+        "approval:rule": "approve or refuse what another person of another client asks",
     }
 )
 """What a client may be given, and what it lets it do."""

@@ -148,6 +148,27 @@ class Resealing:
     envelope: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRow:
+    """What one person asked and another has to rule on: `digest` is of the exact request, `ruling` empty until there is one.
+
+    `salt` opens the commitments of its entries; what is asked is kept as content under this id.
+    """
+
+    id: UUID
+    act: str
+    digest: bytes
+    client: str
+    actor: str
+    asked: datetime
+    salt: bytes
+    ruling: str = ""
+    ruled_client: str = ""
+    ruled_actor: str = ""
+    ruled: datetime | None = None
+    used: bool = False
+
+
 Row = SealedRow | OutboxRow | InboxRow | RefusalRow | ContentRow | ProofRow | EventRow | IdempotencyRow | ReviewRow
 
 

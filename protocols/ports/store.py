@@ -14,6 +14,7 @@ from uuid import UUID
 from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.tiles import TileId
 from protocols.ports.rows import (
+    ApprovalRow,
     Arrived,
     Claimed,
     ContentRow,
@@ -68,6 +69,7 @@ class Wanted:
     arrivals: set[tuple[str, UUID]] = field(default_factory=set)
     legs: set[tuple[UUID, str]] = field(default_factory=set)
     pairs: set[str] = field(default_factory=set)
+    approvals: set[UUID] = field(default_factory=set)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,12 +79,13 @@ class Standing:
     `pairs` is the next pair_seq per recipient.
     """
 
-    idempotency: dict[tuple[str, str], IdempotencyRow]
-    outbox: dict[UUID, Delivery]
-    inbox: dict[tuple[str, UUID], InboxRow]
-    refusals: dict[tuple[str, UUID], list[RefusalRow]]
-    legs: dict[tuple[UUID, str], Leg]
-    pairs: dict[str, int]
+    idempotency: dict[tuple[str, str], IdempotencyRow] = field(default_factory=dict)
+    outbox: dict[UUID, Delivery] = field(default_factory=dict)
+    inbox: dict[tuple[str, UUID], InboxRow] = field(default_factory=dict)
+    refusals: dict[tuple[str, UUID], list[RefusalRow]] = field(default_factory=dict)
+    legs: dict[tuple[UUID, str], Leg] = field(default_factory=dict)
+    pairs: dict[str, int] = field(default_factory=dict)
+    approvals: dict[UUID, ApprovalRow] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,6 +104,7 @@ class Writes:
     dispatched: list[tuple[str, UUID]] = field(default_factory=list)
     legs: dict[tuple[UUID, str], Leg] = field(default_factory=dict)
     pairs: dict[str, int] = field(default_factory=dict)
+    approvals: dict[UUID, ApprovalRow] = field(default_factory=dict)
 
 
 class Batch(Protocol):
@@ -327,6 +331,22 @@ class ThreadStore(Protocol):
 
     async def reviews(self, thread: UUID | None, *, after: tuple[datetime, UUID] | None, count: int) -> list[ReviewRow]:
         """Requests that wait for a person, oldest first, after a cursor."""
+        ...
+
+
+class ApprovalStore(Protocol):
+    """What waits for a second person; written by the committer alone."""
+
+    async def approval(self, id_: UUID) -> ApprovalRow | None:
+        """One, or None."""
+        ...
+
+    async def asked(self, client: str, actor: str, digest: bytes, *, since: datetime) -> ApprovalRow | None:
+        """The newest of exactly this request that is not used up."""
+        ...
+
+    async def waiting(self, since: datetime, *, after: tuple[datetime, UUID] | None, count: int) -> list[ApprovalRow]:
+        """Those that nobody has ruled on, oldest first, after a cursor."""
         ...
 
 

@@ -39,6 +39,7 @@ def test_no_address_of_the_interface_has_room_for_anything_of_a_case() -> None:
     agency = Agency(
         member="net/a", access=nothing, clients=nothing, submit=nothing, read=nothing, ledger=nothing, directory=nothing,
         clock=nothing, export=nothing, probe=nothing, converse=nothing, chains=nothing, reports=nothing,
+        approve=nothing,
     )  # fmt: skip
     document = openapi(agency.operations(), title="t", version="1")
     found = {
@@ -49,6 +50,6 @@ def test_no_address_of_the_interface_has_room_for_anything_of_a_case() -> None:
         if each["in"] != "header"
     }
     assert found == {
-        *(("path", name) for name in ("thread", "log", "tile", "network", "member", "year")),
+        *(("path", name) for name in ("thread", "log", "tile", "network", "member", "year", "approval")),
         *(("query", name) for name in ("limit", "after", "state", "parts", "content", "seized")),
     }

@@ -113,6 +113,8 @@ ROUTES = {
     ("GET", "/v1/traces/{id}/evidence"): "evidence:read",
     ("GET", "/v1/events"): "trace:read",
     ("GET", "/v1/reviews"): "trace:read",
+    ("GET", "/v1/approvals"): "approval:rule",
+    ("POST", "/v1/approvals/{approval}"): "approval:rule",
     ("GET", "/v1/peers"): "trace:read",
     ("POST", "/v1/peers/{network}/{member}/probes"): "trace:read",
     ("POST", "/v1/batches"): "trace:write",
@@ -139,7 +141,12 @@ async def test_every_route_but_those_of_the_public_needs_a_token_with_its_own_sc
     assert served - known == PUBLIC
     for (method, pattern), scope in ROUTES.items():
         path = pattern.format(
-            id="01900000-0000-7000-8000-000000000000", log="0" * 64, network="testnet", member="holder", year="2026"
+            id="01900000-0000-7000-8000-000000000000",
+            approval="0",
+            log="0" * 64,
+            network="testnet",
+            member="holder",
+            year="2026",
         )
         assert (await office.call(method, path)).said == (401, "auth.missing"), path
         for bad in ("Bearer nonsense", "Bearer a.b.c"):
@@ -169,6 +176,30 @@ async def test_a_request_is_accepted_under_a_new_thread(world: World) -> None:
     assert reply.status == 202
     assert reply.headers["Location"] == f"/v1/traces/{reply.json['thread']}"
     assert reply.json.keys() == {"id", "thread", "type", "state"}
+
+
+async def test_a_search_that_is_fishing_needs_a_second_person(world: World) -> None:
+    office = world.asker
+    await office.register("second", ("C",), ("approval:rule",))
+    office.tokens["second", "A"] = await office.token("second", "C")
+    weapon = {"serial": "AB1", "make": {"code": "GLOCK", "raw": "Glock"}}
+    body = {"weapon": weapon, "purpose": "TRACING", "reference": "case 1"}
+    said = {"to": world.holder.node.name, "body": body, "handling": HANDLING}
+    key = "a weak search"
+    refused = await office.post("/v1/registry-searches", said, Idempotency_Key=key)
+    assert refused.said == (403, "approval.needed")
+    [waiting] = (await office.get("/v1/approvals", client="second")).json["approvals"]
+    assert waiting["id"] in refused.json["errors"][0]["fix"]
+    assert (waiting["client"], waiting["actor"], waiting["about"]["body"]) == ("all", "A", body)
+    path = f"/v1/approvals/{waiting['id']}"
+    assert (await office.post(path, {"ruling": "APPROVED"})).said == (403, "approval.self")
+    assert (await office.post(path, {"ruling": "APPROVED"}, client="second")).json["ruling"] == "APPROVED"
+    assert (await office.get("/v1/approvals", client="second")).json == {"approvals": []}
+    assert (await office.post("/v1/registry-searches", said, Idempotency_Key=key)).status == 202
+    unknown = await office.post(
+        "/v1/approvals/019aab2f-3c7b-7d10-8f6a-2b1c3d4e5f60", {"ruling": "REFUSED"}, client="second"
+    )
+    assert unknown.said == (404, "approval.not_found")
 
 
 async def test_the_same_request_under_the_same_key_is_accepted_once(world: World) -> None:

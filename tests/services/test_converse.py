@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from gateway.services.chain import Chains
-from gateway.services.converse import Converse, Saying
+from gateway.services.converse import Saying
 from gateway.services.submit import Request
 from gateway.services.terms import consented
 from protocols.archive import unpack
@@ -32,18 +32,10 @@ def request() -> Request:
     return Request(caller=CALLER, key=f"converse {next(COUNT)}", digest=b"")
 
 
-def converse(node: Node) -> Converse:
-    office = {"name": node.name, "country": {"code": "AT", "raw": ""}}
-    return Converse(
-        member=node.name, office=office, read=node.read, submit=node.submitting, directory=node.parts.directory,
-        clock=node.fed.clock,
-    )  # fmt: skip
-
-
 async def say(node: Node, thread: str, type_: str, body: Json, **more: Any) -> Json:
     given: Json = {"handling": HANDLING, "parts": {}} | more
     said = Saying(type=type_, body=body, **given)
-    return parse_object(await converse(node).say(UUID(thread), said, request(), None), bytes_max=9_999)
+    return parse_object(await node.parts.converse.say(UUID(thread), said, request(), None), bytes_max=9_999)
 
 
 async def tell(node: Node, thread: str, type_: str, body: Json, **more: Any) -> Json:
@@ -202,9 +194,9 @@ async def test_the_requester_asks_again_as_the_referral_says(fed: Federation) ->
     sent = await asked(a, b)
     told = await tell(b, sent["thread"], "trace.referral", referral(c, "REQUESTER_ASKS_AGAIN"))
     thread, where = UUID(sent["thread"]), UUID(told["id"])
-    await refused("schema.invalid", converse(a).ask_again(where, thread, a.draft(b)))
-    await refused("schema.invalid", converse(a).ask_again(UUID(sent["id"]), thread, a.draft(c)))
-    again = await a.send(await converse(a).ask_again(where, thread, a.draft(c)))
+    await refused("schema.invalid", a.parts.converse.ask_again(where, thread, a.draft(b)))
+    await refused("schema.invalid", a.parts.converse.ask_again(UUID(sent["id"]), thread, a.draft(c)))
+    again = await a.send(await a.parts.converse.ask_again(where, thread, a.draft(c)))
     await a.becomes(again, "delivered")
     assert again["thread"] == sent["thread"]
     assert {leg.counterpart: leg.hop for leg in await a.read.legs(thread)} == {b.name: 1, c.name: 2}
@@ -273,7 +265,7 @@ async def test_the_requester_sees_one_chain_of_what_each_hop_told_and_no_other_n
             await tell(node, sent["thread"], "trace.response", body)
         if following is not None:
             told = await tell(node, sent["thread"], "trace.referral", referral(following, "REQUESTER_ASKS_AGAIN"))
-            again = await a.send(await converse(a).ask_again(UUID(told["id"]), thread, a.draft(following)))
+            again = await a.send(await a.parts.converse.ask_again(UUID(told["id"]), thread, a.draft(following)))
             await a.becomes(again, "delivered")
     chain = await Chains(member=a.name, read=a.read, clock=fed.clock).chain(thread)
     assert [each["kind"]["code"] for each in chain["events"]] == [

@@ -30,6 +30,7 @@ for _name, _target in {
     "show": "trace:show",
     "chain": "trace:chain",
     "report": "report:report",
+    "approve": "approve:approve",
     "token": "trace:token",
     "evidence": "evidence:app",
     "ledger": "ledger:app",

@@ -1,0 +1,132 @@
+"""Two people: what one asks for, another person of another client approves first; each step is an `admin` entry.
+
+One mechanism for whatever needs it: the request is refused with `approval.needed` until somebody else has approved exactly
+these bytes, and is then sent again; the change that it makes uses the approval up.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from gateway.services.changes import Approval
+from gateway.services.commit import Committer, Done
+from gateway.services.content import open_row, sealed_row
+from gateway.services.submit import Request
+from protocols.exchange.message import SALT_BYTES
+from protocols.ledger.entry import NONCE_BYTES, Entry, actor_commitment, content_commitment
+from protocols.limits import APPROVAL_DAYS, REQUEST_BYTES_MAX
+from protocols.ports.access import Caller
+from protocols.ports.crypto import Sealer, Vault
+from protocols.ports.rows import ApprovalRow
+from protocols.ports.store import ApprovalStore, ThreadStore
+from protocols.ports.world import Clock, Ids
+from protocols.problems import Fault, ProblemError
+from protocols.strict import dump_json, format_time, parse_object
+
+Act = Literal["registry.search"]
+Ruling = Literal["APPROVED", "REFUSED"]
+_PART = "about"  # under which the content of a request that waits is kept
+
+
+class Approve:
+    """Asks for a second person, and takes what that person says."""
+
+    def __init__(
+        self,
+        *,
+        member: str,
+        store: ApprovalStore,
+        threads: ThreadStore,
+        committer: Committer,
+        vault: Vault,
+        sealer: Sealer,
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
+        self._member, self._store, self._threads, self._committer = member, store, threads, committer
+        self._vault, self._sealer, self._clock, self._ids = vault, sealer, clock, ids
+
+    async def require(self, act: Act, request: Request, about: Mapping[str, Any]) -> UUID:
+        """The approval of exactly this request, for the change that uses it up.
+
+        `approval.needed` with its id while nobody has ruled, `approval.refused` where somebody said no.
+        """
+        caller = request.caller
+        found = await self._store.asked(caller.client, caller.actor, request.digest, since=self._since())
+        row = found or await self._ask(act, request, about)
+        if row.ruling == "REFUSED":
+            raise ProblemError("approval.refused", f"approval {row.id}")
+        if row.ruling != "APPROVED":
+            fix = f"Have another person of another client run `tracewire approve NODE {row.id}`, then send the same request again."
+            fault = Fault("", "approval.needed", f"approval {row.id} waits for a second person", fix)
+            raise ProblemError("approval.needed", f"approval {row.id} waits for a second person", errors=[fault])
+        return row.id
+
+    async def rule(self, id_: UUID, caller: Caller, ruling: Ruling) -> ApprovalRow:
+        """Approves or refuses; the same again changes nothing.
+
+        `approval.not_found`, `approval.self` for whoever asked (client or actor), `approval.ruled` where it was ruled otherwise.
+        """
+        row = await self._store.approval(id_)
+        if row is None or row.asked < self._since():
+            raise ProblemError("approval.not_found", f"nothing of the last {APPROVAL_DAYS} days waits under this id")
+        if caller.client == row.client or caller.actor == row.actor:
+            raise ProblemError("approval.self", "the client or the actor is the one who asked")
+        if not row.ruling:
+            about = await self._content(row)
+            ruled = replace(
+                row, ruling=ruling, ruled_client=caller.client, ruled_actor=caller.actor, ruled=self._clock.now()
+            )
+            change = Approval(entry=self._entry(ruled, about, caller, ruling.lower()), row=ruled)
+            if isinstance(await self._committer.commit(change), Done):
+                return ruled
+            row = await self._store.approval(id_) or row  # somebody else was faster
+        if row.ruling != ruling:
+            raise ProblemError("approval.ruled", f"it was {row.ruling.lower()} before")
+        return row
+
+    async def waiting(self, after: tuple[datetime, UUID] | None, count: int) -> list[ApprovalRow]:
+        """What waits for a second person, oldest first."""
+        return await self._store.waiting(self._since(), after=after, count=count)
+
+    async def about(self, row: ApprovalRow) -> dict[str, Any]:
+        """What is asked, as the interface shows it."""
+        shown = {
+            "id": str(row.id),
+            "act": row.act,
+            "client": row.client,
+            "actor": row.actor,
+            "asked": format_time(row.asked),
+        }
+        about = parse_object(await self._content(row), bytes_max=REQUEST_BYTES_MAX)
+        return shown | {"about": about, **({"ruling": row.ruling} if row.ruling else {})}
+
+    async def _content(self, row: ApprovalRow) -> bytes:
+        rows = await self._threads.content(self._member, row.id)
+        if not rows:
+            raise ProblemError("content.erased", "what was asked is gone")
+        return open_row(self._vault, rows[0])
+
+    async def _ask(self, act: Act, request: Request, about: Mapping[str, Any]) -> ApprovalRow:
+        data, id_ = dump_json(about), self._ids.uuid7()
+        row = ApprovalRow(
+            id=id_, act=act, digest=request.digest, client=request.caller.client, actor=request.caller.actor,
+            asked=self._clock.now(), salt=self._sealer.random(SALT_BYTES),
+        )  # fmt: skip
+        content = sealed_row(self._vault, self._member, id_, _PART, data, thread=id_)
+        await self._committer.commit(
+            Approval(entry=self._entry(row, data, request.caller, "asked"), row=row, content=(content,))
+        )
+        return row
+
+    def _entry(self, row: ApprovalRow, about: bytes, caller: Caller, step: str) -> Entry:
+        """Who did what: both commitments under the salt of the approval, so that its entries can be opened together."""
+        return Entry(
+            kind="admin", at=self._clock.now(), n=self._sealer.random(NONCE_BYTES), id=row.id, code=f"approval.{step}",
+            content_c=content_commitment(row.salt, about), actor_c=actor_commitment(row.salt, caller.actor),
+        )  # fmt: skip
+
+    def _since(self) -> datetime:
+        return self._clock.now() - timedelta(days=APPROVAL_DAYS)
