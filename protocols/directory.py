@@ -101,6 +101,16 @@ class Agreement(_Document):
     routine_days: Annotated[int, Field(ge=1, le=365)]
 
 
+class Contact(_Document):
+    """The national point of contact (UN ITI 25, 31): an office and how it is reached, never a person."""
+
+    office: Text
+    email: Annotated[str, StringConstraints(pattern=r"^[^@\s]{1,64}@[^@\s]{1,190}$")] | None = None
+    telephone: Annotated[str, StringConstraints(pattern=r"^\+[0-9 ]{5,30}$")] | None = None
+    languages: Annotated[list[Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$")]], Field(max_length=16)] = []
+    hours: Text | None = None
+
+
 class Record(_Document):
     """`members/<member>/record.json`, signed by the member's own offline record key."""
 
@@ -115,6 +125,7 @@ class Record(_Document):
     hubs: Annotated[list[MemberName], Field(max_length=8)] = []
     competences: Annotated[list[Competence], Field(max_length=64)] = []
     agreements: Annotated[list[Agreement], Field(max_length=200)] = []
+    contact: Contact | None = None
 
 
 class Admitted(_Document):
@@ -217,6 +228,17 @@ class Directory:
         """The origin of a member's newest open ledger: `<year>.<n>` in order of numbers, 2026.10 after 2026.9."""
         found = [origin for origin, each in self.ledgers.items() if each.member == member and each.state == "open"]
         return max(found, key=year_and_number, default=None)
+
+    def permits(self, type_: str, sender: str, recipient: str) -> bool:
+        """Whether both are active and the matrix lets a role of the one send this type to a role of the other."""
+        rule = self.network.matrix.get(type_)
+        return (
+            rule is not None
+            and self.active(sender)
+            and self.active(recipient)
+            and not set(rule.senders).isdisjoint(self.admitted[sender].roles)
+            and not set(rule.recipients).isdisjoint(self.admitted[recipient].roles)
+        )
 
     def active(self, member: str) -> bool:
         """Whether a member is admitted and neither suspended nor revoked."""

@@ -252,6 +252,7 @@ class Leg(SQLModel, table=True):
     __tablename__ = "leg"
     __table_args__ = (
         Index("ix_leg_opened_thread", "opened", "thread"),
+        Index("ix_leg_kind_opened", "kind", "opened", "thread"),
         Index("ix_leg_lapses", "lapses", postgresql_where=text("lapses IS NOT NULL")),
     )
     thread: UUID = Field(primary_key=True)

@@ -46,13 +46,16 @@ class PostgresThreads:
         self._pool = pool
         self._member = member
 
-    async def legs(self, *, after: tuple[datetime, UUID] | None, count: int, state: str | None) -> list[Leg]:
+    async def legs(
+        self, *, after: tuple[datetime, UUID] | None, count: int, state: str | None, kind: str | None = None
+    ) -> list[Leg]:
         """Legs, newest first, after a cursor."""
         rows = await self._pool.fetch(
             f"SELECT {_LEG} FROM leg WHERE ($1::timestamptz IS NULL OR (opened, thread) < ($1, $2::uuid)) "
-            "AND ($3::text IS NULL OR state = $3) ORDER BY opened DESC, thread DESC LIMIT $4",
+            "AND ($3::text IS NULL OR state = $3) AND ($5::text IS NULL OR kind = $5) "
+            "ORDER BY opened DESC, thread DESC LIMIT $4",
             *(after or (None, None)),
-            *(state, count),
+            *(state, count, kind),
         )
         return [Leg(**row) for row in rows]
 

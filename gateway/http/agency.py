@@ -15,11 +15,11 @@ from aiohttp import web
 
 from gateway.http.approvals import Rulings
 from gateway.http.batch import CSV, NDJSON, Line, lines_of
+from gateway.http.derived import Chain, Report, RequestDraft
 from gateway.http.dialogue import SUBMITS, Dialogue, thread_of
 from gateway.http.documents import (
     Accepted,
     BatchLine,
-    Chain,
     Cursor,
     Events,
     EventsQuery,
@@ -28,9 +28,7 @@ from gateway.http.documents import (
     Peers,
     Probed,
     Query,
-    Report,
     ReportQuery,
-    RequestDraft,
     Reviews,
     Threads,
     ThreadWhole,
@@ -39,15 +37,18 @@ from gateway.http.documents import (
     TracesQuery,
     TraceSubmission,
 )
+from gateway.http.knowledge import Knowledge
 from gateway.http.openapi import FORM, JSON, Asked, Operation, openapi
 from gateway.http.pages import reference_routes
 from gateway.http.serve import PRIVATE, application, json_response, read_body, wait_seconds, whole_number
 from gateway.services.approve import Approve
 from gateway.services.chain import Chains
+from gateway.services.check import Check
 from gateway.services.committed import LedgerView
 from gateway.services.converse import Converse
 from gateway.services.draft import drafted
 from gateway.services.evidence import Export
+from gateway.services.notices import Notices
 from gateway.services.policy import permit_client
 from gateway.services.probe import Probe, probed_json
 from gateway.services.read import Read, events_json, review_json, thread_json
@@ -91,8 +92,10 @@ class Agency:
         chains: Chains,
         reports: Reports,
         approve: Approve,
+        check: Check,
+        notices: Notices,
     ) -> None:
-        self._rulings = Rulings(approve)
+        self._rulings, self._knowledge = Rulings(approve), Knowledge(check, notices)
         self._chains, self._reports = chains, reports
         self._converse, self._dialogue = converse, Dialogue(converse)
         self._export, self._probe = export, probe
@@ -121,6 +124,7 @@ class Agency:
             ),
             *self._dialogue.operations(),
             *self._rulings.operations(),
+            *self._knowledge.operations(),
             *self._reading(),
             *self._outside(),
         )  # fmt: skip
@@ -410,6 +414,7 @@ class Agency:
                 "roles": list(directory.admitted[name].roles),
                 "status": directory.admitted[name].status,
                 **({"problem": directory.failing[name]} if name in directory.failing else {}),
+                **record.model_dump(mode="json", include={"contact", "competences"}, exclude_defaults=True),
             }
             for name, record in directory.records.items()
         ]

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from gateway.services.read import PAGE_MAX
-from protocols.directory import Role
+from protocols.directory import Competence, Contact, Role
 from protocols.messages.parts import LastLegalHolder, Persons
 from protocols.messages.shared import Broken, Handling, Maybe, MemberName, Model
 from protocols.messages.trace import TraceRequest
@@ -124,6 +124,13 @@ class TraceSubmission(Said):
         Maybe[Id], Field(description="With `referral`: the thread in which we were told to ask again.")
     ] = None
     referral: Annotated[Maybe[Id], Field(description="The message that tells us to ask this member.")] = None
+
+
+class TraceCheck(TraceSubmission):
+    """What would be submitted, as far as it is: `to` and `handling` may be missing, and `body` may have faults."""
+
+    to: Maybe[MemberName] = None  # type: ignore[assignment]
+    handling: Annotated[Maybe[Object], Described(Handling)] = None  # type: ignore[assignment]
 
 
 class BatchLine(Model):
@@ -289,94 +296,6 @@ class ThreadWhole(Thread):
     review: Maybe[Review] = None
 
 
-class Hop(Thread):
-    """A member that was asked, at which hop, and the result of its answer."""
-
-    hop: int
-    result: Maybe[str] = None
-
-
-class ChainIndicator(Model):
-    """An indicator of diversion, and who states it; `computed` where it follows from dates and destinations."""
-
-    code: str
-    by: list[str]
-
-
-class EmbargoHit(Model):
-    """A transfer into a country under an embargo on that day: for a person to judge."""
-
-    event: int
-    authority: str
-    country: str
-    scope: str
-    since: str
-    instrument: str
-    confidence: str
-
-
-class Diversion(Model):
-    """Where the weapon left the legal way: the place in `events`, and why it is taken for that."""
-
-    event: int
-    why: str
-
-
-class Chain(Model):
-    """What all who were asked have told, as one."""
-
-    thread: Id
-    hops: list[Hop]
-    events: list[Object]
-    indicators: list[ChainIndicator]
-    embargo_hits: list[EmbargoHit]
-    diversion: Maybe[Diversion] = None
-    time_to_diversion_days: Maybe[int] = None
-
-
-class RequestDraft(Model):
-    """A trace request made of a recovery report; `missing` points at what a person has to add."""
-
-    body: Object
-    missing: list[str]
-    steps_done_percent: int
-
-
-class Figures(Model):
-    """What became of the requests to, or of, one member in a year; `median_days` to two places, as text."""
-
-    member: MemberName
-    requests: int
-    answered: int
-    refused: int
-    silent: int
-    withdrawn: int
-    open: int
-    late: int
-    results: dict[str, int]
-    grounds: dict[str, int]
-    median_days: Maybe[str] = None
-
-
-class Sdg(Model):
-    """SDG indicator 16.4.2: traced over seized, found or surrendered; `permille` left out where nothing was seized."""
-
-    traced: int
-    seized: int
-    seized_from: Literal["recovery reports", "given"]
-    permille: Maybe[int] = None
-
-
-class Report(Model):
-    """The figures of one year, from this node's own threads."""
-
-    year: int
-    member: MemberName
-    asked: list[Figures]
-    answered: list[Figures]
-    sdg_16_4_2: Sdg
-
-
 class Reviews(Model):
     """A page of what waits for a person, oldest first."""
 
@@ -434,6 +353,8 @@ class Peer(Model):
     roles: list[Role]
     status: Literal["active", "suspended", "revoked"]
     problem: Maybe[str] = None
+    contact: Annotated[Maybe[Contact], Field(description="Its point of contact (UN ITI 25, 31).")] = None
+    competences: Annotated[Maybe[list[Competence]], Field(description="What it answers for.")] = None
 
 
 class Peers(Model):

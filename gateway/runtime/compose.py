@@ -31,6 +31,7 @@ from gateway.runtime.world import SteadyClock, SystemClock, SystemIds
 from gateway.services.answer import Answer
 from gateway.services.approve import Approve
 from gateway.services.chain import Chains
+from gateway.services.check import Check
 from gateway.services.commit import Committer
 from gateway.services.committed import LedgerView
 from gateway.services.converse import Converse
@@ -39,6 +40,7 @@ from gateway.services.evidence import Export
 from gateway.services.judge import Judge
 from gateway.services.lapse import Lapse
 from gateway.services.link import Linking
+from gateway.services.notices import Notices
 from gateway.services.pace import Pace
 from gateway.services.probe import Probe
 from gateway.services.prove import Prove, Release
@@ -234,6 +236,7 @@ def agency_of(
         member=member, access=access, clients=ports.clients, submit=submit, read=read, ledger=view,
         directory=ports.directory, clock=ports.clock, export=export, probe=probe, converse=converse, approve=approve,
         chains=Chains(member=member, read=read, clock=ports.clock), reports=Reports(member=member, read=read),
+        check=Check(member=member, directory=ports.directory), notices=Notices(member=member, read=read, clock=ports.clock),
     )  # fmt: skip
 
 

@@ -12,12 +12,7 @@ def permit(directory: Directory, *, type_: str, sender: str, recipient: str) -> 
             raise ProblemError("member.unknown", "no such member in the directory")
         if not directory.active(member):
             raise ProblemError("peer.suspended", "the member is not active in the directory")
-    rule = directory.network.matrix.get(type_)
-    if (
-        rule is None
-        or not set(rule.senders) & set(directory.admitted[sender].roles)
-        or not set(rule.recipients) & set(directory.admitted[recipient].roles)
-    ):
+    if not directory.permits(type_, sender, recipient):
         raise ProblemError("msg.not_permitted", "no role of the two members permits this type")
 
 

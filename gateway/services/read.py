@@ -60,9 +60,11 @@ class Read:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def threads(self, after: tuple[datetime, UUID] | None, count: int, state: str | None) -> list[Leg]:
-        """Legs, newest first."""
-        return await self._store.legs(after=after, count=min(count, PAGE_MAX), state=state)
+    async def threads(
+        self, after: tuple[datetime, UUID] | None, count: int, state: str | None, kind: str | None = None
+    ) -> list[Leg]:
+        """Legs, newest first; all, or those in a state, or those that a message type opened."""
+        return await self._store.legs(after=after, count=min(count, PAGE_MAX), state=state, kind=kind)
 
     async def legs(self, thread: UUID) -> list[Leg]:
         """The legs of a thread, the first one first; `thread.not_found` else."""

@@ -289,7 +289,9 @@ class ExchangeStore(Protocol):
 class ThreadStore(Protocol):
     """Threads, messages, content and the event feed, for the agency interface."""
 
-    async def legs(self, *, after: tuple[datetime, UUID] | None, count: int, state: str | None) -> list[Leg]:
+    async def legs(
+        self, *, after: tuple[datetime, UUID] | None, count: int, state: str | None, kind: str | None = None
+    ) -> list[Leg]:
         """Legs, newest first, after a cursor."""
         ...
 

@@ -23,6 +23,7 @@ from protocols.problems import ProblemError
 from tests.federation import ACKNOWLEDGEMENT, HANDLING, REFUSAL, RESPONSE, Federation, trace_request
 from tests.http.office import ALL, Json, Office, World, office_of
 from tests.http.wire import PATIENCE_S
+from tests.protocols.bodies import VALID
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -114,6 +115,8 @@ ROUTES = {
     ("GET", "/v1/events"): "trace:read",
     ("GET", "/v1/reviews"): "trace:read",
     ("GET", "/v1/approvals"): "approval:rule",
+    ("POST", "/v1/trace-checks"): "trace:read",
+    ("GET", "/v1/marking-notices"): "trace:read",
     ("POST", "/v1/approvals/{approval}"): "approval:rule",
     ("GET", "/v1/peers"): "trace:read",
     ("POST", "/v1/peers/{network}/{member}/probes"): "trace:read",
@@ -200,6 +203,30 @@ async def test_a_search_that_is_fishing_needs_a_second_person(world: World) -> N
         "/v1/approvals/019aab2f-3c7b-7d10-8f6a-2b1c3d4e5f60", {"ruling": "REFUSED"}, client="second"
     )
     assert unknown.said == (404, "approval.not_found")
+
+
+async def test_a_marking_notice_stands_in_its_newest_version_on_both_sides(world: World) -> None:
+    notice = VALID["marking.notice"]
+
+    async def tell(version: int) -> None:
+        said = {"to": world.holder.node.name, "body": notice | {"version": version}, "handling": HANDLING}
+        sent = (await world.asker.post("/v1/marking-notices", said)).json
+        await world.asker.node.becomes(sent, "delivered")
+
+    for version in (3, 1):  # an older one may come late
+        await tell(version)
+    for office in (world.asker, world.holder):
+        [standing] = (await office.get("/v1/marking-notices")).json["notices"]
+        assert (standing["from"], standing["notice"]["version"]) == (world.asker.node.name, 3)
+
+
+async def test_a_request_is_tried_without_being_sent(world: World) -> None:
+    before = await world.asker.node.count("entry")
+    tried = (await world.asker.post("/v1/trace-checks", world.request())).json
+    assert (tried["faults"], tried["likely"]) == ([], "AUTOMATIC")
+    faulty = (await world.asker.post("/v1/trace-checks", {"body": {"weapon": {}}})).json
+    assert faulty["advice"].startswith("Correct /body/")
+    assert await world.asker.node.count("entry") == before
 
 
 async def test_the_same_request_under_the_same_key_is_accepted_once(world: World) -> None:

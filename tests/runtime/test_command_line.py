@@ -11,6 +11,7 @@ from typing import Any
 import cyclopts
 import pytest
 
+from adapters.directory.request import parse_request
 from adapters.postgres.embedded import EmbeddedServer
 from gateway.runtime.cli.main import app
 from gateway.runtime.settings import FILE, dump_settings, load_settings, make_settings
@@ -330,3 +331,48 @@ def test_v02_v03_a_file_that_is_no_register_is_refused(
 
 def test_v02_a_million_columns_are_refused(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _import(node, b"a," * 1_000_000 + b"\n", capsys)[1]["code"] == "registry.csv"
+
+
+# ---- the record
+
+
+def _member(folder: Path, facts: str) -> list[Any]:
+    secret = folder / "secret"
+    Secret.make_key_file(secret)
+    node = _node(folder, "x")
+    keys = KeyStore.create(node / "keys", Secret.key_file(secret))
+    for use in ("record", "message", "seal", "request"):
+        keys.add(use)
+    keys.add("ledger", origin="net/a/2026.1")
+    (node / "record.toml").write_text(facts)
+    return ["member", "request", node, "--key-file", secret, "--json"]
+
+
+def test_what_a_member_states_of_itself_stands_in_its_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = 'competences = [{country = "AT", makes = ["Glock"]}]\n[contact]\noffice = "Desk"\nlanguages = ["de"]\n'
+    assert run(*_member(tmp_path, facts)) == 0
+    record = parse_request(Path(json.loads(capsys.readouterr().out)["request"]).read_bytes()).record
+    assert record.contact is not None
+    assert (record.contact.office, record.contact.languages) == ("Desk", ["de"])
+    assert [(each.country, each.makes) for each in record.competences] == [("AT", ["Glock"])]
+
+
+@pytest.mark.parametrize(
+    ("facts", "code", "pointer"),
+    [
+        ("competence = 1", "config.invalid", "/competence"),
+        ("keys = 1", "config.invalid", "/keys"),
+        ("= nonsense", "config.invalid", None),
+        ('[contact]\noffice = "Desk"\nemail = "nobody"', "dir.invalid", "/contact/email"),
+        ('[[competences]]\ncountry = "Austria"', "dir.invalid", "/competences/0/country"),
+    ],
+)
+def test_what_it_states_wrongly_is_named(
+    facts: str, code: str, pointer: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*_member(tmp_path, facts)) == 1
+    found = problem(capsys)
+    assert found["code"] == code
+    assert pointer in (None, *(each["pointer"] for each in found.get("errors", ())))

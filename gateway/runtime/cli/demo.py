@@ -90,7 +90,7 @@ def _run(federation: Federation, show: "_Show") -> dict[str, Any]:
     cases, stands = questions.make_cases(guns), questions.as_they_stand(guns)
     url = federation.open()
     show.step(f"PostgreSQL runs, one server for all; the authority serves its new directory at {url}")
-    for short, (name, _, role) in MEMBERS.items():
+    for short, (name, _, role, _) in MEMBERS.items():
         federation.make_node(short, url)
         show.step(f"{name} (demo/{short}, {role}) has keys and a database, and is admitted")
     held = federation.publish()
@@ -144,6 +144,10 @@ async def _play(
             played = await play.look_back(nodes, dict(zip(threads, cases, strict=True)), refused, decided, register)
         with show.live("Three guns are followed from the maker to the importer to the registry"):
             gun = next(case for case in cases if case.expected.kind == "auto")
+            ways = (await nodes["police"].post("/v1/trace-checks", {"body": gun.body}))["routes"]
+            show.step(
+                "Whom to ask for it: " + ("; ".join(f"{way['member']}, since {way['why']}" for way in ways) or "nobody")
+            )
             return played, await hops.play_chains(nodes, gun.body)
 
 

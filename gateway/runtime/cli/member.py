@@ -1,6 +1,7 @@
 """`tracewire member`: what a member does to be listed in the directory."""
 
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,12 +18,14 @@ from keys.tls import pin_of_pem
 from keys.tufsign import tuf_signer
 from protocols.directory import KeyRecord, Record, parse_record, year_and_number
 from protocols.jwk import PublicKey
-from protocols.problems import ProblemError
+from protocols.problems import Fault, ProblemError
 from protocols.strict import b64u, dump_json, format_time
 
 app = cyclopts.App(name="member", help="Be listed in a network's directory, and keep the record up to date.")
 
 _FILE = "member-request.json"
+_FACTS_FILE = "record.toml"
+_FACTS = ("contact", "competences", "agreements")
 _NO_SECRET = SecretFrom()
 
 
@@ -36,8 +39,9 @@ def request(
 ) -> None:
     """Write NODE/member-request.json for the directory's authority: this node's record, signed by all its keys.
 
-    Run it after `tracewire init`, and again whenever a key or the address has changed. Needs the record key, which
-    is better kept off this machine otherwise.
+    Run it after `tracewire init`, and again whenever a key, the address or NODE/record.toml has changed: a file of your
+    own that states your point of contact, what you answer for and what you agreed on with other members (see
+    docs/runbooks/install.md). Needs the record key, which is better kept off this machine otherwise.
 
     Parameters
     ----------
@@ -71,8 +75,11 @@ def member_request(
     version: int,
     now: datetime,
     previous: Record | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The request of a member's node; `url` None for one without an inbound port, `spki` base64url SHA-256.
+
+    `facts` are further members of the record: contact, competences, agreements.
 
     Keys of the `previous` record keep their validity; those the store no longer uses end now and stay listed, so
     that what was signed with them can be verified. Its ledgers stay as they are.
@@ -88,7 +95,9 @@ def member_request(
     shown: dict[str, Any] = {"v": 1, "member": member, "name": name, "suite": "tw1"}
     if url is not None:
         shown["endpoint"] = {"url": url, "spki": list(spki)}
-    record = dump_json(shown | {"keys": keys, "ledgers": ledgers, "modes": ["push" if url else "pull"]})
+    record = dump_json(
+        shown | {"keys": keys, "ledgers": ledgers, "modes": ["push" if url else "pull"], **(facts or {})}
+    )
     parse_record(record)
     return build_request(
         record=record,
@@ -127,4 +136,19 @@ def _request_of_node(node: Path, store: KeyStore, path: Path, now: datetime) -> 
         version=last.version + 1 if last else 1,
         now=now,
         previous=last.record if last else None,
+        facts=_facts(node / _FACTS_FILE),
     )
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What the member states of itself in a file of its own; nothing without one."""
+    if not path.exists():
+        return {}
+    try:
+        found = tomllib.loads(read_file(path).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProblemError("config.invalid", f"{path} cannot be read: {error}") from None
+    if unknown := [name for name in found if name not in _FACTS]:
+        fault = Fault(f"/{unknown[0]}", "config.invalid", "an unknown key", f"Known are {', '.join(_FACTS)}.")
+        raise ProblemError("config.invalid", f"{path}: {unknown[0]} is not stated there", errors=[fault])
+    return found

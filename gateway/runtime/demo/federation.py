@@ -29,11 +29,12 @@ from protocols.directory import Role
 from protocols.problems import ProblemError
 
 TRACEWIRE = [sys.executable, "-c", "from gateway.runtime.cli.main import main; main()"]
-MEMBERS: dict[str, tuple[str, str, Role]] = {
-    "police": ("Focal Point of Freedonia", "CA", "focal-point"),
-    "registry": ("Firearms Registry", "US", "registry"),
-    "maker": ("Arms Works Ltd", "AT", "manufacturer"),
-    "importer": ("Imports Incorporated", "US", "manufacturer"),
+# name, country, role, makes that it answers for (none: all of its country)
+MEMBERS: dict[str, tuple[str, str, Role, list[str]]] = {
+    "police": ("Focal Point of Freedonia", "CA", "focal-point", []),
+    "registry": ("Firearms Registry", "US", "registry", []),
+    "maker": ("Arms Works Ltd", "AT", "manufacturer", ["Glock"]),
+    "importer": ("Imports Incorporated", "US", "manufacturer", ["Glock"]),
 }
 _READY_S, _STOP_S, _POLL_S = 60.0, 30.0, 0.05
 _PORTS = range(26_000, 32_000)  # below those that outgoing connections take, above those that our tests do
@@ -74,7 +75,7 @@ class Federation:
 
     def make_node(self, short: str, directory_url: str) -> None:
         """Keys, settings, database and admission of one member; in force once published."""
-        name, country, role = MEMBERS[short]
+        name, country, role, makes = MEMBERS[short]
         settings = [f"{each}_bind=127.0.0.1:{next(self._ports)}" for each in ("agency", "exchange", "operations")]
         settings += [f"postgres_folder={self.folder / 'postgres'}", f"postgres_database=node_{short}"]
         quietly(
@@ -83,6 +84,10 @@ class Federation:
             exchange_url=f"http://{settings[1].partition('=')[2]}",
             settings=[*settings, f"registry={str(role == 'registry').lower()}"],
         )  # fmt: skip
+        facts = (
+            f'competences = [{{country = "{country}", makes = {json.dumps(makes)}}}]\n[contact]\noffice = "{name}"\n'
+        )
+        (self.node(short) / "record.toml").write_text(facts, encoding="utf-8")
         request = quietly(member.request, self.node(short), secret=self.secret(short))["request"]
         admit = {"role": [role], "secret": self.secret("authority")}
         challenge = quietly(directory.admit, self._authority, request, **admit)["challenge"]

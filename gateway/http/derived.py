@@ -1,0 +1,135 @@
+"""What the agency interface makes of threads, directory and tables: chains, figures, checks; models of its answers."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gateway.http.documents import Described, Finding, Id, Object, ShownTime, Thread
+from protocols.messages.reference import MarkingNotice
+from protocols.messages.shared import Maybe, MemberName, Model
+from protocols.routing import Rule
+
+
+class Hop(Thread):
+    """A member that was asked, at which hop, and the result of its answer."""
+
+    hop: int
+    result: Maybe[str] = None
+
+
+class ChainIndicator(Model):
+    """An indicator of diversion, and who states it; `computed` where it follows from dates and destinations."""
+
+    code: str
+    by: list[str]
+
+
+class EmbargoHit(Model):
+    """A transfer into a country under an embargo on that day: for a person to judge."""
+
+    event: int
+    authority: str
+    country: str
+    scope: str
+    since: str
+    instrument: str
+    confidence: str
+
+
+class Diversion(Model):
+    """Where the weapon left the legal way: the place in `events`, and why it is taken for that."""
+
+    event: int
+    why: str
+
+
+class Chain(Model):
+    """What all who were asked have told, as one."""
+
+    thread: Id
+    hops: list[Hop]
+    events: list[Object]
+    indicators: list[ChainIndicator]
+    embargo_hits: list[EmbargoHit]
+    diversion: Maybe[Diversion] = None
+    time_to_diversion_days: Maybe[int] = None
+
+
+class RequestDraft(Model):
+    """A trace request made of a recovery report; `missing` points at what a person has to add."""
+
+    body: Object
+    missing: list[str]
+    steps_done_percent: int
+
+
+class Figures(Model):
+    """What became of the requests to, or of, one member in a year; `median_days` to two places, as text."""
+
+    member: MemberName
+    requests: int
+    answered: int
+    refused: int
+    silent: int
+    withdrawn: int
+    open: int
+    late: int
+    results: dict[str, int]
+    grounds: dict[str, int]
+    median_days: Maybe[str] = None
+
+
+class Sdg(Model):
+    """SDG indicator 16.4.2: traced over seized, found or surrendered; `permille` left out where nothing was seized."""
+
+    traced: int
+    seized: int
+    seized_from: Literal["recovery reports", "given"]
+    permille: Maybe[int] = None
+
+
+class Report(Model):
+    """The figures of one year, from this node's own threads."""
+
+    year: int
+    member: MemberName
+    asked: list[Figures]
+    answered: list[Figures]
+    sdg_16_4_2: Sdg
+
+
+class Way(Model):
+    """A member to ask, and why."""
+
+    member: MemberName
+    rule: Rule
+    why: str
+
+
+class Checked(Model):
+    """What the recipients of a request would make of it; nothing was sent or stored."""
+
+    faults: list[Finding]
+    completeness: Annotated[
+        Maybe[int], Field(description="Percent of what UN ITI 17 asks for, once nothing is faulty.")
+    ] = None
+    routes: Annotated[list[Way], Field(description="To whom it should go, the best first.")]
+    not_permitted: Annotated[Maybe[str], Field(description="Why the directory does not let us ask `to`.")] = None
+    likely: Maybe[Literal["AUTOMATIC", "PERSON", "NOTHING"]] = None
+    why: Maybe[str] = None
+    advice: Annotated[str, Field(description="What would help most, in one sentence.")]
+
+
+class Noticed(Model):
+    """A marking notice in its newest version."""
+
+    sender: Annotated[MemberName, Field(alias="from")]
+    thread: Id
+    since: ShownTime
+    notice: Annotated[Object, Described(MarkingNotice)]
+
+
+class MarkingNotices(Model):
+    """By country and reference."""
+
+    notices: list[Noticed]

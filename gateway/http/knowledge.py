@@ -1,0 +1,43 @@
+"""What the node knows of weapons and of whom to ask, without sending or storing anything."""
+
+from aiohttp import web
+
+from gateway.http.derived import Checked, MarkingNotices
+from gateway.http.documents import TraceCheck
+from gateway.http.openapi import Asked, Operation
+from gateway.http.serve import json_response
+from gateway.services.check import Check
+from gateway.services.notices import Notices
+
+
+class Knowledge:
+    """The dry runs."""
+
+    def __init__(self, check: Check, notices: Notices) -> None:
+        self._check, self._notices = check, notices
+
+    def operations(self) -> tuple[Operation, ...]:
+        """Dry runs change nothing, so they need no key."""
+        return (
+            Operation(
+                method="GET", path="/v1/marking-notices", scope="trace:read", call=self.get_notices, answer=MarkingNotices,
+            ),
+            Operation(
+                method="POST", path="/v1/trace-checks", scope="trace:read", call=self.post_check, body=TraceCheck, answer=Checked,
+                problems=("dir.stale",),
+            ),
+        )  # fmt: skip
+
+    async def get_notices(self, request: web.Request, asked: Asked) -> web.Response:
+        """List how weapons are marked, as States and makers told us or we told them: the newest version of each notice."""
+        del request, asked
+        return json_response({"notices": await self._notices.standing()})
+
+    async def post_check(self, request: web.Request, asked: Asked) -> web.Response:
+        """Try a trace request: what is missing, to whom it should go and why, what is likely to come of it.
+
+        Nothing is sent or stored. A request with faults is answered too, with what to correct.
+        """
+        del request
+        said: TraceCheck = asked.body
+        return json_response(self._check.check(said.body, said.to))

@@ -1,0 +1,56 @@
+"""To whom a trace request goes: from what the members' records say they answer for, each with its reason."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from protocols.directory import Competence, Directory
+from protocols.firearms.makes import make_key
+
+Rule = Literal["IMPORTER", "MAKER", "COUNTRY_OF_MANUFACTURE", "HUB"]
+WHY: dict[Rule, str] = {
+    "IMPORTER": "it is the importer that the weapon names: the last legal import is the shortest way (UN ITI 17)",
+    "MAKER": "it answers for weapons of this make",
+    "COUNTRY_OF_MANUFACTURE": "it answers for weapons made in this country",
+    "HUB": "nobody's record names this weapon; a hub passes on what it is given",
+}
+ROUTES_MAX = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A member to ask, and the rule that names it."""
+
+    member: str
+    rule: Rule
+
+
+def routes(directory: Directory, asker: str, *, make: str, importer: str = "", country: str = "") -> list[Route]:
+    """Active members that may be sent a trace request, the best first: importer, maker, country of manufacture; hubs last.
+
+    `make` is a make key, `importer` a text, `country` ISO 3166-1 alpha-2; "" is "not known".
+    """
+    found = [
+        Route(member=name, rule=rule)
+        for name, record in directory.records.items()
+        if name != asker
+        and directory.permits("trace.request", asker, name)
+        and (rule := _rule(record.name, record.competences, make, importer, country)) is not None
+    ]
+    if not found:
+        hubs = (name for name, each in directory.admitted.items() if "hub" in each.roles and directory.active(name))
+        found = [Route(member=name, rule="HUB") for name in hubs if name != asker]
+    order = list(WHY)
+    return sorted(found, key=lambda route: (order.index(route.rule), route.member))[:ROUTES_MAX]
+
+
+def _rule(name: str, competences: list[Competence], make: str, importer: str, country: str) -> Rule | None:
+    if importer and make_key(importer) == make_key(name):
+        return "IMPORTER"
+    rules: list[Rule] = []
+    for each in competences:
+        elsewhere = each.country is not None and country and each.country != country
+        if make and make in map(make_key, each.makes) and not elsewhere:
+            rules.append("MAKER")
+        elif not each.makes and country and each.country == country:
+            rules.append("COUNTRY_OF_MANUFACTURE")
+    return min(rules, key=list(WHY).index, default=None)
