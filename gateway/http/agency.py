@@ -46,6 +46,7 @@ from gateway.services.chain import Chains
 from gateway.services.check import Check
 from gateway.services.committed import LedgerView
 from gateway.services.converse import Converse
+from gateway.services.diversion import Diversions
 from gateway.services.draft import drafted
 from gateway.services.evidence import Export
 from gateway.services.notices import Notices
@@ -94,8 +95,9 @@ class Agency:
         approve: Approve,
         check: Check,
         notices: Notices,
+        diversions: Diversions,
     ) -> None:
-        self._rulings, self._knowledge = Rulings(approve), Knowledge(check, notices)
+        self._rulings, self._knowledge = Rulings(approve), Knowledge(check, notices, diversions)
         self._chains, self._reports = chains, reports
         self._converse, self._dialogue = converse, Dialogue(converse)
         self._export, self._probe = export, probe

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gateway.http.documents import Described, Finding, Id, Object, ShownTime, Thread
+from protocols.messages.diversion import Kind
 from protocols.messages.reference import MarkingNotice
 from protocols.messages.shared import Maybe, MemberName, Model
 from protocols.routing import Rule
@@ -86,6 +87,21 @@ class Sdg(Model):
     seized: int
     seized_from: Literal["recovery reports", "given"]
     permille: Maybe[int] = None
+
+
+class PatternFound(Model):
+    """What some traces have in common; no person and no serial."""
+
+    kind: Kind
+    what: str
+    threads: list[Id]
+
+
+class DiversionReport(Model):
+    """Patterns over the threads that we opened and that were answered, those with the most threads first."""
+
+    threads: int
+    patterns: list[PatternFound]
 
 
 class Report(Model):

@@ -2,23 +2,27 @@
 
 from aiohttp import web
 
-from gateway.http.derived import Checked, MarkingNotices
+from gateway.http.derived import Checked, DiversionReport, MarkingNotices
 from gateway.http.documents import TraceCheck
 from gateway.http.openapi import Asked, Operation
 from gateway.http.serve import json_response
 from gateway.services.check import Check
+from gateway.services.diversion import Diversions
 from gateway.services.notices import Notices
 
 
 class Knowledge:
     """The dry runs."""
 
-    def __init__(self, check: Check, notices: Notices) -> None:
-        self._check, self._notices = check, notices
+    def __init__(self, check: Check, notices: Notices, diversions: Diversions) -> None:
+        self._check, self._notices, self._diversions = check, notices, diversions
 
     def operations(self) -> tuple[Operation, ...]:
         """Dry runs change nothing, so they need no key."""
         return (
+            Operation(
+                method="GET", path="/v1/diversion-patterns", scope="trace:read", call=self.get_patterns, answer=DiversionReport,
+            ),
             Operation(
                 method="GET", path="/v1/marking-notices", scope="trace:read", call=self.get_notices, answer=MarkingNotices,
             ),
@@ -27,6 +31,14 @@ class Knowledge:
                 problems=("dir.stale",),
             ),
         )  # fmt: skip
+
+    async def get_patterns(self, request: web.Request, asked: Asked) -> web.Response:
+        """Look for what answered traces have in common: serial runs, transfers, embargoes, short times, dealers, stocks.
+
+        Each pattern names its threads, and no person. `tracewire report diversion` makes a page or a CSV of it.
+        """
+        del request, asked
+        return json_response(await self._diversions.report())
 
     async def get_notices(self, request: web.Request, asked: Asked) -> web.Response:
         """List how weapons are marked, as States and makers told us or we told them: the newest version of each notice."""

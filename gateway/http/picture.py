@@ -1,5 +1,7 @@
-"""Pages of their own, each a picture and the same as a table: the chain of a thread, and the figures of a year."""
+"""Pages of their own, each a picture and the same as a table: the chain of a thread, the figures of a year, patterns."""
 
+import json
+from importlib import resources
 from textwrap import wrap
 from typing import Any
 
@@ -8,6 +10,7 @@ from jinja2 import Environment, PackageLoader
 from protocols.codes import label
 
 _LEFT, _LANE, _ROW, _TOP = 110, 120, 46, 74
+_WORLD = json.loads(resources.files("gateway.http").joinpath("templates/world.json").read_bytes())
 _templates = Environment(
     loader=PackageLoader("gateway.http", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
@@ -34,9 +37,27 @@ def chain_page(chain: dict[str, Any]) -> str:
         })  # fmt: skip
     lanes = [{"x": x, "words": wrap(label("party_class", code), 15)[:3]} for code, x in at.items()]
     return _templates.get_template("chain.html").render(
-        chain=chain, summary=_summary(chain), rows=rows, lanes=lanes, width=_LEFT + _LANE * len(holders) + 20,
+        chain=chain, summary=_summary(chain), rows=rows, lanes=lanes, places=_places(events), land=_WORLD["land"], width=_LEFT + _LANE * len(holders) + 20,
         height=_TOP + _ROW * len(rows) + 8,
     )  # fmt: skip
+
+
+def _places(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The countries of the chain in order, each once for a stay, with where it lies on the map (none for an islet)."""
+    stays: list[str] = []
+    for event in events:
+        code = event["country"]["code"]
+        if code in _WORLD["countries"] and stays[-1:] != [code]:
+            stays.append(code)
+    seen: dict[str, list[int]] = {}
+    for number, code in enumerate(stays, 1):
+        seen.setdefault(code, []).append(number)
+    places = []
+    for number, code in enumerate(stays, 1):
+        x, y = _WORLD["countries"][code]
+        numbers = ", ".join(map(str, seen[code])) if seen[code][0] == number else ""
+        places.append({"name": label("country", code), "x": x, "y": y, "numbers": numbers})
+    return places
 
 
 def _summary(chain: dict[str, Any]) -> str:
@@ -48,6 +69,26 @@ def _summary(chain: dict[str, Any]) -> str:
     if "time_to_diversion_days" in chain:
         said += f" {chain['time_to_diversion_days']} days from the last legal event."
     return said
+
+
+PATTERNS = {
+    "SERIAL_RUN": "A run of serials",
+    "LAST_TRANSFER": "The same last authorised transfer",
+    "EMBARGOED_DESTINATION": "An embargoed destination",
+    "SHORT_TIME": "A short time to recovery",
+    "SAME_DEALER": "The same dealer",
+    "SAME_STOCK": "The same State stock",
+}
+
+
+def diversion_page(report: dict[str, Any]) -> str:
+    """A self-contained HTML page of patterns, each with its threads."""
+    kinds: dict[str, set[str]] = {}
+    for each in report["patterns"]:
+        kinds.setdefault(each["kind"], set()).update(each["threads"])
+    counted = [(kind, len(threads)) for kind, threads in kinds.items()]
+    most = max((threads for _, threads in counted), default=1)
+    return _templates.get_template("diversion.html").render(report=report, kinds=counted, most=most, names=PATTERNS)
 
 
 def report_page(report: dict[str, Any]) -> str:

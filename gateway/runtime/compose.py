@@ -36,6 +36,7 @@ from gateway.services.commit import Committer
 from gateway.services.committed import LedgerView
 from gateway.services.converse import Converse
 from gateway.services.deliver import Deliver
+from gateway.services.diversion import Diversions
 from gateway.services.evidence import Export
 from gateway.services.judge import Judge
 from gateway.services.lapse import Lapse
@@ -232,10 +233,11 @@ def agency_of(
     approve: Approve,
 ) -> Agency:
     """The agency interface over the services of a node."""
+    chains = Chains(member=member, read=read, clock=ports.clock)
     return Agency(
         member=member, access=access, clients=ports.clients, submit=submit, read=read, ledger=view,
         directory=ports.directory, clock=ports.clock, export=export, probe=probe, converse=converse, approve=approve,
-        chains=Chains(member=member, read=read, clock=ports.clock), reports=Reports(member=member, read=read),
+        chains=chains, diversions=Diversions(read=read, chains=chains), reports=Reports(member=member, read=read),
         check=Check(member=member, directory=ports.directory), notices=Notices(member=member, read=read, clock=ports.clock),
     )  # fmt: skip
 

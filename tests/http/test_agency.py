@@ -117,6 +117,7 @@ ROUTES = {
     ("GET", "/v1/approvals"): "approval:rule",
     ("POST", "/v1/trace-checks"): "trace:read",
     ("GET", "/v1/marking-notices"): "trace:read",
+    ("GET", "/v1/diversion-patterns"): "trace:read",
     ("POST", "/v1/approvals/{approval}"): "approval:rule",
     ("GET", "/v1/peers"): "trace:read",
     ("POST", "/v1/peers/{network}/{member}/probes"): "trace:read",

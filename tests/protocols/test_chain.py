@@ -1,9 +1,11 @@
 """The chain of supply: ordered, its gaps explicit, where the legal way ends, embargoes by destination and date."""
 
+import html
 import re
 from typing import Any
 
 from gateway.http.picture import chain_page
+from protocols.codes import label
 from protocols.firearms.embargoes import embargoed, embargoes
 from protocols.messages.chain import Told, chain_of
 from tests.protocols.bodies import event, pair
@@ -91,3 +93,23 @@ def test_the_page_says_in_its_table_what_its_picture_shows() -> None:
     assert "<script" not in page
     assert "http" not in re.sub(r"<!doctype.*?>|xmlns=\S+", "", page), "nothing from elsewhere"
     assert "No supply event" in chain_page({"thread": "t", "hops": [hop]} | chain_of([], None))
+
+
+def test_the_map_numbers_each_stay_and_leaves_out_what_it_does_not_know() -> None:
+    back = event(
+        "2019-06-01", "RETRANSFERRED", **{"from": pair("PRIVATE_PERSON"), "to": pair("DEALER"), "country": pair("DE")}
+    )
+    again = event("2019-07-01", "EXPORTED", **{"from": pair("DEALER"), "to": pair("BROKER"), "country": pair("US")})
+    page = chain_page(
+        {"thread": "t", "hops": []} | chain_of([Told(member="n/a", events=[EXPORTED, SOLD, back, again])], FOUND)
+    )
+    stays = [html.unescape(name) for name in re.findall(r"<li>(.*?)</li>", page)][:4]
+    assert stays == ["United States", "Germany", "United States", label("country", "CI")]
+    assert page.count('class="way"') == 3
+    assert ">1, 3</text>" in page, "a country that is come back to has both numbers"
+    nowhere = event(
+        "1998", "MANUFACTURED", **{"from": pair("MANUFACTURER"), "to": pair("MANUFACTURER"), "country": pair("UNKNOWN")}
+    )
+    assert "<h3>Where</h3>" not in chain_page(
+        {"thread": "t", "hops": []} | chain_of([Told(member="n/a", events=[nowhere])], None)
+    )

@@ -6,11 +6,13 @@ from typing import Any
 from uuid import UUID
 
 from gateway.http.picture import report_page
+from gateway.services.chain import Chains
+from gateway.services.diversion import Diversions
 from gateway.services.draft import drafted
 from gateway.services.report import Reports
 from protocols.messages import validate_body
-from tests.federation import Federation, Json, Member, Node, refused
-from tests.protocols.bodies import VALID, refusal, response
+from tests.federation import Federation, Json, Member, Node, refused, trace_request
+from tests.protocols.bodies import VALID, event, pair, refusal, response
 
 
 def reports(node: Node) -> Reports:
@@ -79,3 +81,26 @@ async def test_a_recovery_report_drafts_the_request_and_says_what_it_misses(fed:
         "thread.not_found",
         drafted(b.read, UUID((await asked(a, b))["thread"]), member=b.name, today=fed.clock.now().date()),
     )
+
+
+async def test_answered_threads_show_what_they_have_in_common(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    sold = event(
+        "2026-01-05", "RETAIL_SALE", **{"from": pair("DEALER"), "to": pair("PRIVATE_PERSON"), "country": pair("US")}
+    )
+    dealer = {"name": "Joe's Guns", "country": pair("US"), "party": pair("DEALER")}
+    threads = []
+    for serial in ("ABC1230", "ABC1234"):
+        request = trace_request(serial)
+        request["circumstances"]["recovered_on"] = "2026-04-01"
+        sent = await asked(a, b, body=request)
+        body = response("TRACED_TO_DEALER") | {"events": [sold], "next_hops": [dealer]}
+        await b.becomes(await b.send(b.reply(a, sent, "trace.response", body)), "delivered")
+        threads.append(sent["thread"])
+    await asked(a, b, body=trace_request("ABC1237"))  # nobody answered it
+    found = await Diversions(read=a.read, chains=Chains(member=a.name, read=a.read, clock=fed.clock)).report()
+    assert found["threads"] == 2
+    shared = {each["kind"]: sorted(each["threads"]) for each in found["patterns"]}
+    assert shared == dict.fromkeys(("SERIAL_RUN", "LAST_TRANSFER", "SAME_DEALER", "SHORT_TIME"), sorted(threads))
+    other = Diversions(read=b.read, chains=Chains(member=b.name, read=b.read, clock=fed.clock))
+    assert await other.report() == {"threads": 0, "patterns": []}, "whoever answers reports on nobody"

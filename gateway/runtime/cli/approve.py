@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from gateway.runtime.cli.say import problems, say
-from gateway.runtime.client import AgencyClient
+from gateway.runtime.cli.say import SPEAKER, Speaker, problems, say
 
 
 def approve(
@@ -15,8 +14,7 @@ def approve(
     approval: str | None = None,
     *,
     refuse: Annotated[bool, Parameter(negative="")] = False,
-    client: str = "local",
-    actor: str = "local",
+    speaker: Speaker = SPEAKER,
     json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Show what waits for a second person, or approve one of it; the ledger says who did.
@@ -29,16 +27,12 @@ def approve(
         Its id; without one, all that waits is shown.
     refuse
         Refuse it.
-    client
-        The client to call as: another than the one that asked, with the scope approval:rule.
-    actor
-        The actor to speak for: another than the one who asked.
     json
         Print one JSON object.
     """
 
     async def call() -> dict[str, Any]:
-        async with AgencyClient.of_node(node, client=client, actor=actor) as agency:
+        async with speaker.agency(node) as agency:
             if approval is None:
                 return await agency.get("/v1/approvals")
             return await agency.post(f"/v1/approvals/{approval}", {"ruling": "REFUSED" if refuse else "APPROVED"})

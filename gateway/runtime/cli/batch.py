@@ -12,8 +12,7 @@ from rich.table import Table
 
 from gateway.http.batch import CSV, NDJSON
 from gateway.http.documents import BatchLine, Problem
-from gateway.runtime.cli.say import problems, read_file, say
-from gateway.runtime.client import AgencyClient
+from gateway.runtime.cli.say import SPEAKER, Speaker, problems, read_file, say
 from protocols.problems import ProblemError
 from protocols.strict import dump_json
 
@@ -28,8 +27,7 @@ def batch(
     *,
     key: str | None = None,
     results: Path | None = None,
-    client: str = "local",
-    actor: str = "local",
+    speaker: Speaker = SPEAKER,
     json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
     """Submit many trace requests: a submission on each line of FILE. Exit code 3: some lines were refused.
@@ -48,10 +46,6 @@ def batch(
         The batch's key, 8 to 128 characters. Without it, one made of the file's name.
     results
         A file for the node's answers, one JSON line each.
-    client
-        The client to call as.
-    actor
-        The actor to speak for.
     json
         Print one JSON object.
     """
@@ -61,7 +55,7 @@ def batch(
             raise ProblemError("config.invalid", f"{file.name} does not end with {', '.join(_MEDIA)}")
         data = read_file(file)
         key = key or f"batch {sha256(file.name.encode()).hexdigest()}"
-        lines = asyncio.run(_send(node, data, media, key, client, actor))
+        lines = asyncio.run(_send(node, data, media, key, speaker))
         if results is not None:
             results.write_bytes(b"".join(dump_json(_shown(line)) + b"\n" for line in lines))
         refused = [(line.line, line.problem) for line in lines[:-1] if line.problem]
@@ -72,11 +66,11 @@ def batch(
     return _FAILED if refused else 0
 
 
-async def _send(node: Path, data: bytes, media: str, key: str, client: str, actor: str) -> list[BatchLine]:
+async def _send(node: Path, data: bytes, media: str, key: str, speaker: Speaker) -> list[BatchLine]:
     console = Console(stderr=True)
     with Progress("Submitted", BarColumn(), MofNCompleteColumn(), console=console, transient=True) as progress:
         task = progress.add_task("", total=data.count(b"\n"))
-        async with AgencyClient.of_node(node, client=client, actor=actor) as agency:
+        async with speaker.agency(node) as agency:
             found = []
             async for line in agency.batch(data, media, key=key):
                 found.append(line)

@@ -143,7 +143,9 @@ async def _play(
         with show.live("Reading every thread on both sides"):
             played = await play.look_back(nodes, dict(zip(threads, cases, strict=True)), refused, decided, register)
         with show.live("Three guns are followed from the maker to the importer to the registry"):
-            gun = next(case for case in cases if case.expected.kind == "auto")
+            gun = next(
+                case for case in cases if case.expected.kind == "auto" and "GLOCK" in case.body["weapon"]["make"]["raw"]
+            )
             ways = (await nodes["police"].post("/v1/trace-checks", {"body": gun.body}))["routes"]
             show.step(
                 "Whom to ask for it: " + ("; ".join(f"{way['member']}, since {way['why']}" for way in ways) or "nobody")

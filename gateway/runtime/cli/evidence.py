@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import Parameter
 
-from gateway.runtime.cli.say import problems, read_file, say
-from gateway.runtime.client import AgencyClient
+from gateway.runtime.cli.say import SPEAKER, Speaker, problems, read_file, say
 from keys.files import replace
 from keys.suite import Tw1Verifier
 from protocols.evidence import Report, told
@@ -32,8 +31,7 @@ def export(
     *,
     parts: Annotated[bool, Parameter(negative="")] = False,
     no_content: Annotated[bool, Parameter(negative="")] = False,
-    client: str = "local",
-    actor: str = "local",
+    speaker: Speaker = SPEAKER,
     json: AsJson = False,
 ) -> None:
     """Write the evidence of a thread: messages, proofs of both sides, checkpoints, directory versions, a summary.
@@ -50,17 +48,13 @@ def export(
         With the restricted parts (persons) and their keys: needs parts:read, and each is noted in the ledger.
     no_content
         Proofs only: who sent what to whom and when, and nothing of what it said.
-    client
-        The client to call as; needs the scope evidence:read.
-    actor
-        The actor to speak for.
     json
         Print one JSON object.
     """
 
     async def fetch() -> bytes:
         asked = ({"parts": "yes"} if parts else {}) | ({"content": "no"} if no_content else {})
-        async with AgencyClient.of_node(node, client=client, actor=actor) as agency:
+        async with speaker.agency(node) as agency:
             return await agency.evidence(thread, **asked)
 
     with problems(as_json=json):

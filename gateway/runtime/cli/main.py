@@ -29,7 +29,7 @@ for _name, _target in {
     "batch": "batch:batch",
     "show": "trace:show",
     "chain": "trace:chain",
-    "report": "report:report",
+    "report": "report:app",
     "approve": "approve:approve",
     "token": "trace:token",
     "evidence": "evidence:app",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from getpass import getpass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -17,6 +17,9 @@ from gateway.services.doctor import Step
 from keys.secret import Secret
 from protocols.ports.store import Unavailable
 from protocols.problems import Fault, ProblemError
+
+if TYPE_CHECKING:
+    from gateway.runtime.client import AgencyClient
 
 
 @Parameter(name="*")
@@ -48,6 +51,30 @@ class SecretFrom:
         return Secret.passphrase(getpass("Passphrase of the key store: "))
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speaker:
+    """As whom a command calls the node.
+
+    Parameters
+    ----------
+    client
+        The client to call as.
+    actor
+        The actor to speak for.
+    """
+
+    client: str = "local"
+    actor: str = "local"
+
+    def agency(self, node: Path) -> "AgencyClient":
+        """The running node's `/v1`."""
+        from gateway.runtime.client import AgencyClient  # aiohttp loads late
+
+        return AgencyClient.of_node(node, client=self.client, actor=self.actor)
+
+
+SPEAKER = Speaker()
 _STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red", "not tried": "dim"}
 
 clock: Callable[[], datetime] = SystemClock().now

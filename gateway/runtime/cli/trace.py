@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from gateway.runtime.cli.say import problems, read_file, say, show_steps
-from gateway.runtime.client import DEFAULT_HANDLING, AgencyClient
+from gateway.runtime.cli.say import SPEAKER, Speaker, problems, read_file, say, show_steps
+from gateway.runtime.client import DEFAULT_HANDLING
 from gateway.services.doctor import Step
 from protocols.problems import CODES
 from protocols.strict import parse_object
@@ -24,8 +24,7 @@ def submit(
     file: Path,
     *,
     to: str,
-    client: str = "local",
-    actor: str = "local",
+    speaker: Speaker = SPEAKER,
     json: AsJson = False,
 ) -> None:
     """Submit a trace request: the JSON body in FILE, to the member TO. Prints the thread to follow.
@@ -41,17 +40,13 @@ def submit(
         The body of `trace.request`, or {"body": ..., "handling": ..., "parts": ...}; a `to` in it does not count.
     to
         The recipient NETWORK/MEMBER.
-    client
-        The client to call as.
-    actor
-        The actor to speak for.
     json
         Print one JSON object.
     """
 
     async def send(found: dict[str, Any]) -> dict[str, Any]:
         whole = found if "body" in found else {"body": found}
-        async with AgencyClient.of_node(node, client=client, actor=actor) as agency:
+        async with speaker.agency(node) as agency:
             return await agency.post("/v1/traces", {"handling": DEFAULT_HANDLING, **whole, "to": to})
 
     with problems(as_json=json):
@@ -68,8 +63,7 @@ def show(
     thread: str | None = None,
     *,
     state: ThreadState | None = None,
-    client: str = "local",
-    actor: str = "local",
+    speaker: Speaker = SPEAKER,
     json: AsJson = False,
 ) -> None:
     """Show the newest threads, or one thread with its messages.
@@ -82,16 +76,12 @@ def show(
         A thread's id; without it the newest 50 are listed.
     state
         List only threads in this state.
-    client
-        The client to call as.
-    actor
-        The actor to speak for.
     json
         Print one JSON object.
     """
 
     async def read() -> dict[str, Any]:
-        async with AgencyClient.of_node(node, client=client, actor=actor) as agency:
+        async with speaker.agency(node) as agency:
             if thread:
                 return await agency.get(f"/v1/traces/{thread}")
             return await agency.get("/v1/traces", **({"state": state} if state else {}))
@@ -126,8 +116,7 @@ def chain(
     thread: str,
     file: Path | None = None,
     *,
-    client: str = "local",
-    actor: str = "local",
+    speaker: Speaker = SPEAKER,
     json: AsJson = False,
 ) -> None:
     """Show the chain of supply that the answers of a thread make together; with FILE, as a page with a picture.
@@ -140,16 +129,12 @@ def chain(
         The thread's id.
     file
         A new .html file for a browser.
-    client
-        The client to call as.
-    actor
-        The actor to speak for.
     json
         Print one JSON object.
     """
 
     async def read() -> dict[str, Any]:
-        async with AgencyClient.of_node(node, client=client, actor=actor) as agency:
+        async with speaker.agency(node) as agency:
             return await agency.get(f"/v1/traces/{thread}/chain")
 
     with problems(as_json=json):
@@ -172,23 +157,19 @@ def _chain_text(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def token(node: Path, *, client: str = "local", actor: str = "local", json: AsJson = False) -> None:
+def token(node: Path, *, speaker: Speaker = SPEAKER, json: AsJson = False) -> None:
     """Print an access token of five minutes, for trying the interface with another HTTP client.
 
     Parameters
     ----------
     node
         The node's folder.
-    client
-        The client to call as.
-    actor
-        The actor to speak for.
     json
         Print one JSON object.
     """
 
     async def get() -> str:
-        async with AgencyClient.of_node(node, client=client, actor=actor) as agency:
+        async with speaker.agency(node) as agency:
             return await agency.token()
 
     with problems(as_json=json):
@@ -196,7 +177,7 @@ def token(node: Path, *, client: str = "local", actor: str = "local", json: AsJs
         say(found, {"access_token": found}, as_json=json)
 
 
-def probe(node: Path, peer: str, *, client: str = "local", actor: str = "local", json: AsJson = False) -> int:
+def probe(node: Path, peer: str, *, speaker: Speaker = SPEAKER, json: AsJson = False) -> int:
     """Walk from the running node to a peer, step by step, and name the first that fails. Exit code 3: one does.
 
     Parameters
@@ -205,16 +186,12 @@ def probe(node: Path, peer: str, *, client: str = "local", actor: str = "local",
         The node's folder.
     peer
         The member NETWORK/MEMBER.
-    client
-        The client to call as.
-    actor
-        The actor to speak for.
     json
         Print one JSON object.
     """
 
     async def ask() -> dict[str, Any]:
-        async with AgencyClient.of_node(node, client=client, actor=actor) as agency:
+        async with speaker.agency(node) as agency:
             return await agency.post(f"/v1/peers/{peer}/probes", {})
 
     with problems(as_json=json):

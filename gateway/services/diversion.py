@@ -1,0 +1,52 @@
+"""The diversion report: patterns over this node's own answered threads, each with its threads (docs/domain.md section 1)."""
+
+from typing import Any
+from uuid import UUID
+
+from gateway.services.chain import Chains
+from gateway.services.read import PAGE_MAX, Read
+from protocols.messages import asked_gun, validate_body
+from protocols.messages.diversion import Case, patterns
+from protocols.messages.trace import TraceRequest
+
+THREADS_MAX = 10_000
+
+
+class Diversions:
+    """Reads threads that we opened; what a member's handling ended is left out, as in the chain."""
+
+    def __init__(self, *, read: Read, chains: Chains) -> None:
+        self._read, self._chains = read, chains
+
+    async def report(self) -> dict[str, Any]:
+        """The patterns, and of how many threads; the newest 10,000 legs are looked at."""
+        threads: dict[UUID, None] = {}
+        cursor, left = None, THREADS_MAX
+        while left and (page := await self._read.threads(cursor, min(left, PAGE_MAX), None, kind="trace.request")):
+            threads |= {
+                leg.thread: None
+                for leg in page
+                if leg.role == "asker" and leg.state in ("ANSWERED", "PARTIAL", "CLOSED")
+            }
+            cursor, left = (page[-1].opened, page[-1].thread), left - len(page)
+        cases = [case for thread in threads if (case := await self._case(thread)) is not None]
+        found = [{"kind": each.kind, "what": each.what, "threads": list(each.threads)} for each in patterns(cases)]
+        return {"threads": len(cases), "patterns": found}
+
+    async def _case(self, thread: UUID) -> Case | None:
+        """None where nobody answered, or what we asked is erased."""
+        legs, said = await self._read.legs(thread), await self._read.opened(thread)
+        answers = self._chains.answers(said)
+        asked = next((each.body for each in said if each.type == "trace.request"), None)
+        if asked is None or not answers:
+            return None
+        request = validate_body("trace.request", asked)
+        assert isinstance(request, TraceRequest)  # its type says so
+        dealers = [
+            hop["name"]
+            for body in answers.values()
+            for hop in body.get("next_hops", ())
+            if hop["party"]["code"] == "DEALER"
+        ]
+        chain = self._chains.made(thread, legs, said)
+        return Case(thread=str(thread), gun=asked_gun(request.weapon), chain=chain, dealers=dealers)
