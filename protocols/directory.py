@@ -35,6 +35,7 @@ Version = Annotated[int, Field(ge=1, le=1)]
 SUITE = "tw1"
 _SPKI_ED25519 = bytes.fromhex("302a300506032b6570032100")  # RFC 8410: what TLS puts before the 32 bytes of the key
 RECORD_PATH = "members/{member}/record.json"
+_SATURDAY = 5
 NETWORK_PATH = "directory.json"
 
 
@@ -223,6 +224,14 @@ class Directory:
         if agreed := terms[0] & terms[1]:
             hours, days = min(agreed)
         return at + (timedelta(hours=hours or 24) if urgent else timedelta(days=days or 30))
+
+    def acknowledge_due(self, at: datetime) -> datetime:
+        """When a request made at a time is to be acknowledged: working days are Monday to Friday, UTC."""
+        for _ in range(self.network.deadlines.get("acknowledgement_days", 2)):
+            at += timedelta(days=1)
+            while at.weekday() >= _SATURDAY:
+                at += timedelta(days=1)
+        return at
 
     def open_ledger(self, member: str) -> str | None:
         """The origin of a member's newest open ledger: `<year>.<n>` in order of numbers, 2026.10 after 2026.9."""

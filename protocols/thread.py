@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
+from protocols.exchange.message import Message
 from protocols.problems import ProblemError
 
 Role = Literal["asker", "answerer"]
@@ -110,7 +111,7 @@ OVERTAKES = frozenset(
 class Leg:
     """One leg of a thread: (thread, counterpart), our role in it, its state and clock; `version` counts what changed it.
 
-    `due` is when an answer was asked for, `delayed` the last review that was named; the clock `stood_ms` while questions were
+    `acknowledge_by` is when an acknowledgement was to come, None once it is late; `due` is when an answer was asked for, `delayed` the last review that was named; the clock `stood_ms` while questions were
     open, and stands since `paused`;
     `question` is the clarification asked last, `expected` the first day that the answerer named, `hop` 1 for a first request.
     """
@@ -133,12 +134,15 @@ class Leg:
     rounds: int = 0
     question: UUID | None = None
     expected: datetime | None = None
+    acknowledge_by: datetime | None = None
     lapses: datetime | None = None
 
     def wound(self) -> "Leg":
         """With `lapses` as its clock says: when nothing having come is an event, None where nothing is waited for."""
         runs = self.due is not None and self.state in _LAPSING and self.paused is None
-        return replace(self, lapses=self.ends if runs else None)
+        times = (self.ends if runs else None, self.acknowledge_by if self.state == "DELIVERED" else None)
+        waits = self.acknowledge_by if self.state in _FRESH else None
+        return replace(self, acknowledge_by=waits, lapses=min((each for each in times if each), default=None))
 
     @property
     def ends(self) -> datetime | None:
@@ -159,16 +163,17 @@ class Said:
     pauses: bool = False
     review: datetime | None = None
     expected: datetime | None = None
+    acknowledge_by: datetime | None = None
 
 
-def said_of(
-    type_: str, body: Mapping[str, Any], *, id_: UUID, created: datetime, in_reply_to: UUID | None, due: datetime | None
-) -> Said:
-    """What a valid message says to its leg."""
+def said_of(message: Message, *, acknowledge_by: datetime | None = None) -> Said:
+    """What a valid message says to its leg; `acknowledge_by` is the network's for a request made then."""
+    body = message.body
     return Said(
-        event=event_of(type_, body), id=id_, created=created, in_reply_to=in_reply_to, due=due,
-        hop=(body.get("referred") or {}).get("hop", 1), pauses=body.get("clock") == "PAUSED",
+        event=event_of(message.type, body), id=message.id, created=message.created, in_reply_to=message.in_reply_to,
+        due=message.due, hop=(body.get("referred") or {}).get("hop", 1), pauses=body.get("clock") == "PAUSED",
         review=_end_of(body.get("review_on")), expected=_end_of(body.get("expected_by")),
+        acknowledge_by=acknowledge_by if message.type == "trace.request" else None,
     )  # fmt: skip
 
 
@@ -199,7 +204,7 @@ def open_leg(said: Said, *, thread: UUID, counterpart: str, role: Role, at: date
     due = min(said.due, said.created + _DUE_MAX) if said.due and "lapsed" in TABLE[said.event] else None
     return Leg(
         thread=thread, counterpart=counterpart, role=role, kind=said.event, state=state, version=1, request=said.id,
-        opened=at, updated=at, due=due, hop=said.hop,
+        opened=at, updated=at, due=due, hop=said.hop, acknowledge_by=said.acknowledge_by,
     ).wound()  # fmt: skip
 
 
@@ -207,6 +212,15 @@ def happened(leg: Leg, event: str, at: datetime) -> Leg:
     """The leg after something that is no message; as it was where that changes nothing."""
     state = TABLE[leg.kind][event].moves.get(leg.state) if event in TABLE[leg.kind] else None
     return leg if state is None else replace(leg, state=state, version=leg.version + 1, updated=at).wound()
+
+
+def elapsed(leg: Leg, at: datetime) -> tuple[Leg, str]:
+    """The leg after its clock ran out, and what that is: `unacknowledged`, `silent`, or nothing (it has not)."""
+    if leg.lapses is None or leg.lapses > at:
+        return leg, ""
+    if leg.acknowledge_by is not None and leg.acknowledge_by <= at:
+        return replace(leg, acknowledge_by=None).wound(), "unacknowledged"
+    return happened(leg, "lapsed", at), "silent"
 
 
 def spoken(leg: Leg, said: Said, at: datetime) -> Leg:

@@ -27,6 +27,11 @@ from protocols.ports.rows import (
 _PROOF = ", ".join(f'"{field.name}"' for field in fields(ProofRow))
 _CLAIMED = [field.name for field in fields(Claimed)]
 _WAITING = ", ".join(field.name for field in fields(Waiting))
+OPEN_REVIEW = (
+    "NOT closed AND NOT EXISTS (SELECT FROM leg l WHERE (l.thread, l.counterpart) = (r.thread, r.sender) "
+    "AND l.state IN ('WITHDRAWN', 'CLOSED'))"
+)
+"""What of `review r` still waits for a person: nothing of a request that its sender took back or closed."""
 _FREE = "state = 'queued' AND (leased IS NULL OR leased < $1)"
 _NONE: Mapping[UUID, str] = {}
 _CLAIM = """
@@ -41,12 +46,12 @@ WITH due AS (
 SELECT c.*, e.data AS entry FROM claimed c JOIN entry e ON e.origin = c.origin AND e.index = c.index
 ORDER BY c.urgent DESC, c.due, c.id
 """
-_PILES = """
+_PILES = f"""
 SELECT 'outbox' AS kind, recipient AS peer, count(*) AS count, min(created) AS since
 FROM outbox WHERE state = 'queued' GROUP BY recipient
 UNION ALL SELECT 'inbox', '', count(*), min(received) FROM inbox i
 WHERE NOT dispatched AND NOT EXISTS (SELECT FROM review r WHERE r.sender = i.sender AND r.id = i.id)
-UNION ALL SELECT 'review', '', count(*), min(at) FROM review WHERE NOT closed
+UNION ALL SELECT 'review', '', count(*), min(at) FROM review r WHERE {OPEN_REVIEW}
 UNION ALL (SELECT 'checkpoint', '', size, at FROM checkpoint WHERE origin = $1 ORDER BY size DESC LIMIT 1)
 """
 

@@ -61,7 +61,7 @@ _TILES = (
     "ON level = l AND index = i WHERE origin = $1"
 )
 _LEG_TYPES = {"thread": "uuid", "request": "uuid", "question": "uuid", "stood_ms": "bigint"} | dict.fromkeys(
-    ["opened", "updated", "due", "delayed", "paused", "expected", "lapses"], "timestamptz"
+    ["opened", "updated", "due", "delayed", "paused", "expected", "acknowledge_by", "lapses"], "timestamptz"
 )
 _LEG_TYPES |= dict.fromkeys(["version", "messages", "hop", "rounds"], "int")
 _LEG_FIXED = {"thread", "counterpart", "role", "kind", "request", "opened", "hop"}

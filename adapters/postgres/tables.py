@@ -273,6 +273,7 @@ class Leg(SQLModel, table=True):
     rounds: int
     question: UUID | None
     expected: datetime | None = _at(nullable=True)
+    acknowledge_by: datetime | None = _at(nullable=True)
     lapses: datetime | None = _at(nullable=True)
 
 

@@ -9,7 +9,10 @@ from uuid import UUID
 from asyncpg import UniqueViolationError
 
 from adapters.postgres.connect import Pool
+from adapters.postgres.exchange import OPEN_REVIEW
 from adapters.postgres.ledger import ENTRY_MESSAGE
+from protocols.limits import MESSAGES_A_LEG_MAX
+from protocols.messages.trace import HOPS_MAX
 from protocols.ports.rows import (
     Arrived,
     ContentRow,
@@ -29,13 +32,13 @@ _LEG, _CONTENT, _PROOF, _REVIEW, _EVENT = (
     ", ".join(f'"{field.name}"' for field in fields(row)) for row in (Leg, ContentRow, ProofRow, ReviewRow, EventRow)
 )
 _EVENT_NAMES = [field.name for field in fields(EventRow)]
-_MESSAGES = """
+_MESSAGES = f"""
 SELECT id, $2::text AS sender, recipient, thread, type, created AS at, state AS delivery, origin, index, problem
 FROM outbox WHERE thread = $1
 UNION ALL
 SELECT id, sender, $2, thread, type, received, CASE WHEN dispatched THEN 'dispatched' ELSE 'received' END, origin, index, NULL
 FROM inbox WHERE thread = $1
-ORDER BY at, id LIMIT 1000
+ORDER BY at, id LIMIT {MESSAGES_A_LEG_MAX * (HOPS_MAX + 1)}
 """
 
 
@@ -85,7 +88,7 @@ class PostgresThreads:
     async def overdue(self, now: datetime, count: int) -> list[Overdue]:
         """Legs whose clock has run out."""
         rows = await self._pool.fetch(
-            "SELECT l.thread, l.counterpart, l.role, l.request, coalesce(o.content_c, i.content_c) AS content_c "
+            "SELECT l.thread, l.counterpart, l.role, l.request, l.acknowledge_by, coalesce(o.content_c, i.content_c) AS content_c "
             "FROM leg l LEFT JOIN outbox o ON o.id = l.request AND l.role = 'asker' "
             "LEFT JOIN inbox i ON i.id = l.request AND i.sender = l.counterpart WHERE l.lapses <= $1 ORDER BY l.lapses LIMIT $2",
             *(now, count),
@@ -126,7 +129,7 @@ class PostgresThreads:
     async def reviews(self, thread: UUID | None, *, after: tuple[datetime, UUID] | None, count: int) -> list[ReviewRow]:
         """Requests that wait for a person, oldest first, after a cursor."""
         rows = await self._pool.fetch(
-            f"SELECT {_REVIEW} FROM review WHERE NOT closed AND ($1::uuid IS NULL OR thread = $1) "
+            f"SELECT {_REVIEW} FROM review r WHERE {OPEN_REVIEW} AND ($1::uuid IS NULL OR thread = $1) "
             "AND ($2::timestamptz IS NULL OR (at, id) > ($2, $3::uuid)) ORDER BY at, id LIMIT $4",
             *(thread, *(after or (None, None)), count),
         )

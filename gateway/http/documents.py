@@ -234,6 +234,9 @@ class Thread(Model):
     state: ThreadState
     version: int
     due: Annotated[Maybe[ShownTime], Field(description="When an answer is due, delays and questions included.")] = None
+    acknowledge_by: Annotated[
+        Maybe[ShownTime], Field(description="When an acknowledgement is due, in working days of the network.")
+    ] = None
     opened: ShownTime
     updated: ShownTime
 

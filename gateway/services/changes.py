@@ -25,7 +25,20 @@ from protocols.ports.store import (
     Wanted,
 )
 from protocols.problems import ProblemError
-from protocols.thread import ENDS, OVERTAKES, TABLE, Delivery, Leg, Role, Said, happened, heard, open_leg, spoken
+from protocols.thread import (
+    ENDS,
+    OVERTAKES,
+    TABLE,
+    Delivery,
+    Leg,
+    Role,
+    Said,
+    elapsed,
+    happened,
+    heard,
+    open_leg,
+    spoken,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,8 +255,10 @@ class Received:
     said: Said
 
     def wants(self, wanted: Wanted) -> None:
-        """Arrival and leg."""
+        """Arrival and leg; and what became of the request that it speaks of."""
         wanted.arrivals.add((self.inbox.sender, self.inbox.id))
+        if self.said.in_reply_to:
+            wanted.arrivals.add((self.inbox.sender, self.said.in_reply_to))
         wanted.legs.add((self.inbox.thread, self.inbox.sender))
 
     def apply(self, stage: Stage) -> Lost | None:
@@ -260,7 +275,7 @@ class Received:
             ):  # a loop of referrals, or somebody who knows the id of another's thread
                 raise ProblemError("msg.correlation", "the thread exists")
             stage.open(key, "answerer", self.said, row.received)
-        elif stage.leg(key) is None and self.said.event in OVERTAKES:
+        elif stage.leg(key) is None and self.said.event in OVERTAKES and not self._was_refused(stage):
             raise ProblemError("msg.overtook", "the request of this thread is not here yet")
         else:
             stage.tell(key, self.said, row.received, tell=heard)
@@ -268,6 +283,12 @@ class Received:
         stage.rows += [replace(row, index=index, origin=stage.plan.origin), self.proof, *self.content]
         stage.event("received", row.received, row.thread, row.sender, row.id)
         return None
+
+    def _was_refused(self, stage: Stage) -> bool:
+        """Whether the request that it speaks of was refused: it will not come any more."""
+        return self.said.in_reply_to is not None and bool(
+            stage.plan.standing.refusals.get((self.inbox.sender, self.said.in_reply_to))
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -380,7 +401,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lapsed:
-    """Nothing came by the day on which an answer was due: an `admin` entry, and an event."""
+    """Nothing came by the day on which an acknowledgement or an answer was due: an `admin` entry, and an event."""
 
     entry: Entry
     thread: UUID
@@ -394,14 +415,14 @@ class Lapsed:
         """Unless something came at the last moment."""
         key = self.thread, self.counterpart
         leg = stage.leg(key)
-        if leg is None or leg.lapses is None or leg.lapses > self.entry.at:
+        if leg is None:
             return Lost(row=None)
-        silent = happened(leg, "lapsed", self.entry.at)
-        if silent is leg:
+        after, what = elapsed(leg, self.entry.at)
+        if self.entry.code != f"thread.{what}" or after is leg:
             return Lost(row=None)
         stage.log(self.entry)
-        stage.legs[key] = silent
-        stage.event("silent", self.entry.at, self.thread, self.counterpart, leg.request)
+        stage.legs[key] = after
+        stage.event(what, self.entry.at, self.thread, self.counterpart, leg.request)
         return None
 
 

@@ -136,6 +136,8 @@ class Converse:
                 await self._pointers(leg, said)
             case "trace.response":
                 await self._repeats_nothing(leg, said)
+            case "trace.refusal" if said.body["ground"]["code"] == "NOT_COMPETENT":
+                await self._refers(leg)
             case "handling.change":
                 await self._tightens(leg, said)
             case "consent.request" | "disclosure.report":
@@ -155,6 +157,13 @@ class Converse:
         return Arrived(
             sender=leg.counterpart, id=leg.request, thread=leg.thread, type=leg.kind, content_c=content.commitment
         )
+
+    async def _refers(self, leg: Leg) -> None:
+        """Who is not the one to ask says who is (docs/domain.md section 2)."""
+        said = await self._read.opened(leg.thread)
+        if not any((each.type, each.recipient) == ("trace.referral", leg.counterpart) for each in said):
+            fix = "Send the referral first: POST /v1/traces/{thread}/referrals."
+            raise _fault("/body/ground", "NOT_COMPETENT comes with a referral", fix)
 
     async def _pointers(self, leg: Leg, said: Saying) -> None:
         body = (await self._read.content(leg.counterpart, leg.request)).message.body

@@ -111,6 +111,9 @@ class Judge:
             raise ProblemError("env.content", "the entry commits to another thread")
 
     def _authentic(self, proven: Proven, jws: SignedMessage, message: Message, directory: Directory) -> None:
+        entry = proven.entry
+        if entry.peer is None and entry.at - message.created > timedelta(seconds=CLOCK_AHEAD_MAX_S):
+            raise ProblemError("env.header", "the message is older than its entry")  # deadlines run from `created`
         key = directory.message_keys.get(jws.kid)
         if key is None or message.created < key.not_before:
             raise ProblemError("dir.key_unknown", "the signing key is not in our directory, or not valid yet")
@@ -134,7 +137,7 @@ class Judge:
         if message.created > now + timedelta(seconds=CLOCK_AHEAD_MAX_S):
             raise ProblemError("msg.time", "the message was made in our future")
         validate_body(message.type, message.body)
-        check_parts(message.type, [part.name for part in message.parts])
+        check_parts(message.type, message.body, [part.name for part in message.parts])
         referred = message.body.get("referred")
         if referred and (
             message.in_reply_to is None
@@ -170,14 +173,7 @@ class Judge:
             inbox=row,
             proof=proof_row(message.sender, proven.place, message.id, proven.digest),
             content=at_rest(self._vault, message, jws, parts),
-            said=said_of(
-                message.type,
-                message.body,
-                id_=message.id,
-                created=message.created,
-                in_reply_to=message.in_reply_to,
-                due=message.due,
-            ),
+            said=said_of(message, acknowledge_by=directory.acknowledge_due(message.created)),
         )
 
     def refused(

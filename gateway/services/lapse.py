@@ -1,4 +1,4 @@
-"""Lapse: where nothing came by the day that an answer was due, that is an event and an entry, never a silent timeout."""
+"""Lapse: where nothing came by the day that an acknowledgement or an answer was due, that is an event and an entry."""
 
 import asyncio
 
@@ -39,13 +39,14 @@ class Lapse:
         found = await self._store.overdue(self._clock.now(), _AT_ONCE)
         waiting = [self._committer.enqueue(self._change(each)) for each in found]
         results = await asyncio.gather(*waiting, return_exceptions=True)  # what fails is found again, at the next look
-        return len(found) == _AT_ONCE and any(isinstance(each, Done) for each in results)
+        return any(isinstance(each, Done) for each in results)
 
     def _change(self, each: Overdue) -> Lapsed:
-        asked = each.role == "asker"
+        now, asked = self._clock.now(), each.role == "asker"
+        code = "unacknowledged" if each.acknowledge_by is not None and each.acknowledge_by <= now else "silent"
         entry = Entry(
-            kind="admin", at=self._clock.now(), n=self._sealer.random(NONCE_BYTES), id=each.request,
+            kind="admin", at=now, n=self._sealer.random(NONCE_BYTES), id=each.request,
             sender=self._member if asked else each.counterpart, recipient=each.counterpart if asked else self._member,
-            content_c=each.content_c, code="thread.silent",
+            content_c=each.content_c, code=f"thread.{code}",
         )  # fmt: skip
         return Lapsed(entry=entry, thread=each.thread, counterpart=each.counterpart)

@@ -192,6 +192,7 @@ def thread_json(leg: Leg) -> dict[str, Any]:
         "state": leg.state,
         "version": leg.version,
         **({"due": format_time(leg.ends)} if leg.ends else {}),
+        **({"acknowledge_by": format_time(leg.acknowledge_by)} if leg.acknowledge_by and leg.lapses else {}),
         "opened": format_time(leg.opened),
         "updated": format_time(leg.updated),
     }

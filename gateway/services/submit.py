@@ -127,7 +127,7 @@ class Submit:
         directory = current(self._directory)
         validate_body(draft.type, draft.body, "/body")
         validate_handling(draft.handling, "/handling")
-        check_parts(draft.type, draft.parts)
+        check_parts(draft.type, draft.body, draft.parts)
         for name, value in draft.parts.items():
             validate_part(name, value, f"/parts/{name}")
         if draft.recipient == self._member:
@@ -164,14 +164,7 @@ class Submit:
             entry=sealed.entry,
             outbox=outbox,
             content=content,
-            said=said_of(
-                message.type,
-                message.body,
-                id_=message.id,
-                created=now,
-                in_reply_to=message.in_reply_to,
-                due=message.due,
-            ),
+            said=said_of(message, acknowledge_by=directory.acknowledge_due(now)),
             if_match=draft.if_match,
             approval=draft.approval,
             idempotency=_idempotency(request, message) if request else None,

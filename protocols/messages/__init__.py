@@ -146,10 +146,15 @@ def validate_body(type_: str, body: object, at: str = "") -> Body:
     return validate_model(TYPES[type_], body, type_, at)
 
 
-def check_parts(type_: str, names: Collection[str]) -> None:
-    """`schema.invalid` where a type carries a restricted part that is not its own: persons go with what asks or answers for them."""
-    if not set(names) <= _PARTS_OF.get(type_, frozenset()):
+def check_parts(type_: str, body: Mapping[str, Any], names: Collection[str]) -> None:
+    """`schema.invalid` where a valid body names a part that is not there, or a type carries one that is not its own."""
+    own = _PARTS_OF.get(type_, frozenset())
+    if not set(names) <= own:
         raise ProblemError("schema.invalid", f"{type_} does not carry this restricted part")
+    for name in own - set(names):
+        if "part" in body.get(name, ()):
+            fault = Fault(f"/body/{name}/part", "required", "the part that it names is not there", "Add the part.")
+            raise ProblemError("schema.invalid", "a restricted part is missing", errors=[fault])
 
 
 def validate_handling(value: object, at: str = "") -> Handling:

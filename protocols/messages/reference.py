@@ -92,6 +92,10 @@ class ReferenceQuery(Body):
     def _describes_something(self) -> Self:
         if not self.marks and not self.weapon.model_fields_set:
             raise Broken("required", "nothing is described", "Describe the weapon or a mark.", "weapon")
+        patterns = [mark.pattern for mark in self.marks if mark.pattern is not None]
+        if sum(map(known_characters, patterns)) > KNOWN_MAX:
+            fix = f"State {KNOWN_MAX} characters in all; two patterns of one serial would add up to it."
+            raise Broken("case_data", "the patterns together state more than a format", fix, "marks")
         return self
 
 

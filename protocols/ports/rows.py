@@ -232,6 +232,7 @@ class Overdue:
     counterpart: str
     role: str
     request: UUID
+    acknowledge_by: datetime | None
     content_c: bytes
 
 

@@ -234,6 +234,7 @@ BROKEN: list[tuple[str, str, str, Any, str, str]] = [
     ("reference.query", "a full serial as pattern", "/marks/0/pattern", "^ABC1234$", "/marks/0/pattern", "case_data"),
     ("reference.query", "a full serial as text", "/marks/0/text", "ABC 1234", "/marks/0/text", "case_data"),
     ("reference.query", "a serial but for one place", "/marks/0/pattern", "ABC12?4", "/marks/0/pattern", "case_data"),
+    ("reference.query", "a serial in two patterns", "/marks", [{"mark_type": pair("SERIAL"), "pattern": each} for each in ("ABC???", "???123")], "/marks", "case_data"),
     ("reference.query", "nothing described", "", {"weapon": {}}, "/weapon", "required"),
     ("reference.answer", "a format with alternatives", "/candidates/0/serial_formats/0", "(A|B)[0-9]{3}", "/candidates/0/serial_formats/0", "format"),
     ("reference.answer", "years that run back", "/candidates/0/years", {"first": 1990, "last": 1980}, "/candidates/0/years/last", "order"),

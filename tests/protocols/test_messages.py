@@ -477,12 +477,12 @@ def test_a_serial_format_is_the_regular_expression_that_it_looks_like(
 
 
 def test_a_restricted_part_rides_on_its_own_types_alone() -> None:
-    check_parts("trace.request", ["persons"])
-    check_parts("trace.response", ["last_legal_holder"])
+    check_parts("trace.request", {"persons": {"part": "persons"}}, ["persons"])
+    check_parts("trace.response", {}, ["last_legal_holder"])
     for type_, name in (
         ("reference.query", "persons"),
         ("trace.response", "persons"),
         ("trace.status", "last_legal_holder"),
     ):
         with pytest.raises(ProblemError, match=r"schema\.invalid"):
-            check_parts(type_, [name])
+            check_parts(type_, {}, [name])

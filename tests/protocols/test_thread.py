@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from protocols.exchange.message import Message
 from protocols.problems import ProblemError
 from protocols.thread import (
     ENDED,
@@ -17,6 +18,7 @@ from protocols.thread import (
     TABLE,
     Leg,
     Said,
+    elapsed,
     event_of,
     happened,
     heard,
@@ -38,7 +40,7 @@ def uid(number: int) -> UUID:
 
 
 def request(due: datetime = START + 30 * DAY) -> Said:
-    return Said(event="trace.request", id=uid(0), created=START, due=due)
+    return Said(event="trace.request", id=uid(0), created=START, due=due, acknowledge_by=START + 2 * DAY)
 
 
 def leg(role: Any = "answerer", **changes: Any) -> Leg:
@@ -60,8 +62,8 @@ class TwoEnds(RuleBasedStateMachine):
 
     def lapse(self) -> None:
         for role, found in self.legs.items():
-            if found.lapses and found.lapses <= self.now:
-                self.legs[role] = happened(found, "lapsed", self.now)
+            while (after := elapsed(found, self.now)[0]) is not found:
+                found = self.legs[role] = after  # noqa: PLW2901
 
     @rule(
         role=st.sampled_from(["asker", "answerer"]),
@@ -133,14 +135,13 @@ def test_what_a_message_says_to_its_leg() -> None:
         type_ = {"progress": "trace.status", "closed": "trace.status"}.get(name) or event.partition("/")[0]
         type_ = "trace.refusal" if name == "restricted" else type_
         assert event_of(type_, body) == event, name
-    said = said_of(
-        "trace.refusal",
-        refusal(kind="DELAY", review_on="2027-01-01"),
-        id_=uid(1),
-        created=START,
-        in_reply_to=None,
-        due=None,
-    )
+    message = Message(
+        id=uid(1), type="trace.refusal", sender="n/a", recipient="n/b", thread=THREAD, in_reply_to=None, created=START,
+        expires=START + DAY, due=None, handling={}, salt=bytes(32), parts=(),
+        body=refusal(kind="DELAY", review_on="2027-01-01"),
+    )  # fmt: skip
+    said = said_of(message, acknowledge_by=START)
+    assert said.acknowledge_by is None, "of a request alone"
     assert said.review == datetime(2027, 1, 2, tzinfo=UTC), "the whole day counts"
 
 

@@ -122,6 +122,9 @@ async def test_what_is_said_is_held_to_what_was_said_before(fed: Federation) -> 
     lost = {"questions": [{"pointer": "/weapon/colour", "reason": {"code": "OTHER", "raw": ""}}], "clock": "RUNNING"}
     await refused("schema.invalid", say(b, thread, "trace.clarification", lost))
     await refused("thread.state", say(a, thread, "trace.reminder", {}))
+    incompetent = VALID["trace.refusal"] | {"ground": {"code": "NOT_COMPETENT", "raw": ""}}
+    incompetent.pop("review_on", None)
+    await refused("schema.invalid", say(b, thread, "trace.refusal", incompetent | {"kind": "REFUSAL"}))
     await refused("thread.state", say(a, thread, "trace.response", VALID["trace.response"]))
     await refused("schema.invalid", say(b, thread, "consent.request", VALID["consent.request"]))
     await refused(

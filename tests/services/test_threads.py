@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
 
-from protocols.directory import Agreement
-from protocols.ledger.entry import parse_entry
+from protocols.directory import Agreement, Directory, Network
+from protocols.ledger.entry import DirRef, parse_entry
 from protocols.limits import MESSAGES_A_LEG_MAX
 from protocols.problems import ProblemError
 from tests.federation import (
@@ -163,12 +163,40 @@ async def test_a_withdrawal_that_overtook_its_request_comes_again_after_it(fed: 
     assert (await b.read.leg(asked.thread)).state == "WITHDRAWN"
 
 
+async def test_a_withdrawal_of_a_request_that_was_refused_is_refused_for_good(fed: Federation) -> None:
+    (b,) = await fed.nodes("b")
+    (m,) = await fed.strangers("m")
+    asked = m.message(b, body={})
+    assert parse_entry((await m.give(b, m.parcel(b, message=asked))).entry).kind == "refused"
+    said = {
+        "type": "trace.withdrawal",
+        "body": VALID["trace.withdrawal"],
+        "thread": asked.thread,
+        "in_reply_to": asked.id,
+    }
+    entry = parse_entry((await m.give(b, m.parcel(b, message=said))).entry)
+    assert (entry.kind, entry.code) == ("refused", "msg.correlation")
+
+
+async def test_a_withdrawn_request_waits_for_nobody(fed: Federation) -> None:
+    a, b, sent = await opened(fed)
+    waits = (
+        "INSERT INTO review (sender, id, thread, reason, candidates, at) VALUES ($1, $2, $3, 'NO_RECORD', '[]', now())"
+    )
+    await b.sql(waits, a.name, UUID(sent["id"]), UUID(sent["thread"]))
+    assert [str(row.id) for row in await b.read.reviews(None, 10)] == [sent["id"]]
+    withdrawal = a.reply(b, sent, "trace.withdrawal", VALID["trace.withdrawal"])
+    await a.becomes(await a.send(withdrawal), "delivered")
+    assert await b.read.reviews(None, 10) == []
+
+
 async def test_silence_is_an_event_and_an_entry_at_both_ends_and_an_answer_ends_it(fed: Federation) -> None:
     a, b, sent = await opened(fed)
     fed.clock.ahead += timedelta(days=30, minutes=1)
     await fed.refresh()
     for node in (a, b):
-        assert await node.parts.lapse.lapse() is False
+        while await node.parts.lapse.lapse():
+            continue
         assert await node.leg(sent) == "SILENT"
         (entry,) = [each for each in await node.entries() if each.code == "thread.silent"]
         assert (entry.kind, str(entry.id), entry.sender, entry.recipient) == ("admin", sent["id"], a.name, b.name)
@@ -176,8 +204,61 @@ async def test_silence_is_an_event_and_an_entry_at_both_ends_and_an_answer_ends_
         await node.parts.lapse.lapse()
     await b.becomes(await b.send(b.reply(a, sent, "trace.response", RESPONSE)), "delivered")
     assert (await a.leg(sent), await b.leg(sent)) == ("ANSWERED", "ANSWERED")
-    assert (await a.kinds()).count("admin") == 1
+    assert [entry.code for entry in await a.entries() if entry.kind == "admin"] == [
+        "thread.unacknowledged",
+        "thread.silent",
+    ]
     await match_ledgers(a, b)
+
+
+async def test_a_late_acknowledgement_is_an_event_and_an_entry_at_both_ends_and_changes_nothing_else(
+    fed: Federation,
+) -> None:
+    a, b, sent = await opened(fed)
+    due = fed.directory.acknowledge_due(fed.clock.now())
+    leg = await a.read.leg(UUID(sent["thread"]))
+    assert leg.acknowledge_by is not None
+    assert abs(leg.acknowledge_by - due) < timedelta(minutes=1)
+    fed.clock.ahead += timedelta(days=4, minutes=1)
+    await fed.refresh()
+    for node in (a, b):
+        version = (await node.read.leg(UUID(sent["thread"]))).version
+        assert await node.parts.lapse.lapse()
+        assert not await node.parts.lapse.lapse(), "once"
+        found = await node.read.leg(UUID(sent["thread"]))
+        assert (found.state, found.version, found.acknowledge_by) == ("DELIVERED", version, None)
+        assert await node.count("event", "kind = 'unacknowledged'") == 1
+        (entry,) = [each for each in await node.entries() if each.code == "thread.unacknowledged"]
+        assert (str(entry.id), entry.sender, entry.recipient) == (sent["id"], a.name, b.name)
+    await b.becomes(await b.send(b.reply(a, sent, "trace.acknowledgement", ACKNOWLEDGEMENT)), "delivered")
+    assert await a.leg(sent) == "ACKNOWLEDGED"
+    await match_ledgers(a, b)
+
+
+async def test_who_acknowledged_is_not_late(fed: Federation) -> None:
+    a, b, sent = await opened(fed)
+    await b.becomes(await b.send(b.reply(a, sent, "trace.acknowledgement", ACKNOWLEDGEMENT)), "delivered")
+    fed.clock.ahead += timedelta(days=30, minutes=1)
+    await fed.refresh()
+    for node in (a, b):
+        while await node.parts.lapse.lapse():
+            continue
+        assert await node.leg(sent) == "SILENT"
+        assert await node.count("event", "kind = 'unacknowledged'") == 0
+
+
+def test_working_days_pass_over_the_weekend() -> None:
+    network = Network(v=1, network="n", live=False, members=[], matrix={}, deadlines={"acknowledgement_days": 2})
+    directory = Directory(
+        ref=DirRef(version=1, sha256=bytes(32)), expires=datetime(2027, 1, 1, tzinfo=UTC), network=network, records={},
+        message_keys={}, seal_keys={}, request_keys={}, ledgers={},
+    )  # fmt: skip
+
+    def due(day: int) -> tuple[int, int]:
+        found = directory.acknowledge_due(datetime(2026, 11, day, 10, tzinfo=UTC))
+        return found.day, found.hour
+
+    assert [due(day) for day in (23, 25, 26, 27, 28, 29)] == [(25, 10), (27, 10), (30, 10), (1, 10), (1, 10), (1, 10)]
 
 
 async def test_deadlines_are_the_networks_or_what_both_members_agreed_on(fed: Federation) -> None:
