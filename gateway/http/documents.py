@@ -130,7 +130,8 @@ class TraceCheck(TraceSubmission):
     """What would be submitted, as far as it is: `to` and `handling` may be missing, and `body` may have faults."""
 
     to: Maybe[MemberName] = None  # type: ignore[assignment]
-    handling: Annotated[Maybe[Object], Described(Handling)] = None  # type: ignore[assignment]
+    handling: Maybe[Object] = None  # type: ignore[assignment]
+    body: Annotated[Object, Field(description="As in TraceSubmission; what is wrong in it is answered, not refused.")]
 
 
 class BatchLine(Model):
