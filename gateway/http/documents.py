@@ -126,12 +126,17 @@ class TraceSubmission(Said):
     referral: Annotated[Maybe[Id], Field(description="The message that tells us to ask this member.")] = None
 
 
-class TraceCheck(TraceSubmission):
-    """What would be submitted, as far as it is: `to` and `handling` may be missing, and `body` may have faults."""
+class TraceCheck(Model):
+    """What would be submitted, as far as it is: as TraceSubmission, but what is wrong in it is answered, not refused."""
 
-    to: Maybe[MemberName] = None  # type: ignore[assignment]
-    handling: Maybe[Object] = None  # type: ignore[assignment]
-    body: Annotated[Object, Field(description="As in TraceSubmission; what is wrong in it is answered, not refused.")]
+    body: Object
+    to: Maybe[MemberName] = None
+    handling: Maybe[Object] = None
+    parts: Maybe[Object] = None
+    due: Maybe[Time] = None
+    expires: Maybe[Time] = None
+    thread: Maybe[Id] = None
+    referral: Maybe[Id] = None
 
 
 class BatchLine(Model):

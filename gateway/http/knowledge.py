@@ -52,4 +52,4 @@ class Knowledge:
         """
         del request
         said: TraceCheck = asked.body
-        return json_response(self._check.check(said.body, said.to))
+        return json_response(self._check.check(said.body, to=said.to, handling=said.handling, parts=said.parts or {}))

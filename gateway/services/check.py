@@ -1,6 +1,7 @@
 """A dry run of a trace request: how complete it is, to whom it should go, what is likely to come of it; nothing is sent or stored."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from gateway.services.policy import permit
@@ -8,11 +9,13 @@ from gateway.services.submit import current
 from protocols.codes import UNKNOWN
 from protocols.firearms.makes import make_key
 from protocols.firearms.scoring import AUTOMATIC_MIN, KNOWN_MIN, Gun, known
-from protocols.messages import asked_gun, completeness, validate_body
+from protocols.messages import asked_gun, completeness, validate_body, validate_handling, validate_part
 from protocols.messages.trace import TraceRequest
 from protocols.ports.directory import DirectorySource
 from protocols.problems import Fault, ProblemError
 from protocols.routing import WHY, Route, routes
+
+_NONE: Mapping[str, Any] = {}
 
 
 class Check:
@@ -21,12 +24,20 @@ class Check:
     def __init__(self, *, member: str, directory: DirectorySource) -> None:
         self._member, self._directory = member, directory
 
-    def check(self, body: Mapping[str, Any], to: str | None) -> dict[str, Any]:
+    def check(
+        self,
+        body: dict[str, Any],
+        *,
+        to: str | None = None,
+        handling: dict[str, Any] | None = None,
+        parts: Mapping[str, Any] = _NONE,
+    ) -> dict[str, Any]:
         """Faults, completeness by ITI 17, route, policy, likely outcome, and the one thing that would help most.
 
         `dir.stale` before the first directory; a body with faults is no problem but an answer.
         """
         request, faults = _validated(body)
+        faults += _faults(handling, parts)
         found: dict[str, Any] = {"faults": [_shown(fault) for fault in faults]}
         gun = asked_gun(request.weapon) if request else None
         ways = self._routes(body)
@@ -68,6 +79,23 @@ def _validated(body: Mapping[str, Any]) -> tuple[TraceRequest | None, tuple[Faul
         return None, problem.errors
     assert isinstance(request, TraceRequest)  # its type says so
     return request, ()
+
+
+def _faults(handling: dict[str, Any] | None, parts: Mapping[str, Any]) -> tuple[Fault, ...]:
+    """What is wrong beside the body."""
+    found: list[Fault] = []
+    checks: list[tuple[Callable[[object, str], object], object, str]] = (
+        [(validate_handling, handling, "/handling")] if handling is not None else []
+    )
+    for name, value in parts.items():
+        checks.append((partial(validate_part, name), value, f"/parts/{name}"))
+    for check, value, at in checks:
+        try:
+            check(value, at)
+        except ProblemError as problem:
+            unknown = Fault("/parts", problem.code, problem.detail, "Leave it out.")
+            found += problem.errors or [unknown]
+    return tuple(found)
 
 
 def _code(pair: Any) -> str:

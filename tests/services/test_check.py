@@ -33,7 +33,7 @@ async def listed(fed: Federation, *, hubs: bool = False, **competences: list[Com
 
 
 def checked(directory: Directory, body: Json, to: str | None = None) -> dict[str, Any]:
-    return Check(member="testnet/asker", directory=Listed(directory)).check(body, to)
+    return Check(member="testnet/asker", directory=Listed(directory)).check(body, to=to)
 
 
 async def test_a_request_goes_to_the_importer_then_the_maker_then_the_country_that_made_the_weapon(
@@ -111,6 +111,14 @@ async def test_a_body_with_faults_is_answered_with_what_to_correct(fed: Federati
     assert found["advice"].startswith("Correct /body/circumstances")
     assert found["routes"], "whom to ask does not depend on it"
     assert "completeness" not in found
+    beside = Check(member="testnet/asker", directory=Listed(directory)).check(
+        trace_request("ABC1234"), handling={"codes": []}, parts={"persons": {"persons": [{"name": 1}]}, "secret": {}}
+    )
+    assert {fault["pointer"] for fault in beside["faults"]} >= {
+        "/handling/purpose",
+        "/parts/persons/persons/0/name",
+        "/parts",
+    }
     for nonsense in (
         {},
         {"weapon": 1},
