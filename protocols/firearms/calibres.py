@@ -7,12 +7,13 @@ What stays open is never a contradiction.
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from typing import Literal
 
 from protocols.codes import UNKNOWN
-from protocols.firearms.serials import fold
+from protocols.firearms.serials import damage, fold, repaired
 
 Comparison = Literal["same", "different", "unknown"]
 
@@ -23,6 +24,8 @@ SHA256 = hashlib.sha256(_DATA).hexdigest()
 
 _FIREABLE = {code: frozenset(entry["types"]) for code, entry in _TABLE["calibres"].items()}
 _INCHES = re.compile(r"^0?\.(?=\d)")
+_NUMBER = re.compile(r"0[.,](\d{1,3})", re.ASCII)  # .38 as a spreadsheet's number
+_SPACED = re.compile(r"(?<=\d)(?=[A-Z]{2,})|[\s,;+-]+(?=\D)")
 _GAUGE_BY_LENGTH = re.compile(r"^(\d\d)\s*[/X]\s*(?:63|65|67|70|76|89)\b")  # 12/70, 28 x 63,5
 
 
@@ -47,20 +50,56 @@ _CODES_BY_KEY = _names()
 _TYPES_BY_KEY: dict[str, str] = {_key(name): code for code, names in _TABLE["types"].items() for name in (code, *names)}
 
 
-@lru_cache(maxsize=4096)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibreReading:
+    """What a calibre text says: `code`, or UNKNOWN where several are `possible`; `repair` is the text before its damage."""
+
+    raw: str
+    code: str
+    possible: tuple[str, ...]
+    damage: str | None = None
+    repair: str = ""
+
+
+def read_calibre(raw: str, weapon_type: str = UNKNOWN) -> CalibreReading:
+    """The reading of a calibre text; what a spreadsheet made of it is read as what it was, and flagged.
+
+    `12/70` becomes a day, `.38` a number: nobody writes 0.38, and no cartridge is 1970-12-01.
+    """
+    harm, repair = damage(raw), repaired(raw)
+    if harm is None and (number := _NUMBER.fullmatch(raw.strip())):
+        harm, repair = "number", f".{number[1]:0<2}"
+    text = repair or raw
+    return CalibreReading(
+        raw=raw, code=_chosen(text, weapon_type), possible=_possible(text, weapon_type), damage=harm, repair=repair
+    )
+
+
 def possible(text: str, weapon_type: str = UNKNOWN) -> tuple[str, ...]:
     """The calibres a text may mean in a weapon of that type, the usual one first; empty where the text is not known."""
-    outside = text.split("(", 1)[0]
-    codes = _CODES_BY_KEY.get(_key(outside)) or _CODES_BY_KEY.get(_key(text.rpartition("(")[2].partition(")")[0]), ())
+    return read_calibre(text, weapon_type).possible
+
+
+@lru_cache(maxsize=4096)
+def _possible(text: str, weapon_type: str, *, shorten: bool = True) -> tuple[str, ...]:
+    """By the whole text, by what stands before or in parentheses; and, `shorten`, by ever fewer words, also of what a slash parts."""
+    outside, _, inside = text.partition("(")
+    tries = [text, outside, inside.rpartition(")")[0] or inside]
+    for part in (outside, *outside.split("/")) if shorten else ():
+        words = _SPACED.split(part.upper().strip())
+        tries += [" ".join(words[:count]) for count in range(len(words), 0, -1)]
+    codes = next((found for each in tries if (found := _CODES_BY_KEY.get(_key(each)))), ())
     return tuple(code for code in codes if weapon_type in _FIREABLE[code]) or codes
 
 
 def calibre_code(text: str, weapon_type: str = UNKNOWN) -> str:
     """The code of a calibre text; UNKNOWN where it is not in the table, or ambiguous for want of a weapon type."""
-    codes = possible(text, weapon_type)
-    if len(codes) == 1 or (codes and weapon_type in _FIREABLE[codes[0]]):
-        return codes[0]
-    return UNKNOWN
+    return read_calibre(text, weapon_type).code
+
+
+def _chosen(text: str, weapon_type: str) -> str:
+    codes = _possible(text, weapon_type)
+    return codes[0] if len(codes) == 1 or (codes and weapon_type != UNKNOWN) else UNKNOWN
 
 
 def contradicts(a: str, b: str, *, type_a: str = UNKNOWN, type_b: str = UNKNOWN) -> Comparison:
@@ -68,7 +107,7 @@ def contradicts(a: str, b: str, *, type_a: str = UNKNOWN, type_b: str = UNKNOWN)
     key_a, key_b = _key(a), _key(b)
     if not key_a or not key_b:
         return "unknown"
-    codes_a, codes_b = set(possible(a, type_a)), set(possible(b, type_b))
+    codes_a, codes_b = (set(_possible(text, type_, shorten=False)) for text, type_ in ((a, type_a), (b, type_b)))
     if key_a == key_b or (codes_a == codes_b and len(codes_a) == 1):
         return "same"
     if codes_a and codes_b and not codes_a & codes_b:

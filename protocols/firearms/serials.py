@@ -157,6 +157,20 @@ def damage(text: str) -> str | None:
     return None
 
 
+def repaired(text: str) -> str:
+    """What a damaged text was before, as far as the damage tells: `12/70`, `24/7`, `33E53`; "" where nothing tells."""
+    text = text.strip()
+    if (found := _DATE.fullmatch(text)) and damage(text):
+        year, month, day = map(int, found.groups())
+        return f"{month}/{year % 100:02d}" if day == 1 else f"{day}/{month}"
+    if damage(text) == "exponent":
+        mantissa, _, exponent = text.upper().replace(",", ".").partition("E+")
+        whole, _, rest = mantissa.partition(".")
+        rest = rest.rstrip("0")
+        return f"{whole}{rest}E{int(exponent) - len(rest)}"
+    return ""
+
+
 _SCRIPTS = ("LATIN", "CYRILLIC", "GREEK")
 
 

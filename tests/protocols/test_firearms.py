@@ -10,9 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocols.codes import LISTS
 from protocols.firearms import calibres, makes
-from protocols.firearms.calibres import calibre_code, contradicts, contradicts_type, possible, weapon_type_code
-from protocols.firearms.makes import make_key
+from protocols.firearms.calibres import (
+    calibre_code,
+    contradicts,
+    contradicts_type,
+    possible,
+    read_calibre,
+    weapon_type_code,
+)
+from protocols.firearms.makes import is_known, make_key
 from protocols.firearms.readings import read_serial
 from protocols.firearms.scoring import Gun, decide, gun, known, score
 from protocols.firearms.serials import damage, k1, k2, known_characters, matches, parse_pattern, search_keys, suspicious
@@ -229,13 +237,77 @@ def test_what_a_reading_holds_can_be_searched_for(text: str) -> None:
         (("SIG", "Sig Sauer", "Sig Sauer/Sigarms Inc."), "SIG_SAUER"),
         (("H&K", "Heckler & Koch", "HECKLER UND KOCH GmbH"), "HECKLER_KOCH"),
         (("Glock, Inc.", "GLOCK"), "GLOCK"),
-        (("Zoraki", "zoraki"), "ZORAKI"),
+        (("Zoraki", "ATAK ARMS"), "ATAK_ARMS"),
+        (("Nameless Works", "nameless works Ltda."), "NAMELESSWORKS"),
+        (("Anderson", "ANDERSON MFG.", "Anderson Manufacturing", "Anderson Manfacturing"), "ANDERSON"),
+        (("Beretta USA (Umarex)", "Fabbrica d'Armi Pietro Beretta S.p.A.", "P. Beretta"), "BERETTA"),
+        (("Israel Weapons Industries (I.W.I.) (Magnum Research)", "IWI"), "IWI"),
+        (("Palematto State Armory", "PSA", "palmetto"), "PALMETTO_STATE_ARMORY"),
+        (("INDÚSTRIA DE MATERIAL BÉLICO DO BRASIL", "Imbel"), "IMBEL"),
         (("", "N/A", "não identificada"), ""),
     ],
 )
 def test_spellings_of_a_make_share_a_key(texts: tuple[str, ...], key: str) -> None:
     assert {make_key(text) for text in texts} == {key}
-    assert makes.VERSION == calibres.VERSION == "1"
+    assert makes.VERSION == calibres.VERSION == "2"
+
+
+def test_makes_of_like_names_stay_apart() -> None:
+    names = (
+        "American Tactical",
+        "American Derringer",
+        "American Spirit Arms",
+        "Sota Arms",
+        "Stag Arms",
+        "CZ",
+        "Century Arms",
+    )
+    assert len({make_key(name) for name in names}) == len(names)
+
+
+def test_a_make_of_the_table_has_a_country() -> None:
+    assert all(country in LISTS["country"] for country in makes.COUNTRIES.values())
+    assert makes.COUNTRIES[make_key("Glock")] == "AT"
+    assert not is_known(make_key("Nameless Works"))
+
+
+@pytest.mark.parametrize(
+    ("raw", "repair", "damage", "code"),
+    [
+        ("0.38", ".38", "number", "38_SPECIAL"),
+        ("0.4", ".40", "number", "40_SW"),
+        ("0,22", ".22", "number", "22_LR"),
+        ("0.556", ".556", "number", "556X45"),
+        ("1970-12-01", "12/70", "date", "12_GAUGE"),
+        ("1970-12-01 00:00:00", "12/70", "date", "12_GAUGE"),
+        (".38", "", None, "38_SPECIAL"),
+        (".380", "", None, "380_ACP"),
+    ],
+)
+def test_a_damaged_calibre_is_read_as_what_it_was_and_flagged(
+    raw: str, repair: str, damage: str | None, code: str
+) -> None:
+    read = read_calibre(raw, "REVOLVER")
+    assert (read.raw, read.repair, read.damage, read.code) == (raw, repair, damage, code)
+
+
+@pytest.mark.parametrize(
+    ("text", "weapon_type", "code"),
+    [
+        ("7.62", "RIFLE", "762X51"),
+        ("7,62 X 39 MM (M43)", "RIFLE", "762X39"),
+        ("7,62 X 54 MM M1908/30", "RIFLE", "762X54R"),
+        ("38 s&w spl +p", "REVOLVER", "38_SPECIAL"),
+        (".22 LR HYPER", "RIFLE", "22_LR"),
+        ("45/410", "REVOLVER", "45_COLT"),
+        ("9 mm corto", "PISTOL", "380_ACP"),
+        (".40", "RIFLE", "40_SW"),
+        ("12 GA", "UNKNOWN", "12_GAUGE"),
+        ("nothing known", "PISTOL", "UNKNOWN"),
+    ],
+)
+def test_calibres_as_people_write_them(text: str, weapon_type: str, code: str) -> None:
+    assert calibre_code(text, weapon_type) == code
 
 
 def test_a_calibre_is_read_with_its_weapon_type() -> None:
