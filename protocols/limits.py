@@ -30,6 +30,7 @@ MEMBER_REQUEST_BYTES_MAX = 1024 * 1024  # a record in base64url and its proofs
 REQUEST_BYTES_MAX = 512 * 1024  # an agency request: a padded message and its restricted parts
 SUBMISSIONS_MAX = 10_000  # of one agency request to /v1/batches
 SUBMISSIONS_BYTES_MAX = 16 * 1024 * 1024  # all of them: twice as much would hold too much memory
+APPROVALS_OPEN_MAX = 50  # of one client and actor: asked and not used
 APPROVAL_DAYS = 7  # in which a second person rules, and the approval is used
 BATCHES_MAX = 4  # worked on at once, and one less of one client; the clients have to share the committer with the peers
 EVIDENCE_BYTES_MAX = 64 * 1024 * 1024  # all files of one thread's evidence

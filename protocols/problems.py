@@ -171,6 +171,9 @@ CODES: dict[str, Kind] = {
         "Have another person approve, then send the same request again.",
     ),
     "approval.refused": Kind(403, "A second person refused", "never", "Ask who refused it."),
+    "approval.many": Kind(
+        429, "Too many approvals are open", "later", "Have them ruled on, or use them, before asking for more."
+    ),
     "approval.self": Kind(
         403, "Nobody approves what he asked", "never", "Leave it to another person of another client."
     ),

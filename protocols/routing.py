@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from protocols.directory import Competence, Directory
+from protocols.directory import Directory, Record
 from protocols.firearms.makes import make_key
 
 Rule = Literal["IMPORTER", "MAKER", "COUNTRY_OF_MANUFACTURE", "HUB"]
@@ -11,7 +11,7 @@ WHY: dict[Rule, str] = {
     "IMPORTER": "it is the importer that the weapon names: the last legal import is the shortest way (UN ITI 17)",
     "MAKER": "it answers for weapons of this make",
     "COUNTRY_OF_MANUFACTURE": "it answers for weapons made in this country",
-    "HUB": "nobody's record names this weapon; a hub passes on what it is given",
+    "HUB": "nobody's record names this weapon; a hub may know who answers for it",
 }
 ROUTES_MAX = 8
 
@@ -29,25 +29,24 @@ def routes(directory: Directory, asker: str, *, make: str, importer: str = "", c
 
     `make` is a make key, `importer` a text, `country` ISO 3166-1 alpha-2; "" is "not known".
     """
+    may = [name for name in directory.records if name != asker and directory.permits("trace.request", asker, name)]
+    importer_key = make_key(importer)
     found = [
         Route(member=name, rule=rule)
-        for name, record in directory.records.items()
-        if name != asker
-        and directory.permits("trace.request", asker, name)
-        and (rule := _rule(record.name, record.competences, make, importer, country)) is not None
+        for name in may
+        if (rule := _rule(directory.records[name], make, importer_key, country)) is not None
     ]
     if not found:
-        hubs = (name for name, each in directory.admitted.items() if "hub" in each.roles and directory.active(name))
-        found = [Route(member=name, rule="HUB") for name in hubs if name != asker]
+        found = [Route(member=name, rule="HUB") for name in may if "hub" in directory.admitted[name].roles]
     order = list(WHY)
     return sorted(found, key=lambda route: (order.index(route.rule), route.member))[:ROUTES_MAX]
 
 
-def _rule(name: str, competences: list[Competence], make: str, importer: str, country: str) -> Rule | None:
-    if importer and make_key(importer) == make_key(name):
+def _rule(record: Record, make: str, importer: str, country: str) -> Rule | None:
+    if importer and importer == make_key(record.name):
         return "IMPORTER"
     rules: list[Rule] = []
-    for each in competences:
+    for each in record.competences:
         elsewhere = each.country is not None and country and each.country != country
         if make and make in map(make_key, each.makes) and not elsewhere:
             rules.append("MAKER")

@@ -22,6 +22,7 @@ ThreadState = Literal[
 Delivery = Literal["queued", "delivered", "refused", "conflict", "undelivered"]
 
 _DUE_MAX = timedelta(days=5 * 366)
+_LATE = timedelta(seconds=300)
 ROUNDS_MAX = 3
 """Clarifications of one leg; then a person telephones (docs/domain.md section 2)."""
 
@@ -202,10 +203,24 @@ def open_leg(said: Said, *, thread: UUID, counterpart: str, role: Role, at: date
     state: ThreadState = "SENT" if role == "asker" else "DELIVERED"
     # what waits for nothing has no clock; the bound is the same at both ends
     due = min(said.due, said.created + _DUE_MAX) if said.due and "lapsed" in TABLE[said.event] else None
-    return Leg(
+    leg = Leg(
         thread=thread, counterpart=counterpart, role=role, kind=said.event, state=state, version=1, request=said.id,
-        opened=at, updated=at, due=due, hop=said.hop, acknowledge_by=said.acknowledge_by,
-    ).wound()  # fmt: skip
+        opened=at, updated=at, due=due, hop=said.hop,
+    )  # fmt: skip
+    return leg if role == "asker" else _arrived(leg, said.created, at, said.acknowledge_by)
+
+
+def delivered(leg: Leg, at: datetime, acknowledge_by: datetime | None) -> Leg:
+    """The asker's leg once a receipt came; `acknowledge_by` is the network's for a request that arrives then."""
+    known = happened(leg, "delivered", at)
+    return known if known is leg or leg.kind != "trace.request" else _arrived(known, leg.opened, at, acknowledge_by)
+
+
+def _arrived(leg: Leg, created: datetime, at: datetime, acknowledge_by: datetime | None) -> Leg:
+    """With its clock started: where the request came late, the time that it gives runs from there."""
+    late = at - created
+    due = leg.due + late if leg.due and late > _LATE else leg.due
+    return replace(leg, due=due, acknowledge_by=acknowledge_by).wound()
 
 
 def happened(leg: Leg, event: str, at: datetime) -> Leg:

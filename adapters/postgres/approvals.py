@@ -4,8 +4,6 @@ from dataclasses import fields
 from datetime import datetime
 from uuid import UUID
 
-from asyncpg import Record
-
 from adapters.postgres.connect import Pool
 from protocols.ports.rows import ApprovalRow
 
@@ -20,12 +18,13 @@ class PostgresApprovals:
 
     async def approval(self, id_: UUID) -> ApprovalRow | None:
         """One, or None."""
-        return _row(await self._pool.row(f"{_SELECT} WHERE id = $1", id_))
+        row = await self._pool.row(f"{_SELECT} WHERE id = $1", id_)
+        return ApprovalRow(**row) if row else None
 
-    async def asked(self, client: str, actor: str, digest: bytes, *, since: datetime) -> ApprovalRow | None:
-        """The newest of these bytes that is not used up."""
-        sql = f"{_SELECT} WHERE (client, actor, digest) = ($1, $2, $3) AND asked >= $4 AND NOT used ORDER BY asked DESC LIMIT 1"
-        return _row(await self._pool.row(sql, client, actor, digest, since))
+    async def asked(self, client: str, actor: str, *, since: datetime, count: int) -> list[ApprovalRow]:
+        """What this client and actor asked and has not used up, newest first."""
+        sql = f"{_SELECT} WHERE (client, actor) = ($1, $2) AND asked >= $3 AND NOT used ORDER BY asked DESC LIMIT $4"
+        return [ApprovalRow(**row) for row in await self._pool.fetch(sql, client, actor, since, count)]
 
     async def waiting(self, since: datetime, *, after: tuple[datetime, UUID] | None, count: int) -> list[ApprovalRow]:
         """Those that nobody has ruled on, oldest first, after a cursor."""
@@ -35,7 +34,3 @@ class PostgresApprovals:
             *(since, *(after or (None, None)), count),
         )
         return [ApprovalRow(**row) for row in rows]
-
-
-def _row(row: Record | None) -> ApprovalRow | None:
-    return ApprovalRow(**row) if row else None

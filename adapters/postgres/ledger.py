@@ -75,7 +75,7 @@ _KEEP_PROOF = (
     f"INSERT INTO peer_proof ({_COLUMN_LIST[ProofRow]}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING"
 )
 _APPROVAL_UPSERT = (
-    f"INSERT INTO approval ({_COLUMN_LIST[ApprovalRow]}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) "
+    f"INSERT INTO approval ({_COLUMN_LIST[ApprovalRow]}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) "
     "ON CONFLICT (id) DO UPDATE SET ruling = excluded.ruling, ruled_client = excluded.ruled_client, "
     "ruled_actor = excluded.ruled_actor, ruled = excluded.ruled, used = excluded.used"
 )

@@ -321,16 +321,14 @@ class Approval(SQLModel, table=True):
 
     __tablename__ = "approval"
     __table_args__ = (
-        Index("ix_approval_asked", "client", "actor", "digest", "asked"),
+        Index("ix_approval_asked", "client", "actor", "asked"),
         Index("ix_approval_waiting", "asked", "id", postgresql_where=text("ruling = ''")),
     )
     id: UUID = Field(primary_key=True)
     act: str = _text()
-    digest: bytes = _bytes()
     client: str = _text()
     actor: str = _text()
     asked: datetime = _at()
-    salt: bytes = _bytes()
     ruling: str = _text()
     ruled_client: str = _text()
     ruled_actor: str = _text()

@@ -37,7 +37,7 @@ class Rulings:
         query: PageQuery = asked.query
         rows = await self._approve.waiting(query.after, query.limit)
         following = {"next": str(Cursor(rows[-1].asked, rows[-1].id))} if len(rows) == query.limit else {}
-        return json_response({"approvals": [await self._approve.about(row) for row in rows], **following})
+        return json_response({"approvals": [await self._approve.shown(row) for row in rows], **following})
 
     async def post_approval(self, request: web.Request, asked: Asked) -> web.Response:
         """Approve or refuse what another person of another client asked; an entry of the ledger says so.
@@ -46,7 +46,7 @@ class Rulings:
         """
         ruled: Ruled = asked.body
         row = await self._approve.rule(_id(request), asked.caller, ruled.ruling)
-        return json_response(await self._approve.about(row))
+        return json_response(await self._approve.shown(row))
 
 
 def _id(request: web.Request) -> UUID:

@@ -112,6 +112,7 @@ CAUSES: dict[str, str] = {
     "handling.forbidden": "Every message says what may be done with it (UN ITI paragraph 15); whoever received it is bound by that.",
     "approval.needed": "Some acts could be abused by one person alone, such as a search by so few characters that it is fishing.",
     "approval.refused": "Another person has looked at exactly this request and said no.",
+    "approval.many": "One client and actor has asked for many approvals that nobody has ruled on, or that it has not used.",
     "approval.self": "The client or the actor is the one who asked: two people are two actors of two clients.",
     "approval.not_found": "Nothing waits under this id, or it was asked too long ago.",
     "approval.ruled": "Somebody else was faster, and said the other thing.",

@@ -49,7 +49,7 @@ _OPENED = (
     ("recovery-reports", "recovery.report", "Report a recovered weapon and the nine steps."),
     ("marking-notices", "marking.notice", "Tell another member how weapons are marked."),
 )
-_APPROVED = {"registry.search": ("approval.needed", "approval.refused")}
+_APPROVED = {"registry.search": ("approval.needed", "approval.refused", "approval.many")}
 
 
 class Dialogue:

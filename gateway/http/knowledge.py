@@ -52,4 +52,8 @@ class Knowledge:
         """
         del request
         said: TraceCheck = asked.body
-        return json_response(self._check.check(said.body, to=said.to, handling=said.handling, parts=said.parts or {}))
+        return json_response(
+            self._check.check(
+                said.body, to=said.to, handling=said.handling, parts=said.parts or {}, expires=said.expires
+            )
+        )

@@ -11,6 +11,7 @@ from protocols.codes import label
 
 _LEFT, _LANE, _ROW, _TOP = 110, 120, 46, 74
 _WORLD = json.loads(resources.files("gateway.http").joinpath("templates/world.json").read_bytes())
+_OFF = (-20, -20)
 _templates = Environment(
     loader=PackageLoader("gateway.http", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
@@ -43,18 +44,18 @@ def chain_page(chain: dict[str, Any]) -> str:
 
 
 def _places(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The countries of the chain in order, each once for a stay, with where it lies on the map (none for an islet)."""
+    """The countries of the chain in order, each once for a stay, with where it lies on the map (an islet: off it)."""
     stays: list[str] = []
     for event in events:
         code = event["country"]["code"]
-        if code in _WORLD["countries"] and stays[-1:] != [code]:
+        if code != "UNKNOWN" and stays[-1:] != [code]:
             stays.append(code)
     seen: dict[str, list[int]] = {}
     for number, code in enumerate(stays, 1):
         seen.setdefault(code, []).append(number)
     places = []
     for number, code in enumerate(stays, 1):
-        x, y = _WORLD["countries"][code]
+        x, y = _WORLD["countries"].get(code, _OFF)
         numbers = ", ".join(map(str, seen[code])) if seen[code][0] == number else ""
         places.append({"name": label("country", code), "x": x, "y": y, "numbers": numbers})
     return places

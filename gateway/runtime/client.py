@@ -150,6 +150,17 @@ class AgencyClient:
         """The JSON of a GET of whatever else there is."""
         return await self._json("GET", path, params=params)
 
+    async def pages(self, path: str, name: str) -> AsyncIterator[Json]:
+        """Every item of a list, page by page."""
+        query: dict[str, str] = {}
+        while True:
+            page = await self.get(path, **query)
+            for each in page[name]:
+                yield each
+            if "next" not in page:
+                return
+            query = {"after": page["next"]}
+
     async def post(self, path: str, body: Json, *, version: int | None = None, key: str | None = None) -> Json:
         """The JSON of a POST, under a fresh Idempotency-Key if none is given; `version` is the thread's, for If-Match."""
         headers = {"Idempotency-Key": key or str(SystemIds().uuid7())}

@@ -238,7 +238,7 @@ def agency_of(
         member=member, access=access, clients=ports.clients, submit=submit, read=read, ledger=view,
         directory=ports.directory, clock=ports.clock, export=export, probe=probe, converse=converse, approve=approve,
         chains=chains, diversions=Diversions(read=read, chains=chains), reports=Reports(member=member, read=read),
-        check=Check(member=member, directory=ports.directory), notices=Notices(member=member, read=read, clock=ports.clock),
+        check=Check(member=member, directory=ports.directory, clock=ports.clock), notices=Notices(member=member, read=read, clock=ports.clock),
     )  # fmt: skip
 
 

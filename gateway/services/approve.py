@@ -1,9 +1,10 @@
 """Two people: what one asks for, another person of another client approves first; each step is an `admin` entry.
 
 One mechanism for whatever needs it: the request is refused with `approval.needed` until somebody else has approved exactly
-these bytes, and is then sent again; the change that it makes uses the approval up.
+that, and is then sent again; the change that it makes uses the approval up, and an entry names both.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,21 +14,20 @@ from uuid import UUID
 from gateway.services.changes import Approval
 from gateway.services.commit import Committer, Done
 from gateway.services.content import open_row, sealed_row
-from gateway.services.submit import Request
 from protocols.exchange.message import SALT_BYTES
 from protocols.ledger.entry import NONCE_BYTES, Entry, actor_commitment, content_commitment
-from protocols.limits import APPROVAL_DAYS, REQUEST_BYTES_MAX
+from protocols.limits import APPROVAL_DAYS, APPROVALS_OPEN_MAX, REQUEST_BYTES_MAX
 from protocols.ports.access import Caller
 from protocols.ports.crypto import Sealer, Vault
 from protocols.ports.rows import ApprovalRow
 from protocols.ports.store import ApprovalStore, ThreadStore
 from protocols.ports.world import Clock, Ids
 from protocols.problems import Fault, ProblemError
-from protocols.strict import dump_json, format_time, parse_object
+from protocols.strict import b64u, dump_json, format_time, parse_object, unb64u
 
 Act = Literal["registry.search"]
 Ruling = Literal["APPROVED", "REFUSED"]
-_PART = "about"  # under which the content of a request that waits is kept
+_PART = "about"  # under which the content of a request that waits is kept, with the salt of its commitments
 
 
 class Approve:
@@ -47,21 +47,21 @@ class Approve:
     ) -> None:
         self._member, self._store, self._threads, self._committer = member, store, threads, committer
         self._vault, self._sealer, self._clock, self._ids = vault, sealer, clock, ids
+        self._asking = asyncio.Lock()  # two equal requests at once ask once
 
-    async def require(self, act: Act, request: Request, about: Mapping[str, Any]) -> UUID:
-        """The approval of exactly this request, for the change that uses it up.
+    async def require(self, act: Act, caller: Caller, about: Mapping[str, Any]) -> UUID:
+        """The approval of exactly this, for the change that uses it up.
 
-        `approval.needed` with its id while nobody has ruled, `approval.refused` where somebody said no.
+        `approval.needed` with its id while nobody has ruled, `approval.refused` where somebody said no, `approval.many`.
         """
-        caller = request.caller
-        found = await self._store.asked(caller.client, caller.actor, request.digest, since=self._since())
-        row = found or await self._ask(act, request, about)
+        async with self._asking:
+            row = await self._asked(act, caller, about) or await self._ask(act, caller, about)
         if row.ruling == "REFUSED":
             raise ProblemError("approval.refused", f"approval {row.id}")
         if row.ruling != "APPROVED":
+            what = f"approval {row.id} waits for a second person"
             fix = f"Have another person of another client run `tracewire approve NODE {row.id}`, then send the same request again."
-            fault = Fault("", "approval.needed", f"approval {row.id} waits for a second person", fix)
-            raise ProblemError("approval.needed", f"approval {row.id} waits for a second person", errors=[fault])
+            raise ProblemError("approval.needed", what, errors=[Fault("", "approval.needed", what, fix)])
         return row.id
 
     async def rule(self, id_: UUID, caller: Caller, ruling: Ruling) -> ApprovalRow:
@@ -75,11 +75,10 @@ class Approve:
         if caller.client == row.client or caller.actor == row.actor:
             raise ProblemError("approval.self", "the client or the actor is the one who asked")
         if not row.ruling:
-            about = await self._content(row)
             ruled = replace(
                 row, ruling=ruling, ruled_client=caller.client, ruled_actor=caller.actor, ruled=self._clock.now()
             )
-            change = Approval(entry=self._entry(ruled, about, caller, ruling.lower()), row=ruled)
+            change = Approval(entry=self._entry(ruled, await self._content(row), caller, ruling.lower()), row=ruled)
             if isinstance(await self._committer.commit(change), Done):
                 return ruled
             row = await self._store.approval(id_) or row  # somebody else was faster
@@ -91,7 +90,7 @@ class Approve:
         """What waits for a second person, oldest first."""
         return await self._store.waiting(self._since(), after=after, count=count)
 
-    async def about(self, row: ApprovalRow) -> dict[str, Any]:
+    async def shown(self, row: ApprovalRow) -> dict[str, Any]:
         """What is asked, as the interface shows it."""
         shown = {
             "id": str(row.id),
@@ -100,32 +99,40 @@ class Approve:
             "actor": row.actor,
             "asked": format_time(row.asked),
         }
-        about = parse_object(await self._content(row), bytes_max=REQUEST_BYTES_MAX)
+        about = (await self._content(row))["about"]
         return shown | {"about": about, **({"ruling": row.ruling} if row.ruling else {})}
 
-    async def _content(self, row: ApprovalRow) -> bytes:
+    async def _asked(self, act: Act, caller: Caller, about: Mapping[str, Any]) -> ApprovalRow | None:
+        """What this caller asked before in the same words and has not used: found by opening what it asked."""
+        rows = await self._store.asked(caller.client, caller.actor, since=self._since(), count=APPROVALS_OPEN_MAX)
+        for row in rows:
+            if row.act == act and (await self._content(row))["about"] == about:
+                return row
+        if len(rows) == APPROVALS_OPEN_MAX:
+            raise ProblemError("approval.many", f"{APPROVALS_OPEN_MAX} approvals of this client and actor are open")
+        return None
+
+    async def _content(self, row: ApprovalRow) -> dict[str, Any]:
         rows = await self._threads.content(self._member, row.id)
         if not rows:
             raise ProblemError("content.erased", "what was asked is gone")
-        return open_row(self._vault, rows[0])
+        return parse_object(open_row(self._vault, rows[0]), bytes_max=2 * REQUEST_BYTES_MAX)
 
-    async def _ask(self, act: Act, request: Request, about: Mapping[str, Any]) -> ApprovalRow:
-        data, id_ = dump_json(about), self._ids.uuid7()
-        row = ApprovalRow(
-            id=id_, act=act, digest=request.digest, client=request.caller.client, actor=request.caller.actor,
-            asked=self._clock.now(), salt=self._sealer.random(SALT_BYTES),
-        )  # fmt: skip
-        content = sealed_row(self._vault, self._member, id_, _PART, data, thread=id_)
+    async def _ask(self, act: Act, caller: Caller, about: Mapping[str, Any]) -> ApprovalRow:
+        id_, content = self._ids.uuid7(), {"salt": b64u(self._sealer.random(SALT_BYTES)), "about": about}
+        row = ApprovalRow(id=id_, act=act, client=caller.client, actor=caller.actor, asked=self._clock.now())
+        kept = sealed_row(self._vault, self._member, id_, _PART, dump_json(content), thread=id_)
         await self._committer.commit(
-            Approval(entry=self._entry(row, data, request.caller, "asked"), row=row, content=(content,))
+            Approval(entry=self._entry(row, content, caller, "asked"), row=row, content=(kept,))
         )
         return row
 
-    def _entry(self, row: ApprovalRow, about: bytes, caller: Caller, step: str) -> Entry:
+    def _entry(self, row: ApprovalRow, content: Mapping[str, Any], caller: Caller, step: str) -> Entry:
         """Who did what: both commitments under the salt of the approval, so that its entries can be opened together."""
+        salt, about = unb64u(content["salt"]), dump_json(content["about"])
         return Entry(
             kind="admin", at=self._clock.now(), n=self._sealer.random(NONCE_BYTES), id=row.id, code=f"approval.{step}",
-            content_c=content_commitment(row.salt, about), actor_c=actor_commitment(row.salt, caller.actor),
+            content_c=content_commitment(salt, about), actor_c=actor_commitment(salt, caller.actor),
         )  # fmt: skip
 
     def _since(self) -> datetime:

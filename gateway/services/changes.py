@@ -33,6 +33,7 @@ from protocols.thread import (
     Leg,
     Role,
     Said,
+    delivered,
     elapsed,
     happened,
     heard,
@@ -77,12 +78,13 @@ class Stage:
         """The leg as it stands after what came before in the batch."""
         return self.legs.get(key) or self.plan.standing.legs.get(key)
 
-    def use(self, approval: UUID) -> None:
-        """Uses an approval up; `approval.needed` where it is not there to be used, or was used before."""
-        row = self.plan.standing.approvals.get(approval)
+    def use(self, entry: Entry) -> None:
+        """Uses the approval up that an entry names; `approval.needed` where it is not there to be used, or was used before."""
+        row = self.plan.standing.approvals.get(entry.id) if entry.id else None
         if row is None or row.ruling != "APPROVED" or row.used:
             raise ProblemError("approval.needed", "its approval was used before")
-        self.approvals[approval] = replace(row, used=True)
+        self.log(entry)
+        self.approvals[row.id] = replace(row, used=True)
 
     def event(self, kind: str, at: datetime, thread: UUID, counterpart: str, message: UUID) -> None:
         """A line for the event feed."""
@@ -170,7 +172,7 @@ class Noted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
-    """A message of ours, sealed: `sent`. `said` opens the leg or moves it from version `if_match`; `approval` is used up."""
+    """A message of ours, sealed: `sent`. `said` opens the leg or moves it from version `if_match`; `used` is the entry of its approval."""
 
     entry: Entry
     outbox: OutboxRow
@@ -178,12 +180,12 @@ class Submitted:
     said: Said
     if_match: int | None = None
     idempotency: IdempotencyRow | None = None
-    approval: UUID | None = None
+    used: Entry | None = None
 
     def wants(self, wanted: Wanted) -> None:
         """Key, leg, pair, approval."""
-        if self.approval:
-            wanted.approvals.add(self.approval)
+        if self.used and self.used.id:
+            wanted.approvals.add(self.used.id)
         if self.idempotency:
             wanted.idempotency.add((self.idempotency.client, self.idempotency.key))
         wanted.legs.add((self.outbox.thread, self.outbox.recipient))
@@ -196,8 +198,8 @@ class Submitted:
             if before is not None:
                 return standing_answer(before, self.idempotency.digest)
             stage.rows.append(self.idempotency)
-        if self.approval:
-            stage.use(self.approval)
+        if self.used:
+            stage.use(self.used)
         _check_generation(self.content, stage)
         out = self.outbox
         key = out.thread, out.recipient
@@ -285,10 +287,11 @@ class Received:
         return None
 
     def _was_refused(self, stage: Stage) -> bool:
-        """Whether the request that it speaks of was refused: it will not come any more."""
-        return self.said.in_reply_to is not None and bool(
-            stage.plan.standing.refusals.get((self.inbox.sender, self.said.in_reply_to))
-        )
+        """Whether the request that it speaks of was read and refused: sealed again it would be no other."""
+        if self.said.in_reply_to is None:
+            return False
+        refusals = stage.plan.standing.refusals.get((self.inbox.sender, self.said.in_reply_to), [])
+        return any(row.content_c is not None for row in refusals)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,6 +332,7 @@ class Settled:
     state: Delivery
     at: datetime
     proof: ProofRow | None
+    acknowledge_by: datetime | None = None
 
     def wants(self, wanted: Wanted) -> None:
         """Message and leg."""
@@ -347,8 +351,10 @@ class Settled:
         key = self.thread, self.recipient
         leg = stage.leg(key)
         if leg is not None and leg.request == self.id:
-            event = {"delivered": "delivered", "undelivered": "undelivered"}.get(self.state, "refused")
-            stage.legs[key] = happened(leg, event, self.at)
+            if self.state == "delivered":
+                stage.legs[key] = delivered(leg, self.at, self.acknowledge_by)
+            else:
+                stage.legs[key] = happened(leg, "undelivered" if self.state == "undelivered" else "refused", self.at)
         stage.event(self.state, self.at, self.thread, self.recipient, self.id)
         return None
 

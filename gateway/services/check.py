@@ -1,17 +1,27 @@
 """A dry run of a trace request: how complete it is, to whom it should go, what is likely to come of it; nothing is sent or stored."""
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 from gateway.services.policy import permit
-from gateway.services.submit import current
+from gateway.services.submit import EXPIRES_DEFAULT, check_expiry, check_other, current
 from protocols.codes import UNKNOWN
 from protocols.firearms.makes import make_key
 from protocols.firearms.scoring import AUTOMATIC_MIN, KNOWN_MIN, Gun, known
-from protocols.messages import asked_gun, completeness, validate_body, validate_handling, validate_part
+from protocols.messages import (
+    FAULTS_MAX,
+    asked_gun,
+    check_parts,
+    completeness,
+    validate_body,
+    validate_handling,
+    validate_part,
+)
 from protocols.messages.trace import TraceRequest
 from protocols.ports.directory import DirectorySource
+from protocols.ports.world import Clock
 from protocols.problems import Fault, ProblemError
 from protocols.routing import WHY, Route, routes
 
@@ -21,8 +31,8 @@ _NONE: Mapping[str, Any] = {}
 class Check:
     """Judges a request as its recipients will."""
 
-    def __init__(self, *, member: str, directory: DirectorySource) -> None:
-        self._member, self._directory = member, directory
+    def __init__(self, *, member: str, directory: DirectorySource, clock: Clock) -> None:
+        self._member, self._directory, self._clock = member, directory, clock
 
     def check(
         self,
@@ -31,13 +41,20 @@ class Check:
         to: str | None = None,
         handling: dict[str, Any] | None = None,
         parts: Mapping[str, Any] = _NONE,
+        expires: datetime | None = None,
     ) -> dict[str, Any]:
         """Faults, completeness by ITI 17, route, policy, likely outcome, and the one thing that would help most.
 
         `dir.stale` before the first directory; a body with faults is no problem but an answer.
         """
         request, faults = _validated(body)
-        faults += _faults(handling, parts)
+        faults += _faults(
+            *((lambda: validate_handling(handling, "/handling"),) if handling is not None else ()),
+            *(partial(validate_part, name, value, f"/parts/{name}") for name, value in parts.items()),
+            lambda: check_parts("trace.request", body if request else {}, parts),
+            lambda: check_expiry(expires or self._clock.now() + EXPIRES_DEFAULT, self._clock.now()),
+            lambda: check_other(to or "", self._member),
+        )
         found: dict[str, Any] = {"faults": [_shown(fault) for fault in faults]}
         gun = asked_gun(request.weapon) if request else None
         ways = self._routes(body)
@@ -56,7 +73,7 @@ class Check:
         if not isinstance(weapon, dict):
             return []
         make, country = (_code(weapon.get(name)) for name in ("make", "country_of_manufacture"))
-        importer = weapon.get("importer")
+        importer = weapon.get("importer")  # at most what a valid one may have: the rest is no name
         return routes(
             current(self._directory), self._member, make=make, importer=importer if isinstance(importer, str) else "",
             country=country if len(country) == 2 else "",
@@ -81,21 +98,17 @@ def _validated(body: Mapping[str, Any]) -> tuple[TraceRequest | None, tuple[Faul
     return request, ()
 
 
-def _faults(handling: dict[str, Any] | None, parts: Mapping[str, Any]) -> tuple[Fault, ...]:
-    """What is wrong beside the body."""
+def _faults(*checks: Callable[[], object]) -> tuple[Fault, ...]:
+    """What each of them finds wrong, at most 20 in all."""
     found: list[Fault] = []
-    checks: list[tuple[Callable[[object, str], object], object, str]] = (
-        [(validate_handling, handling, "/handling")] if handling is not None else []
-    )
-    for name, value in parts.items():
-        checks.append((partial(validate_part, name), value, f"/parts/{name}"))
-    for check, value, at in checks:
+    for check in checks:
         try:
-            check(value, at)
+            check()
         except ProblemError as problem:
-            unknown = Fault("/parts", problem.code, problem.detail, "Leave it out.")
-            found += problem.errors or [unknown]
-    return tuple(found)
+            found += problem.errors or [Fault("", problem.code, problem.detail, problem.kind.fix)]
+        if len(found) >= FAULTS_MAX:
+            break
+    return tuple(found[:FAULTS_MAX])
 
 
 def _code(pair: Any) -> str:

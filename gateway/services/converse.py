@@ -19,6 +19,7 @@ from protocols.ports.directory import DirectorySource
 from protocols.ports.rows import Arrived
 from protocols.ports.world import Clock
 from protocols.problems import Fault, ProblemError
+from protocols.strict import format_time
 from protocols.thread import TABLE, Leg
 
 _ANSWERS = ("trace.response", "trace.refusal", "trace.referral", "reference.answer", "registry.hit")
@@ -63,8 +64,10 @@ class Converse:
             return before
         body = validate_body(draft.type, draft.body, "/body")
         if isinstance(body, RegistrySearch) and body.is_weak:
-            about = {"to": draft.recipient, "type": draft.type, "body": draft.body}
-            draft = replace(draft, approval=await self._approve.require("registry.search", request, about))
+            self._submit.prepare(draft, actor=request.caller.actor)  # nobody is asked about what could not be sent
+            about = {"to": draft.recipient, "type": draft.type, "body": draft.body, "handling": draft.handling}
+            about |= {"expires": format_time(draft.expires)} if draft.expires else {}
+            draft = replace(draft, approval=await self._approve.require("registry.search", request.caller, about))
         return await self._submit.submit(draft, request)
 
     async def say(self, thread: UUID, said: Saying, request: Request, if_match: int | None) -> bytes:

@@ -300,6 +300,7 @@ class Deliver:
             state=_STATES[entry.kind],
             at=ours.at,
             proof=proof_row(claimed.recipient, place, claimed.id, claimed.digest),
+            acknowledge_by=directory.acknowledge_due(ours.at),
         )
 
     async def _good(self, claimed: Claimed, place: Place, directory: Directory) -> Entry:

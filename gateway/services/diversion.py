@@ -1,5 +1,6 @@
 """The diversion report: patterns over this node's own answered threads, each with its threads (docs/domain.md section 1)."""
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -16,10 +17,14 @@ class Diversions:
     """Reads threads that we opened; what a member's handling ended is left out, as in the chain."""
 
     def __init__(self, *, read: Read, chains: Chains) -> None:
-        self._read, self._chains = read, chains
+        self._read, self._chains, self._one_at_a_time = read, chains, asyncio.Lock()
 
     async def report(self) -> dict[str, Any]:
-        """The patterns, and of how many threads; the newest 10,000 legs are looked at."""
+        """The patterns, and of how many threads; the newest 10,000 legs are looked at, by one caller at a time."""
+        async with self._one_at_a_time:
+            return await self._report()
+
+    async def _report(self) -> dict[str, Any]:
         threads: dict[UUID, None] = {}
         cursor, left = None, THREADS_MAX
         while left and (page := await self._read.threads(cursor, min(left, PAGE_MAX), None, kind="trace.request")):
@@ -43,7 +48,7 @@ class Diversions:
         request = validate_body("trace.request", asked)
         assert isinstance(request, TraceRequest)  # its type says so
         dealers = [
-            hop["name"]
+            (hop["name"], hop["country"]["code"])
             for body in answers.values()
             for hop in body.get("next_hops", ())
             if hop["party"]["code"] == "DEALER"

@@ -112,8 +112,10 @@ class Judge:
 
     def _authentic(self, proven: Proven, jws: SignedMessage, message: Message, directory: Directory) -> None:
         entry = proven.entry
-        if entry.peer is None and entry.at - message.created > timedelta(seconds=CLOCK_AHEAD_MAX_S):
-            raise ProblemError("env.header", "the message is older than its entry")  # deadlines run from `created`
+        seal_key = directory.seal_keys.get(entry.seal_kid or "")
+        again = entry.peer is not None and seal_key is not None and seal_key.not_before > message.created
+        if not again and entry.at - message.created > timedelta(seconds=CLOCK_AHEAD_MAX_S):
+            raise ProblemError("env.header", "the message is older than its entry")
         key = directory.message_keys.get(jws.kid)
         if key is None or message.created < key.not_before:
             raise ProblemError("dir.key_unknown", "the signing key is not in our directory, or not valid yet")
@@ -173,7 +175,7 @@ class Judge:
             inbox=row,
             proof=proof_row(message.sender, proven.place, message.id, proven.digest),
             content=at_rest(self._vault, message, jws, parts),
-            said=said_of(message, acknowledge_by=directory.acknowledge_due(message.created)),
+            said=said_of(message, acknowledge_by=directory.acknowledge_due(now)),
         )
 
     def refused(

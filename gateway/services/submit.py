@@ -71,6 +71,20 @@ def current(directory: DirectorySource) -> Directory:
     return found
 
 
+def check_expiry(expires: datetime, now: datetime) -> None:
+    """`schema.invalid` for a time that is not within the next 90 days."""
+    if not 0 < (expires - now).total_seconds() <= EXPIRES_MAX_S:
+        fault = Fault("/expires", "range", "not within the next 90 days", "Give a time within 90 days from now.")
+        raise ProblemError("schema.invalid", "expires is not within the next 90 days", errors=[fault])
+
+
+def check_other(recipient: str, member: str) -> None:
+    """`schema.invalid` where the recipient is the sender."""
+    if recipient == member:
+        fault = Fault("/to", "self", "the member is your own", "Name another member: see GET /v1/peers.")
+        raise ProblemError("schema.invalid", "a member does not write to itself", errors=[fault])
+
+
 class Submit:
     """Makes sealed messages of drafts and commits them."""
 
@@ -130,9 +144,7 @@ class Submit:
         check_parts(draft.type, draft.body, draft.parts)
         for name, value in draft.parts.items():
             validate_part(name, value, f"/parts/{name}")
-        if draft.recipient == self._member:
-            fault = Fault("/to", "self", "the member is your own", "Name another member: see GET /v1/peers.")
-            raise ProblemError("schema.invalid", "a member does not write to itself", errors=[fault])
+        check_other(draft.recipient, self._member)
         permit(directory, type_=draft.type, sender=self._member, recipient=draft.recipient)
         parts = tuple(seal_part(name, value, self._sealer) for name, value in draft.parts.items())
         message = self._message(draft, parts, now)
@@ -164,9 +176,9 @@ class Submit:
             entry=sealed.entry,
             outbox=outbox,
             content=content,
-            said=said_of(message, acknowledge_by=directory.acknowledge_due(now)),
+            said=said_of(message),
             if_match=draft.if_match,
-            approval=draft.approval,
+            used=self._used(draft.approval, content_c) if draft.approval else None,
             idempotency=_idempotency(request, message) if request else None,
         )
 
@@ -211,9 +223,7 @@ class Submit:
 
     def _message(self, draft: Draft, parts: tuple[Part, ...], now: datetime) -> Message:
         expires = draft.expires or now + EXPIRES_DEFAULT
-        if not 0 < (expires - now).total_seconds() <= EXPIRES_MAX_S:
-            fault = Fault("/expires", "range", "not within the next 90 days", "Give a time within 90 days from now.")
-            raise ProblemError("schema.invalid", "expires is not within the next 90 days", errors=[fault])
+        check_expiry(expires, now)
         return Message(
             id=self._ids.uuid7(),
             type=draft.type,
@@ -228,6 +238,12 @@ class Submit:
             salt=self._sealer.random(SALT_BYTES),
             parts=tuple(part.ref for part in parts),
             body=draft.body,
+        )
+
+    def _used(self, approval: UUID, content_c: bytes) -> Entry:
+        nonce = self._sealer.random(NONCE_BYTES)
+        return Entry(
+            kind="admin", at=self._clock.now(), n=nonce, id=approval, content_c=content_c, code="approval.used"
         )
 
     def _due(self, draft: Draft, now: datetime) -> datetime | None:

@@ -14,6 +14,7 @@ from importlib import resources
 from protocols.firearms.serials import fold
 
 MAKE_LENGTH_MAX = 40  # of a key
+_TEXT_MAX = 200  # what is longer is no name
 _TYPED_MIN = 7  # letters from which one of ten may be wrong
 _LIKE = 0.87
 
@@ -64,6 +65,7 @@ _TYPED |= {name: code for name, code in _WHOLE.items() if len(name) >= 2 * _TYPE
 @lru_cache(maxsize=4096)  # makes repeat; they name no weapon
 def make_key(text: str) -> str:
     """The table's code of a make, else the text's own letters and digits; "" where the text names no make."""
+    text = text[:_TEXT_MAX]
     if (compact := _compact(text)) in _NO_MAKE:
         return ""
     for name in (text, *_BESIDE.split(text.upper())):

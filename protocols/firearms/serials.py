@@ -95,6 +95,10 @@ def _steps(text: str) -> Iterator[tuple[str | None, int, int]]:
         chosen, least, most, literal = found.groups()
         if least is not None and not int(least) <= int(most) <= _RUN_MAX:
             raise ProblemError("schema.invalid", f"a run must be {{m,n}} with m <= n <= {_RUN_MAX}")
+        if chosen and len(set(chosen)) < len(chosen):
+            raise ProblemError(
+                "schema.invalid", "a character stands twice in a set: it would be a known one in disguise"
+            )
         if any(k1(c) != c for c in (chosen or literal or "")):
             raise ProblemError("schema.invalid", "a pattern is written in the characters of K1: upper case, folded")
         yield (None, int(least), int(most)) if least else (chosen or literal, 1, 1)

@@ -21,12 +21,17 @@ _SHORT = "SHORT_TIME_TO_RECOVERY"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One answered trace: its weapon, its chain as `chain_of` makes it, the dealers that were named."""
+    """One answered trace: its weapon, its chain as `chain_of` makes it, the dealers that were named as (name, country)."""
 
     thread: str
     gun: Gun
     chain: dict[str, Any]
-    dealers: Sequence[str]
+    dealers: Sequence[tuple[str, str]]
+
+    @property
+    def weapon(self) -> tuple[str, ...]:
+        """What tells one weapon from another, whoever was asked about it."""
+        return (self.gun.make, self.gun.serial_k1) if self.gun.serial_k1 else (self.thread,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,27 +44,26 @@ class Pattern:
 
 
 def patterns(cases: Sequence[Case]) -> list[Pattern]:
-    """Every pattern, those with the most traces first. Two make one, but a single embargoed destination already does."""
+    """Every pattern, those with the most traces first. Two weapons make one; an embargoed destination or a short time, one alone."""
     found = [
         *_runs(cases),
-        *_shared("LAST_TRANSFER", ((case.thread, what) for case in cases for what in _last_transfer(case))),
-        *_shared(
-            "EMBARGOED_DESTINATION", ((case.thread, what) for case in cases for what in _embargoes(case)), least=1
-        ),
+        *_shared("LAST_TRANSFER", ((case, what, what) for case in cases for what in _last_transfer(case))),
+        *_shared("EMBARGOED_DESTINATION", ((case, what, what) for case in cases for what in _embargoes(case)), least=1),
         *_short(cases),
-        *_dealers(cases),
-        *_shared("SAME_STOCK", ((case.thread, what) for case in cases for what in _stocks(case))),
+        *_shared("SAME_DEALER", (each for case in cases for each in _dealers(case))),
+        *_shared("SAME_STOCK", ((case, what, what) for case in cases for what in _stocks(case))),
     ]
     return sorted(found, key=lambda each: (-len(each.threads), each.kind, each.what))
 
 
-def _shared(kind: Kind, pairs: Iterable[tuple[str, str]], *, least: int = 2) -> Iterator[Pattern]:
-    threads: dict[str, dict[str, None]] = defaultdict(dict)
-    for thread, what in pairs:
-        threads[what][thread] = None
-    for what, named in threads.items():
-        if len(named) >= least:
-            yield Pattern(kind=kind, what=what, threads=tuple(named))
+def _shared(kind: Kind, found: Iterable[tuple[Case, str, str]], *, least: int = 2) -> Iterator[Pattern]:
+    """Of (case, what it has, how that is told): what at least so many weapons have."""
+    cases: dict[tuple[str, str], list[Case]] = defaultdict(list)
+    for case, key, what in found:
+        cases[key, what].append(case)
+    for (_, what), named in cases.items():
+        if len({case.weapon for case in named}) >= least:
+            yield Pattern(kind=kind, what=what, threads=tuple(dict.fromkeys(case.thread for case in named)))
 
 
 def _runs(cases: Sequence[Case]) -> Iterator[Pattern]:
@@ -114,13 +118,11 @@ def _short(cases: Sequence[Case]) -> Iterator[Pattern]:
         )
 
 
-def _dealers(cases: Sequence[Case]) -> Iterator[Pattern]:
-    """Dealers by the letters of their names: spellings differ."""
-    names: dict[str, str] = {}
-    for case in cases:
-        for name in case.dealers:
-            names.setdefault(make_key(name), name)
-    yield from _shared("SAME_DEALER", ((case.thread, names[make_key(name)]) for case in cases for name in case.dealers))
+def _dealers(case: Case) -> Iterator[tuple[Case, str, str]]:
+    """By the letters of their names, since spellings differ; the name stays in the threads, for a dealer may be a person."""
+    for name, country in case.dealers:
+        if key := make_key(name):
+            yield case, f"{country} {key}", f"one dealer, {label('country', country)}"
 
 
 def _stocks(case: Case) -> Iterator[str]:

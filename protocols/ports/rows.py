@@ -150,18 +150,16 @@ class Resealing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalRow:
-    """What one person asked and another has to rule on: `digest` is of the exact request, `ruling` empty until there is one.
+    """What one person asked and another has to rule on; `ruling` is empty until there is one.
 
-    `salt` opens the commitments of its entries; what is asked is kept as content under this id.
+    What is asked is kept as content under this id, with the salt that opens the commitments of its entries.
     """
 
     id: UUID
     act: str
-    digest: bytes
     client: str
     actor: str
     asked: datetime
-    salt: bytes
     ruling: str = ""
     ruled_client: str = ""
     ruled_actor: str = ""

@@ -343,8 +343,8 @@ class ApprovalStore(Protocol):
         """One, or None."""
         ...
 
-    async def asked(self, client: str, actor: str, digest: bytes, *, since: datetime) -> ApprovalRow | None:
-        """The newest of exactly this request that is not used up."""
+    async def asked(self, client: str, actor: str, *, since: datetime, count: int) -> list[ApprovalRow]:
+        """What this client and actor asked and has not used up, newest first."""
         ...
 
     async def waiting(self, since: datetime, *, after: tuple[datetime, UUID] | None, count: int) -> list[ApprovalRow]:

@@ -18,7 +18,11 @@ FOUND = {"recovered_on": "2020-03-10", "country": pair("CI"), "context": pair("S
 
 
 def case(
-    thread: str, serial: str = "", make: str = "Glock", *events: dict[str, Any], dealers: tuple[str, ...] = ()
+    thread: str,
+    serial: str = "",
+    make: str = "Glock",
+    *events: dict[str, Any],
+    dealers: tuple[tuple[str, str], ...] = (),
 ) -> Case:
     chain = chain_of([Told(member="n/a", events=events)], FOUND if events else None)
     return Case(thread=thread, gun=gun(serial, make=make), chain=chain, dealers=dealers)
@@ -52,8 +56,19 @@ def test_what_two_share_is_a_pattern_and_what_one_has_is_none() -> None:
 
 
 def test_dealers_are_one_under_every_spelling() -> None:
-    [dealer] = found("SAME_DEALER", case("a", dealers=("Joe's Guns, Inc.",)), case("b", dealers=("JOES GUNS",)))
-    assert dealer == Pattern(kind="SAME_DEALER", what="Joe's Guns, Inc.", threads=("a", "b"))
+    [dealer] = found(
+        "SAME_DEALER", case("a", dealers=(("Joe's Guns, Inc.", "US"),)), case("b", dealers=(("JOES GUNS", "US"),))
+    )
+    assert dealer == Pattern(kind="SAME_DEALER", what="one dealer, United States", threads=("a", "b"))
+    nobody = [case(name, dealers=((text, "US"),)) for name, text in (("a", "Unknown"), ("b", "N/A"))]
+    assert found("SAME_DEALER", *nobody) == []
+    abroad = [case(name, dealers=(("Joe's Guns", country),)) for name, country in (("a", "US"), ("b", "CA"))]
+    assert found("SAME_DEALER", *abroad) == []
+
+
+def test_one_weapon_that_was_asked_for_twice_is_no_pattern() -> None:
+    twice = [case(thread, "ABC1234", "Glock", SOLD, dealers=(("Joe's Guns", "US"),)) for thread in "ab"]
+    assert {each.kind for each in patterns(twice)} == {"SHORT_TIME"}
 
 
 def test_one_embargoed_destination_and_one_short_time_are_patterns_already() -> None:
@@ -68,13 +83,15 @@ def test_one_embargoed_destination_and_one_short_time_are_patterns_already() -> 
 
 def test_the_most_threads_come_first_and_the_page_holds_no_serial() -> None:
     cases = [
-        case(f"t{n}", f"ABC10{n}", "Glock", SOLD, dealers=("Joe's <b>Guns</b>",) if n < 2 else ()) for n in range(4)
+        case(f"t{n}", f"ABC10{n}", "Glock", SOLD, dealers=(("Joe's <b>Guns</b>", "US"),) if n < 2 else ())
+        for n in range(4)
     ]
     made = patterns(cases)
     assert [len(each.threads) for each in made] == sorted((len(each.threads) for each in made), reverse=True)
     report = {"threads": 4, "patterns": [{"kind": e.kind, "what": e.what, "threads": list(e.threads)} for e in made]}
     page = diversion_page(report)
     assert "ABC10" not in page
+    assert "Joe" not in page
     assert "<b>" not in page
     assert page.count("<rect") == len({each.kind for each in made})
     assert "No two of them" in diversion_page({"threads": 0, "patterns": []})

@@ -252,6 +252,11 @@ def test_spellings_of_a_make_share_a_key(texts: tuple[str, ...], key: str) -> No
     assert makes.VERSION == calibres.VERSION == "2"
 
 
+def test_a_set_of_one_character_is_no_way_to_hide_a_known_one() -> None:
+    with pytest.raises(ProblemError, match=r"schema\.invalid"):
+        parse_pattern("A[BB]C?")
+
+
 def test_makes_of_like_names_stay_apart() -> None:
     names = (
         "American Tactical",

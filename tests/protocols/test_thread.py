@@ -18,6 +18,7 @@ from protocols.thread import (
     TABLE,
     Leg,
     Said,
+    delivered,
     elapsed,
     event_of,
     happened,
@@ -57,7 +58,7 @@ class TwoEnds(RuleBasedStateMachine):
             role: open_leg(request(), thread=THREAD, counterpart="n/x", role=role, at=START)  # type: ignore[arg-type]
             for role in ("asker", "answerer")
         }
-        self.legs["asker"] = happened(self.legs["asker"], "delivered", self.now)
+        self.legs["asker"] = delivered(self.legs["asker"], self.now, START + 2 * DAY)
         self.flying: dict[str, list[Said]] = {"asker": [], "answerer": []}
 
     def lapse(self) -> None:
@@ -152,6 +153,18 @@ def test_the_clock_stands_while_a_question_is_open_and_runs_on_with_what_was_lef
     assert heard(asked, answer, START + 12 * DAY).lapses == START + 40 * DAY
     running = spoken(leg(), Said(event="trace.clarification", id=uid(1), created=START), START)
     assert running.lapses == START + 30 * DAY, "unless the question says RUNNING"
+
+
+def test_where_a_request_came_late_its_time_runs_from_there() -> None:
+    late = START + 6 * DAY
+    answerer = open_leg(request(), thread=THREAD, counterpart="n/x", role="answerer", at=late)
+    asker = open_leg(request(), thread=THREAD, counterpart="n/x", role="asker", at=START)
+    assert asker.lapses is None, "no clock runs before it is delivered"
+    asker = delivered(asker, late, late + 2 * DAY)
+    assert asker.due == answerer.due == START + 36 * DAY
+    assert asker.lapses == late + 2 * DAY
+    prompt = open_leg(request(), thread=THREAD, counterpart="n/x", role="answerer", at=START + DAY / 1_000)
+    assert prompt.due == START + 30 * DAY
 
 
 def test_silence_is_an_outcome_that_an_answer_or_a_delay_ends() -> None:

@@ -1,6 +1,7 @@
 """Two people: what one asks for waits until another person of another client has approved exactly that."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
@@ -10,10 +11,10 @@ import pytest
 
 from gateway.services.submit import Draft, Request
 from protocols.ledger.entry import actor_commitment, content_commitment
-from protocols.limits import APPROVAL_DAYS
+from protocols.limits import APPROVAL_DAYS, APPROVALS_OPEN_MAX
 from protocols.ports.access import Caller
 from protocols.problems import ProblemError
-from protocols.strict import dump_json, parse_object
+from protocols.strict import dump_json, parse_object, unb64u
 from tests.federation import HANDLING, Federation, Json, Member, Node, refused
 from tests.protocols.bodies import VALID
 
@@ -70,11 +71,19 @@ async def test_each_step_is_an_entry_that_commits_to_what_was_asked_and_to_who_d
         ("admin", "approval.asked"),
         ("admin", "approval.approved"),
     ]
-    assert [entry.actor_c for entry in steps] == [actor_commitment(ruled.salt, who) for who in ("anna", "bela")]
-    about = dump_json({"to": b.name, "type": draft.type, "body": draft.body})
-    assert {entry.content_c for entry in steps} == {content_commitment(ruled.salt, about)}
-    kept = await a.sql("SELECT sealed FROM content WHERE part = 'about'")
-    assert b"AB1" not in kept[0]
+    content = await a.parts.approve._content(ruled)
+    salt = unb64u(content["salt"])
+    assert [entry.actor_c for entry in steps] == [actor_commitment(salt, who) for who in ("anna", "bela")]
+    about = dump_json({"to": b.name, "type": draft.type, "body": draft.body, "handling": draft.handling})
+    assert {entry.content_c for entry in steps} == {content_commitment(salt, about)}
+    for table in ("approval", "content"):
+        rows = repr([dict(row) for row in await a.rows(f"SELECT * FROM {table}")])  # noqa: S608
+        assert "AB1" not in rows
+        assert repr(salt) not in rows, "who reads the database cannot guess what was asked"
+
+    sent = await opened(a, draft, asks(draft))
+    used, entry = [each for each in await a.entries() if each.code == "approval.used" or each.kind == "sent"]
+    assert (used.id, used.content_c, str(entry.id)) == (approval, entry.content_c, sent["id"])
 
 
 async def test_z05_nobody_approves_what_he_asked_under_no_client_and_no_name(fed: Federation) -> None:
@@ -130,3 +139,20 @@ async def test_two_who_rule_at_once_leave_one_ruling(fed: Federation) -> None:
     )
     assert sum(isinstance(each, ProblemError) and each.code == "approval.ruled" for each in both) == 1
     assert sum(entry.id == approval for entry in await a.entries()) == 2
+
+
+async def test_nobody_is_asked_about_what_could_not_be_sent_nor_without_end(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    draft = search(b)
+    for wrong, code in (
+        ({"recipient": "testnet/nobody"}, "member.unknown"),
+        ({"handling": {"codes": 3}}, "schema.invalid"),
+    ):
+        await refused(code, opened(a, replace(draft, **wrong), asks(draft)))  # type: ignore[arg-type]
+    assert await a.count("approval") == 0
+    both = await asyncio.gather(*(opened(a, draft, asks(draft)) for _ in range(2)), return_exceptions=True)
+    assert all(isinstance(each, ProblemError) and each.code == "approval.needed" for each in both)
+    assert await a.count("approval") == 1, "two equal requests ask once"
+    for n in range(1, APPROVALS_OPEN_MAX):
+        await needed(a, search(b, f"{n:02}A"), asks(draft))
+    await refused("approval.many", opened(a, search(b, "ZZ9"), asks(draft)))

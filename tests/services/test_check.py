@@ -1,8 +1,10 @@
 """The dry run of a trace request: to whom, why, what is missing and what is likely to come of it; nothing is kept."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
+from gateway.runtime.world import SystemClock
 from gateway.services.check import Check
 from protocols.directory import Competence, Directory
 from protocols.routing import WHY, routes
@@ -33,7 +35,7 @@ async def listed(fed: Federation, *, hubs: bool = False, **competences: list[Com
 
 
 def checked(directory: Directory, body: Json, to: str | None = None) -> dict[str, Any]:
-    return Check(member="testnet/asker", directory=Listed(directory)).check(body, to=to)
+    return Check(member="testnet/asker", directory=Listed(directory), clock=SystemClock()).check(body, to=to)
 
 
 async def test_a_request_goes_to_the_importer_then_the_maker_then_the_country_that_made_the_weapon(
@@ -63,7 +65,8 @@ async def test_nobody_is_named_whom_the_directory_does_not_let_us_ask(fed: Feder
     directory = await listed(fed, hubs=True, maker=AT_GLOCK)
     network = directory.network.model_copy(update={"matrix": {}})
     alone = replace(directory, network=network, admitted=directory.admitted)
-    assert [way.rule for way in routes(alone, "testnet/asker", make="GLOCK")] == ["HUB"]
+    assert routes(alone, "testnet/asker", make="GLOCK") == []
+    assert [way.rule for way in routes(directory, "testnet/asker", make="OTHER")] == ["HUB"]
     found = checked(alone, trace_request("ABC1234"), "testnet/maker")
     assert found["not_permitted"].startswith("msg.not_permitted")
     assert found["advice"].startswith("Ask another member")
@@ -111,14 +114,16 @@ async def test_a_body_with_faults_is_answered_with_what_to_correct(fed: Federati
     assert found["advice"].startswith("Correct /body/circumstances")
     assert found["routes"], "whom to ask does not depend on it"
     assert "completeness" not in found
-    beside = Check(member="testnet/asker", directory=Listed(directory)).check(
-        trace_request("ABC1234"), handling={"codes": []}, parts={"persons": {"persons": [{"name": 1}]}, "secret": {}}
+    beside = Check(member="testnet/asker", directory=Listed(directory), clock=SystemClock()).check(
+        trace_request("ABC1234") | {"persons": {"part": "persons"}},
+        to="testnet/asker", handling={"codes": []}, parts={"secret": {}}, expires=datetime(2100, 1, 1, tzinfo=UTC),
+    )  # fmt: skip
+    assert {fault["pointer"] for fault in beside["faults"]} == {"/handling/purpose", "/to", "/expires", ""}
+    named = Check(member="testnet/asker", directory=Listed(directory), clock=SystemClock()).check(
+        trace_request("ABC1234") | {"persons": {"part": "persons"}}
     )
-    assert {fault["pointer"] for fault in beside["faults"]} >= {
-        "/handling/purpose",
-        "/parts/persons/persons/0/name",
-        "/parts",
-    }
+    assert [fault["pointer"] for fault in named["faults"]] == ["/body/persons/part"]
+    assert named["advice"] != "Send it."
     for nonsense in (
         {},
         {"weapon": 1},

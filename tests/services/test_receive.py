@@ -10,7 +10,7 @@ import pytest
 
 from protocols.exchange.lines import Parcel, Receipt, encode_post
 from protocols.exchange.message import AttachmentRef
-from protocols.ledger.entry import content_commitment, parse_entry
+from protocols.ledger.entry import PeerRef, content_commitment, parse_entry
 from protocols.ledger.merkle import leaf_hash
 from protocols.ledger.proof import Place
 from protocols.limits import REFUSALS_A_DAY_MAX
@@ -404,3 +404,15 @@ async def test_a_parcel_whose_sender_has_failed_in_the_directory_too_long_is_ans
     await b.start()
     assert await m.give(b, m.parcel(b)) == "dir.stale"
     await nothing_stored(b)
+
+
+async def test_a_message_is_not_dated_back_by_saying_that_it_was_sealed_again(
+    pair: tuple[Node, Stranger], fed: Federation
+) -> None:
+    b, m = pair
+    fed.clock.ahead += timedelta(hours=1)  # no key is younger than the message any more
+    await fed.refresh()
+    old = {"created": m.message(b).created - timedelta(minutes=10)}
+    again = m.parcel(b, message=old, entry={"peer": PeerRef(origin=m.origin, index=0)})
+    entry = parse_entry((await m.give(b, again)).entry)
+    assert (entry.kind, entry.code) == ("refused", "env.invalid")

@@ -235,6 +235,26 @@ async def test_a_late_acknowledgement_is_an_event_and_an_entry_at_both_ends_and_
     await match_ledgers(a, b)
 
 
+async def test_a_request_that_comes_days_late_makes_nobody_silent(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    a.wire.hook = unreachable
+    sent = await a.send(a.draft(b, due=fed.clock.now() + timedelta(days=3)))
+    fed.clock.ahead += timedelta(days=6)
+    await fed.refresh()
+    a.wire.hook = None
+    await a.sql("UPDATE outbox SET due = now(), leased = NULL")
+    await a.becomes(sent, "delivered")
+    for node in (a, b):
+        assert not await node.parts.lapse.lapse()
+        assert await node.leg(sent) == "DELIVERED"
+    fed.clock.ahead += timedelta(days=5)
+    await fed.refresh()
+    for node in (a, b):
+        while await node.parts.lapse.lapse():
+            continue
+        assert await node.leg(sent) == "SILENT"
+
+
 async def test_who_acknowledged_is_not_late(fed: Federation) -> None:
     a, b, sent = await opened(fed)
     await b.becomes(await b.send(b.reply(a, sent, "trace.acknowledgement", ACKNOWLEDGEMENT)), "delivered")

@@ -34,7 +34,7 @@ def approve(
     async def call() -> dict[str, Any]:
         async with speaker.agency(node) as agency:
             if approval is None:
-                return await agency.get("/v1/approvals")
+                return {"approvals": [each async for each in agency.pages("/v1/approvals", "approvals")]}
             return await agency.post(f"/v1/approvals/{approval}", {"ruling": "REFUSED" if refuse else "APPROVED"})
 
     with problems(as_json=json):

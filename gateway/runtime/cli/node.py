@@ -138,7 +138,9 @@ async def _make_store(node: Path, settings: Settings, owner_dsn: str, origin: st
         await ledger.make_head(origin, EMPTY_ROOT)
         mark = GuardMark(origin=origin, size=0, root=EMPTY_ROOT, system_identifier=identifier, timeline=timeline)
         FileGuard(node / "keys").raise_to(mark)
-        await make_client(node, PostgresClients(pool), "local", ["local"], list(SCOPES))
+        await make_client(
+            node, PostgresClients(pool), "local", ["local"], [scope for scope in SCOPES if scope != "approval:rule"]
+        )
 
 
 def migrate(
