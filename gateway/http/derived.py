@@ -7,7 +7,7 @@ from pydantic import Field
 from gateway.http.documents import Described, Finding, Id, Object, ShownTime, Thread
 from protocols.messages.diversion import Kind
 from protocols.messages.reference import MarkingNotice
-from protocols.messages.shared import Maybe, MemberName, Model
+from protocols.messages.shared import Maybe, MemberName, Model, Reference, Weapon
 from protocols.routing import Rule
 
 
@@ -129,11 +129,41 @@ class Checked(Model):
     completeness: Annotated[
         Maybe[int], Field(description="Percent of what UN ITI 17 asks for, once nothing is faulty.")
     ] = None
+    findings: Annotated[
+        Maybe[list[Finding]],
+        Field(description="What a person should look at in the weapon: marks that may be cut, codes and words apart."),
+    ] = None
     routes: Annotated[list[Way], Field(description="To whom it should go, the best first.")]
     not_permitted: Annotated[Maybe[str], Field(description="Why the directory does not let us ask `to`.")] = None
     likely: Maybe[Literal["AUTOMATIC", "PERSON", "NOTHING"]] = None
     why: Maybe[str] = None
     advice: Annotated[str, Field(description="What would help most, in one sentence.")]
+
+
+class KindFound(Model):
+    """A kind of weapon of our reference table, and how much of what was stated fits it."""
+
+    reference: Reference
+    make: str
+    model: str
+    type: str
+    action: str
+    calibres: list[str]
+    country: str
+    score: int
+    serial_formats: list[str]
+    mark_locations: list[str]
+    hidden_marks: str
+    look_alikes: list[str]
+    years: dict[str, int]
+
+
+class Identified(Model):
+    """The weapon as a message states it, what to look at, and the kinds that fit."""
+
+    weapon: Annotated[Object, Described(Weapon)]
+    findings: list[Finding]
+    kinds: list[KindFound]
 
 
 class Noticed(Model):

@@ -1,14 +1,17 @@
 """What the node knows of weapons and of whom to ask, without sending or storing anything."""
 
+from dataclasses import asdict
+
 from aiohttp import web
 
-from gateway.http.derived import Checked, DiversionReport, MarkingNotices
+from gateway.http.derived import Checked, DiversionReport, Identified, MarkingNotices
 from gateway.http.documents import TraceCheck
 from gateway.http.openapi import Asked, Operation
 from gateway.http.serve import json_response
 from gateway.services.check import Check
 from gateway.services.diversion import Diversions
 from gateway.services.notices import Notices
+from protocols.messages.identify import Texts, identify, kind_json
 
 
 class Knowledge:
@@ -25,6 +28,9 @@ class Knowledge:
             ),
             Operation(
                 method="GET", path="/v1/marking-notices", scope="trace:read", call=self.get_notices, answer=MarkingNotices,
+            ),
+            Operation(
+                method="POST", path="/v1/firearms/identify", scope="trace:read", call=self.post_identify, body=Texts, answer=Identified,
             ),
             Operation(
                 method="POST", path="/v1/trace-checks", scope="trace:read", call=self.post_check, body=TraceCheck, answer=Checked,
@@ -44,6 +50,17 @@ class Knowledge:
         """List how weapons are marked, as States and makers told us or we told them: the newest version of each notice."""
         del request, asked
         return json_response({"notices": await self._notices.standing()})
+
+    async def post_identify(self, request: web.Request, asked: Asked) -> web.Response:
+        """Make codes and readings of what an examiner wrote about a weapon, in English, Portuguese, Spanish or French.
+
+        The weapon is one that a trace request takes; `raw` stays as it was written, and what looks damaged is flagged with its repair.
+        """
+        del request
+        found = identify(asked.body)
+        findings = [asdict(each) for each in found.findings]
+        kinds = [kind_json(kind, score) for kind, score in found.kinds]
+        return json_response({"weapon": found.weapon, "findings": findings, "kinds": kinds})
 
     async def post_check(self, request: web.Request, asked: Asked) -> web.Response:
         """Try a trace request: what is missing, to whom it should go and why, what is likely to come of it.

@@ -92,6 +92,18 @@ def diversion_page(report: dict[str, Any]) -> str:
     return _templates.get_template("diversion.html").render(report=report, kinds=counted, most=most, names=PATTERNS)
 
 
+LIKELY = {
+    "AUTOMATIC": "A register may answer by itself",
+    "PERSON": "A person will have to look",
+    "NOTHING": "No register can answer",
+}
+
+
+def check_page(report: dict[str, Any]) -> str:
+    """A self-contained HTML page of what `tracewire check` found in a file."""
+    return _templates.get_template("check.html").render(report=report, words=LIKELY)
+
+
 def report_page(report: dict[str, Any]) -> str:
     """A self-contained HTML page of a year's figures."""
     outcomes = ("answered", "refused", "silent", "withdrawn", "open")

@@ -8,7 +8,7 @@ from typing import Any
 from gateway.services.policy import permit
 from gateway.services.submit import EXPIRES_DEFAULT, check_expiry, check_other, current
 from protocols.codes import UNKNOWN
-from protocols.firearms.makes import make_key
+from protocols.firearms.makes import COUNTRIES, make_key
 from protocols.firearms.scoring import AUTOMATIC_MIN, KNOWN_MIN, Gun, known
 from protocols.messages import (
     FAULTS_MAX,
@@ -17,8 +17,11 @@ from protocols.messages import (
     completeness,
     validate_body,
     validate_handling,
+    validate_model,
     validate_part,
 )
+from protocols.messages.identify import look_at
+from protocols.messages.shared import Weapon
 from protocols.messages.trace import TraceRequest
 from protocols.ports.directory import DirectorySource
 from protocols.ports.world import Clock
@@ -48,6 +51,7 @@ class Check:
         `dir.stale` before the first directory; a body with faults is no problem but an answer.
         """
         request, faults = _validated(body)
+        weapon = request.weapon if request else _weapon(body)
         faults += _faults(
             *((lambda: validate_handling(handling, "/handling"),) if handling is not None else ()),
             *(partial(validate_part, name, value, f"/parts/{name}") for name, value in parts.items()),
@@ -56,16 +60,20 @@ class Check:
             lambda: check_other(to or "", self._member),
         )
         found: dict[str, Any] = {"faults": [_shown(fault) for fault in faults]}
-        gun = asked_gun(request.weapon) if request else None
+        gun = asked_gun(weapon) if weapon else None
         ways = self._routes(body)
         found["routes"] = [{"member": way.member, "rule": way.rule, "why": WHY[way.rule]} for way in ways]
-        if request is not None and gun is not None:
+        if request is not None:
             found["completeness"] = completeness(request)
+        if weapon is not None and gun is not None:
             found["likely"], found["why"] = _likely(gun)
+            known = weapon.model_dump(mode="json", exclude_none=True)
+            serial = next((mark.text_raw for mark in weapon.serial_marks()), "")
+            found["findings"] = [_shown(fault) for fault in look_at(known, serial=serial)]
         refused = self._refused(to)
         if refused:
             found["not_permitted"] = refused
-        found["advice"] = next(_advice(request, faults, gun, ways, to, refused), "Send it.")
+        found["advice"] = next(_advice(weapon, faults, gun, ways, to, refused), "Send it.")
         return found
 
     def _routes(self, body: Mapping[str, Any]) -> list[Route]:
@@ -73,6 +81,7 @@ class Check:
         if not isinstance(weapon, dict):
             return []
         make, country = (_code(weapon.get(name)) for name in ("make", "country_of_manufacture"))
+        country = country or COUNTRIES.get(make, "")
         importer = weapon.get("importer")  # at most what a valid one may have: the rest is no name
         return routes(
             current(self._directory), self._member, make=make, importer=importer if isinstance(importer, str) else "",
@@ -96,6 +105,14 @@ def _validated(body: Mapping[str, Any]) -> tuple[TraceRequest | None, tuple[Faul
         return None, problem.errors
     assert isinstance(request, TraceRequest)  # its type says so
     return request, ()
+
+
+def _weapon(body: Mapping[str, Any]) -> Weapon | None:
+    """The weapon of a body that is not valid as a whole, where it is valid itself."""
+    try:
+        return validate_model(Weapon, body.get("weapon"), "weapon")
+    except ProblemError:
+        return None
 
 
 def _faults(*checks: Callable[[], object]) -> tuple[Fault, ...]:
@@ -141,7 +158,7 @@ def _likely(gun: Gun) -> tuple[str, str]:
 
 
 def _advice(
-    request: TraceRequest | None,
+    weapon: Weapon | None,
     faults: tuple[Fault, ...],
     gun: Gun | None,
     ways: list[Route],
@@ -151,7 +168,7 @@ def _advice(
     """What would make the request succeed, the most needed first, in a sentence each."""
     for fault in faults:
         yield f"Correct {fault.pointer}: {fault.message}. {fault.fix}"
-    if request is None or gun is None:
+    if weapon is None or gun is None:
         return
     if not (gun.serial_k1 or gun.pattern or gun.alternatives):
         yield "Have the serial restored or look for it on other components, and send what can be read."
@@ -165,5 +182,5 @@ def _advice(
         yield f"Ask {ways[0].member} instead: {WHY[ways[0].rule]}."
     if not ways and to is None:
         yield "State the country of manufacture or the importer: no member's record names this weapon as it is."
-    if UNKNOWN in (request.weapon.calibre.code, request.weapon.type.code):
+    if UNKNOWN in (weapon.calibre.code, weapon.type.code):
         yield "State type and calibre: they tell two weapons of one serial and make apart."

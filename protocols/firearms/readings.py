@@ -1,9 +1,10 @@
 """Reads a serial as people write it ("132#830, where # may be 3, 8 or 9") into key, pattern, alternatives, components.
 
 A reading says less than the text where in doubt, never more, and the text is kept unchanged beside it. Words are known
-in English and Portuguese (docs/domain.md section 3).
+in English, Portuguese, Spanish and French (docs/domain.md section 3). NOT_EXAMINED is also what a blank says: nobody wrote a reading down.
 """
 
+import difflib
 import re
 from dataclasses import dataclass
 
@@ -37,43 +38,112 @@ class SerialReading:
     suspicious: bool = False
 
 
-_STATUS = (  # the first that is found wins; stems, since the words come in every gender and with typing errors
-    ("OBLITERATED", r"ELIMIN|SUPRIM|REMOV|RASPA|RASURA|OBLITER|GROUND|FILED|DEFACED|ERASED|ABRAS"),
-    ("ALTERED_RESTAMPED", r"ADULTER|REMARC|RESTAMP|SOBRESC|SOBREESC|SUPERPOSI|ALTERED"),
+# Stems, since the words come in every gender and with typing errors: English, Portuguese, Spanish, French, folded.
+# The first status that is found wins.
+_STATUS = (
+    ("NOT_VISIBLE_WEAR", r"ACAO DO TEMPO|ACCION DEL TIEMPO|ACTION DU TEMPS|PASO DEL TIEMPO"),
+    (
+        "OBLITERATED",
+        (
+            r"ELIMIN|SUPRIM|SUPPRIM|REMOV|RASPA|RASURA|OBLITER|GROUND|FILED|DEFACE|ERASED|ABRAS|LIXAD|LIJAD|PINAD[OA]|PUNCION|LIMAD|"
+            r"\bLIMEE?\b|BORRAD|ESMERIL|DESBAST|EFFAC|MEULE|GRATTE|RETIRAD|EXTRAID|EXTRAIT|DANIFIC|DRILLED|SCRATCHED|GOUGED|PEENED|"
+            r"DESTRUI|POR ACAO MECANICA|MARCACAO SOBREPOSTA|ENLEVE"
+        ),
+    ),
+    (
+        "ALTERED_RESTAMPED",
+        (
+            r"ADULTER|REMARC|RESTAMP|SOBRESC|SOBREESC|SUPERPOSI|ALTERED|ALTERAD|ALTERE\b|REGRABAD|REGRAVAD|REFRAPP|SURFRAPP|FALSIFI|"
+            r"REMARQU|OVERSTAMP|RENUMBER"
+        ),
+    ),
     (
         "NEVER_MARKED",
-        r"INEXIST|NAO POSSUI|AUSENTE|SEM NUM|DESPROV|NAO CONSTA|NAO HA\b|NO SERIAL|\bNONE\b|UNMARKED|NEVER MARKED",
+        (
+            r"INEXIST|N(?:AO|O) EXIST|NAO POSSUI|AUSENTE|AUSENCIA|SEM N|DESPROV|DESTITUI|NAO CONSTA\b|NAO HA\b|NO SERIAL|\bNONE\b|UNMARKED|"
+            r"NEVER MARKED|NAO (?:OSTENT|APRESENT|CONTEM)|SIN N[UO]|SIN SERIE|CARECE|NO (?:POSEE|TIENE|PRESENTA|OSTENTA)|SANS N|SANS MARQU|"
+            r"AUCUN N|ABSENCE|DEPOURVU|ARTESANAL|HOME ?MADE|NON MARQUE|SIN MARCA|SEM MARCA"
+        ),
     ),
-    ("NOT_VISIBLE_WEAR", r"DESGAST|OXIDA|CORROS|FERRUG|\bWORN\b|\bWEAR\b|RUST"),
+    (
+        "NOT_VISIBLE_WEAR",
+        (
+            r"DESGAST|OXID|OXYD|CORRO|FERRUG|HERRUMB|ROUILL|GASTAD|\bWORN\b|\bWEAR\b|RUST|USURE|\bUSEE?\b|ILEGIV|ILEGIB|ILLEGIB|ILLISIB|"
+            r"UNREADABLE|INDETERM|INDEFIN|(?:\bNAO|\bNON?|\bNOT|\bN) (?:\w+ )?(?:SE )?(?:ENCONTR|LOCALI|LOCATED|IDENTIF|APAREN|APREC|VISUAL|VISIV|"
+            r"VISIB|LEGI|LISIB|READAB|FOUND|TROUV|DETERMIN|CONSTAT|OBSERV|MOSTRAV|OBTID)|INVISIV|INVISIB|SEM (?:VESTIG|INDICA)|RECOBRIMENT"
+        ),
+    ),
+    (
+        "NOT_EXAMINED",
+        r"NOT EXAMINED|NAO EXAMIN|NO EXAMIN|NON EXAMIN|NAO INFORM|NO INFORM|NOT RECORDED|N[AO]*O? (?:SE )?APLICA",
+    ),
 )
 _STEMS = tuple((code, re.compile(stems)) for code, stems in _STATUS)
-_RESTORED = re.compile(r"REVELAD|RESTORED|METALOGRAF|ETCH")
+_SHORT = {
+    **dict.fromkeys(("NI", "NL", "NV", "IND", "INDET"), "NOT_VISIBLE_WEAR"),  # nao identificado, localizado, visivel
+    **dict.fromkeys(("SN", "SNS", "SNO"), "NEVER_MARKED"),  # sem, sin, sans numero
+    **dict.fromkeys(("", "NA", "NR", "NT"), "NOT_EXAMINED"),
+}
+_WORDS = {  # whole words, for typing errors in them
+    "OBLITERATED": "ELIMINADO ELIMINADA SUPRIMIDO SUPRIMIDA SUPPRIME REMOVIDO REMOVIDA REMOCAO RASPADO RASPADA OBLITERADO OBLITERATED EXTRAIDO BORRADO EFFACE",
+    "ALTERED_RESTAMPED": "ADULTERADO ADULTERADA REMARCADO SOBREPOSTA RESTAMPED",
+    "NEVER_MARKED": "INEXISTENTE DESPROVIDO DESTITUIDO ARTESANAL",
+    "NOT_VISIBLE_WEAR": "INDETERMINADO INDETERMINADA IDENTIFICADO VISUALIZADO ENCONTRADO LOCALIZADO ILEGIVEL DESGASTADO OXIDADO ILLEGIBLE",
+}
+_TYPED = {word: code for code, words in _WORDS.items() for word in words.split()}
+_LIKE = 0.8
+_LONG_WORD = re.compile("[A-Z]{6,}")
+_RESTORED = re.compile(r"REVELAD|REVELE|RESTOR|RESTAUR|METALOGRAF|METALLOGR|ETCH")
 _DOUBT = re.compile(
-    r"PARCIA|PARTIAL|ILEG|ILLEG|INDETERM|NAO IDENTIF|UNKNOWN|UNREADABLE|VISIVE|LEGIV|DIGIT|APARENT|CHARACT|CARACT"
+    r"PARCIA|PARTIAL|PARTIEL|ILEG|ILLEG|ILLIS|INDETERM|NAO IDENTIF|UNKNOWN|UNREADABLE|VISIVE|VISIBL|LEGIV|LEGIB|LISIB|DIGIT|CHIFFRE|"
+    r"APARENT|CHARACT|CARACT"
 )
-_LAST = re.compile(r"LAST|ULTIM|FINA(?:L|IS)")
-_FIRST = re.compile(r"FIRST|PRIMEIR|INICIA")
-_OR = re.compile(r"\s(?:OU|OR)\s|\s/\s")
-_SEGMENT = re.compile(r"(?i)[;,]|\s(?:e|and)\s(?![^()]{0,99}\))|(?<=\))\s")
+_LAST = re.compile(r"LAST|ULTIM|FINA(?:L|IS)|DERNIER|\bTERMINA")
+_FIRST = re.compile(r"FIRST|PRIMEIR|PRIMER|PREMIER|INICIA|BEGIN|COMIENZA|COMMENCE")
+_SEGMENT = re.compile(r"(?i)[;,]|\s(?:e|and|y|et)\s(?![^()]{0,99}\))|(?<=\))\s")
 _COMPONENTS = (
-    ("FRAME", r"FRAME|ARMACAO|CORPO"),
-    ("RECEIVER", r"RECEIVER|CAIXA"),
-    ("SLIDE", r"SLIDE|FERROLHO"),
-    ("BARREL", r"BARREL|CANO"),
-    ("CYLINDER", r"CYLINDER|TAMBOR"),
-    ("GRIP", r"GRIP|EMPUNHADURA|CABO"),
-    ("BOLT", r"BOLT"),
+    ("FRAME", r"FRAME|ARMACAO|CORPO|ARMAZON|CARCASA|CARCASSE|BASTIDOR"),
+    ("RECEIVER", r"RECEIVER|CAIXA|CAJON|CAJA|BOITIER|BOITE DE CULASSE"),
+    ("SLIDE", r"SLIDE|FERROLHO|CORREDERA|GLISSIERE"),
+    ("BARREL", r"BARREL|CANO|CANON"),
+    ("CYLINDER", r"CYLINDER|TAMBOR|CILINDRO|BARILLET"),
+    ("GRIP", r"GRIP|EMPUNHADURA|CABO|EMPUNADURA|POIGNEE|CACHA"),
+    ("BOLT", r"BOLT|CERROJO|CULASSE"),
 )
 _PLACES = tuple((code, re.compile(rf"\b(?:{words})\b")) for code, words in _COMPONENTS)
 _LEGEND = re.compile(  # "where # may be 3, 8 or 9", "onde x é", "X representa", "sendo #"
-    r"\b(?:WHERE|ONDE|SENDO)\s(?:O\s)?([#*X])"
-    r"(?:\s(?:MAY BE|CAN BE|IS|PODE SER)\s((?:[A-Z0-9](?:,\s|\s(?:OR|OU)\s|\b)){2,9}))?"
+    r"\b(?:WHERE|ONDE|SENDO|DONDE|OU)\s(?:O\s|LE\s|EL\s)?([#*X])"
+    r"(?:\s(?:MAY BE|CAN BE|IS|PODE SER|PUEDE SER|PEUT ETRE|EST)\s((?:[A-Z0-9](?:,\s|\s(?:OR|OU|O)\s|\b)){2,9}))?"
     r"|\b(X)\s(?:REPRESENT|ALGARISMO|DIGIT|STANDS|=)"
 )
 _WORD = re.compile(r"[^\W_]*[?*#_][^\s;,()]*|[^\W_][^\s;,()]*")
 _X_RUN = re.compile(r"(?<=[0-9])X{2,}$|^X{2,}(?=[A-Z]*[0-9])")
 _UNKNOWN_WORD = re.compile(r"[?*#_]+|[Xx]{2,}")
-_NOT_SERIALS = frozenset(("NI", "NL", "SN", "NA", "NO", "NR", "NAO", "SEM", "NONE", "VIDE", "VER"))
+_NO_PREFIX = frozenset(
+    [
+        "NI",
+        "NL",
+        "SN",
+        "NA",
+        "NO",
+        "NR",
+        "NAO",
+        "SEM",
+        "NONE",
+        "VIDE",
+        "VER",
+        "NON",
+        "NOT",
+        "SIN",
+        "SANS",
+        "NIL",
+        "NULL",
+        "VOIR",
+        "SEE",
+        "THE",
+    ]
+)
+_NOT_SERIALS = _NO_PREFIX | _SHORT.keys()
 _TAIL = re.compile(r"[./:;]+$")
 
 
@@ -118,12 +188,13 @@ def _joined(words: list[str]) -> str:
             taken.clear()
     while taken and len(words) > 1 and _is_prefix(taken[-1], of_two=False):
         taken.pop()
-    return "".join(taken)
+    told = len(words) == 1 or any(_is_serial(word, only=False) for word in taken)  # "ground off" is no serial
+    return "".join(taken) if told else ""
 
 
 def _is_prefix(word: str, *, of_two: bool) -> bool:
     short = len(word) <= 4 and (of_two or word.isupper())  # a letter lost would make a whole serial of a part
-    return short and word.isascii() and word.isalpha() and word.upper() not in _NOT_SERIALS
+    return short and word.isascii() and word.isalpha() and word.upper() not in _NO_PREFIX
 
 
 def _wildcards(text: str) -> tuple[dict[str, str], str]:
@@ -132,9 +203,7 @@ def _wildcards(text: str) -> tuple[dict[str, str], str]:
     if found is None or len(fold(text)) != len(text):
         return {}, text
     sign = found[1] or found[3]
-    choices = "".join(
-        dict.fromkeys(re.findall(r"\b[A-Z0-9]\b", (found[2] or "").replace("OU", ",").replace("OR", ",")))
-    )
+    choices = "".join(dict.fromkeys(re.findall(r"\b[A-Z0-9]\b", re.sub(r"\b(?:OU|OR|O)\b", ",", found[2] or ""))))
     meaning = f"[{choices}]" if len(choices) > 1 else "?"
     return dict.fromkeys((sign, sign.lower()), meaning), text[: found.start()].rstrip(" ,(")
 
@@ -162,7 +231,7 @@ def _components(text: str, sets: dict[str, str]) -> tuple[tuple[str, str], ...]:
 
 
 def _alternatives(text: str, sets: dict[str, str]) -> tuple[str, ...]:
-    spaced = re.sub(r"(?i)\s(?:ou|or|e|and)\s|\s/\s|;\s?", " ; ", text)
+    spaced = re.sub(r"(?i)\s(?:ou|or|o|e|and|y|et)\s|\s/\s|;\s?", " ; ", text)
     values = dict.fromkeys(_token(part, sets)[0] for part in spaced.split(" ; ")[:_ALTERNATIVES_MAX])
     known = tuple(value for value in values if value)
     return known if len(known) > 1 else ()
@@ -170,7 +239,10 @@ def _alternatives(text: str, sets: dict[str, str]) -> tuple[str, ...]:
 
 def _anchored(value: str, words: str) -> str:
     first, last = bool(_FIRST.search(words)), bool(_LAST.search(words))
-    lost = re.search(r"NAO IDENT|ILEG|ILLEG|SUPRIM|REMOV|RASPA|UNKNOWN|INDETERM|MISSING|ELIMIN", words)
+    lost = re.search(
+        r"N(?:AO|O|ON|OT) IDENT|ILEG|ILLEG|ILLIS|SUPP?RIM|REMOV|RASPA|UNKNOWN|INDETERM|MISSING|ELIMIN|BORRAD|EFFAC",
+        words,
+    )
     if lost or first == last or not 0 < len(value) < PATTERN_LENGTH_MAX:
         return value  # "last digit unreadable" says nothing of where the known ones stand
     return f"^{value}" if first else f"{value}$"
@@ -192,7 +264,7 @@ def read_serial(raw: str) -> SerialReading:
     if not places and (several := _alternatives(text, sets)):
         return SerialReading(raw=raw, status="PARTIAL", alternatives=several, suspicious=odd)
     value, whole = _token(text, sets)
-    reason = next((code for code, stems in _STEMS if stems.search(words)), "UNREAD")
+    reason = _reason(words)
     if whole and _says_whole(value, words, reason):
         return SerialReading(raw=raw, status=_seen(words, whole=True), k1=value, components=places, suspicious=odd)
     if whole:
@@ -201,6 +273,19 @@ def read_serial(raw: str) -> SerialReading:
         return SerialReading(raw=raw, status=reason, suspicious=odd)
     status = reason if reason == "ALTERED_RESTAMPED" else "PARTIAL"
     return SerialReading(raw=raw, status=status, pattern=value, components=places, suspicious=odd)
+
+
+def _reason(words: str) -> str:
+    """Why there is no serial, as the words say, also with a typing error; UNREAD where they say nothing."""
+    short = k1(words)
+    if short in _SHORT:
+        return _SHORT[short] if short or not re.search(r"[?*#_]", words) else "UNREAD"
+    if found := next((code for code, stems in _STEMS if stems.search(words)), None):
+        return found
+    for word in _LONG_WORD.findall(words):
+        if like := difflib.get_close_matches(word, _TYPED, 1, _LIKE):
+            return _TYPED[like[0]]
+    return "UNREAD"
 
 
 def _says_whole(value: str, words: str, reason: str) -> bool:

@@ -116,6 +116,7 @@ ROUTES = {
     ("GET", "/v1/reviews"): "trace:read",
     ("GET", "/v1/approvals"): "approval:rule",
     ("POST", "/v1/trace-checks"): "trace:read",
+    ("POST", "/v1/firearms/identify"): "trace:read",
     ("GET", "/v1/marking-notices"): "trace:read",
     ("GET", "/v1/diversion-patterns"): "trace:read",
     ("POST", "/v1/approvals/{approval}"): "approval:rule",

@@ -47,6 +47,11 @@ CHAINS = Path(__file__).parents[2].parent / "shared/data/us_trace_chains/us_trac
         ("Primeiro digito não identificado, seguido de 270386.", "270386"),
         ("Removido parcialmente - TJX212??", "TJX212??"),
         ("KAT-------(parcialmente suprimido)", "KAT{7,7}"),
+        ("132#830, donde # puede ser 3, 8 o 9", "132[389]830"),
+        ("132#830, où # peut être 3, 8 ou 9", "132[389]830"),
+        ("2967 (últimos dígitos)", "2967$"),
+        ("2967 (derniers chiffres)", "2967$"),
+        ("AB12 (primeros caracteres)", "^AB12"),
     ],
 )
 def test_a_partial_serial_is_read_into_a_pattern(raw: str, pattern: str) -> None:
@@ -54,7 +59,7 @@ def test_a_partial_serial_is_read_into_a_pattern(raw: str, pattern: str) -> None
     assert (read.status, read.k1, read.pattern, read.raw) == ("PARTIAL", "", pattern, raw)
 
 
-@pytest.mark.parametrize("raw", ["35298 or 55298", "35298 ou 55298", "35298 / 55298", "35298; 55298"])
+@pytest.mark.parametrize("raw", ["35298 o 55298", "35298 or 55298", "35298 ou 55298", "35298 / 55298", "35298; 55298"])
 def test_two_serials_with_or_between_them_are_alternatives(raw: str) -> None:
     assert read_serial(raw).alternatives == ("35298", "55298")
     assert read_serial(raw).k1 == ""
@@ -63,6 +68,9 @@ def test_two_serials_with_or_between_them_are_alternatives(raw: str) -> None:
 def test_serials_of_components_are_told_apart() -> None:
     frame, slide, barrel = ("FRAME", "AANK242"), ("SLIDE", "YWL058"), ("BARREL", "YWL058")
     assert read_serial("AANK242 (frame); YWL058 (barrel and slide)").components == (frame, slide, barrel)
+    read = read_serial("AANK242 (armazón); YWL058 (cañón y corredera)")
+    assert read.components == (frame, slide, barrel)[:1] + (slide, barrel)
+    assert read_serial("AANK242 (carcasse), YWL058 (glissière)").components == (frame, slide)
     read = read_serial("Ferrolho: AYP660 e Corpo: AYP672 US")
     assert read.components == (("SLIDE", "AYP660"), ("FRAME", "AYP672"))
     assert read.k1 == ""
@@ -91,8 +99,24 @@ def test_a_whole_serial_is_read_into_its_key(raw: str, key: str) -> None:
         ("Não possui.", "NEVER_MARKED"),
         ("no serial number", "NEVER_MARKED"),
         ("ilegível devido a ferrugem", "NOT_VISIBLE_WEAR"),
-        ("", "UNREAD"),
+        ("", "NOT_EXAMINED"),
+        ("-", "NOT_EXAMINED"),
         ("vide observação", "UNREAD"),
+        ("S/N", "NEVER_MARKED"),
+        ("N/I", "NOT_VISIBLE_WEAR"),
+        ("Não encontrado.", "NOT_VISIBLE_WEAR"),
+        ("Surpimido mecanicamente", "OBLITERATED"),
+        ("elmiminado", "OBLITERATED"),
+        ("extraído por ação do tempo", "NOT_VISIBLE_WEAR"),
+        ("borrado intencionalmente", "OBLITERATED"),
+        ("sin número de serie", "NEVER_MARKED"),
+        ("no se aprecia por oxidación", "NOT_VISIBLE_WEAR"),
+        ("regrabado", "ALTERED_RESTAMPED"),
+        ("effacé par meulage", "OBLITERATED"),
+        ("aucun numéro", "NEVER_MARKED"),
+        ("illisible, usure", "NOT_VISIBLE_WEAR"),
+        ("ground off", "OBLITERATED"),
+        ("not examined", "NOT_EXAMINED"),
         ("??????", "UNREAD"),
     ],
 )

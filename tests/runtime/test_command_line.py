@@ -41,7 +41,7 @@ def test_every_command_explains_itself_and_each_of_its_options(capsys: pytest.Ca
     found = list(commands(app))
     assert {path[0] for path in found} == {
         "init", "migrate", "run", "submit", "show", "token", "ledger", "verify", "directory", "member", "registry",
-        "chain", "report", "approve", "client", "demo", "evidence", "doctor", "probe", "outbox", "batch",
+        "chain", "report", "approve", "check", "client", "demo", "evidence", "doctor", "probe", "outbox", "batch",
     }  # fmt: skip
     assert {("directory", name) for name in ("init", "admit", "publish", "serve")} <= set(found)
     for path in found:

@@ -30,6 +30,7 @@ for _name, _target in {
     "show": "trace:show",
     "chain": "trace:chain",
     "report": "report:app",
+    "check": "check:check",
     "approve": "approve:approve",
     "token": "trace:token",
     "evidence": "evidence:app",
