@@ -185,6 +185,12 @@ CODES: dict[str, Kind] = {
     "batch.invalid": Kind(
         422, "The file cannot be read", "after-fix", "Correct what is named; send it under the same key."
     ),
+    "registry.not_found": Kind(
+        404,
+        "No such record or import",
+        "after-fix",
+        "Look at the reference again: it may be withdrawn or past its day.",
+    ),
     "registry.csv": Kind(422, "The file cannot be imported", "after-fix", "Correct the rows that are named."),
     "store.busy": Kind(503, "Busy", "later", "Try again in some seconds; over HTTP, after those of Retry-After."),
     "store.full": Kind(503, "Store is full", "later", "Free disk space on the node."),

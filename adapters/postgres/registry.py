@@ -1,21 +1,25 @@
-"""The member's firearms register in PostgreSQL: search keys as columns, trigrams of K1 as a GIN-indexed array."""
+"""Firearms registers in PostgreSQL: search keys as columns; runs of two and three characters of K1 as a GIN-indexed array."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
+from uuid import UUID
 
 from adapters.postgres.connect import Pool
 from protocols.firearms.scoring import Gun
-from protocols.firearms.serials import search_keys, trigrams
+from protocols.firearms.serials import grams, like, matches, search_keys, wanted_grams
 from protocols.ports.registry import Record
 from protocols.strict import dump_json, parse_object
 
-_DETAILS_BYTES_MAX = 65_536
-_COLUMNS = ["ref", "serial", "k1", "k2", "trigrams", "make", "make_key", "calibre", "weapon_type", "model", "details"]
-_SELECT = "SELECT ref, serial, k1, make, make_key, calibre, weapon_type, model, details FROM registry_record"
-_NEAR = (
-    f"{_SELECT} WHERE NOT ref = ANY($2) AND (k2 = $3 OR trigrams && $1) ORDER BY "
-    "cardinality(ARRAY(SELECT unnest(trigrams) INTERSECT SELECT unnest($1))) DESC, ref LIMIT $4"
-)
+_DETAILS_BYTES_MAX = 262_144
+_COLUMNS = [
+    "owner", "ref", "serial", "k1", "k2", "no_zeros", "others", "grams", "make", "make_key", "calibre", "weapon_type", "model",
+    "status", "until", "batch", "details",
+]  # fmt: skip
+_READ = "owner, ref, serial, k1, others, make, make_key, calibre, weapon_type, model, status, until, batch, details"
+_SELECT = f"SELECT {_READ} FROM registry_record WHERE (owner <> '') = $1 AND (until IS NULL OR until >= CURRENT_DATE)"
+_KEYS = {"owner", "ref"}
+_CHANGES = [name for name in _COLUMNS if name not in (*_KEYS, "batch")]
+_PAGE = 5_000
 
 
 class PostgresRegistry:
@@ -24,49 +28,98 @@ class PostgresRegistry:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def search(self, question: Gun, count: int) -> list[Record]:
-        """Records of the same K1 serial, then the nearest by K2 and trigrams of every known stretch."""
-        exact = []
+    async def search(self, question: Gun, count: int, *, shared: bool = False) -> list[Record]:
+        """Records of the same K1 serial, then those that K2, leading zeros, half a serial or a pattern's stretches find."""
+        found: dict[tuple[str, str], Record] = {}
         if question.serial_k1:
-            exact = await self._pool.fetch(f"{_SELECT} WHERE k1 = $1 ORDER BY ref", question.serial_k1)
-        texts = [text for text in (question.serial_k1, question.pattern, *question.alternatives) if text]
-        grams = {gram for text in texts for stretch in _stretches(text) for gram in trigrams(stretch)}
-        near: Sequence[Any] = []
-        if grams and len(exact) < count:
-            k2 = search_keys(question.serial_k1).k2 if question.serial_k1 else ""
-            known = [row["ref"] for row in exact]
-            near = await self._pool.fetch(_NEAR, sorted(grams), known, k2, count - len(exact))
-        return [_record(row) for row in (*exact, *near)]
+            sql = f"{_SELECT} AND (k1 = $2 OR others @> ARRAY[$2]) ORDER BY owner, ref"
+            self._take(found, await self._pool.fetch(sql, shared, question.serial_k1))
+        for text in (question.serial_k1, question.pattern, *question.alternatives):
+            if text and len(found) < count:
+                self._take(found, await self._near(text, count, shared), text)
+        return list(found.values())[: max(count, sum(r.gun.serial_k1 == question.serial_k1 for r in found.values()))]
 
-    async def store(self, records: Sequence[Record]) -> int:
-        """Adds or replaces by reference, in one transaction."""
-        updates = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[1:])
+    async def _near(self, text: str, count: int, shared: bool) -> Sequence[Any]:
+        if text.isalnum():
+            keys = search_keys(text)
+            wanted = [sorted(each) for each in wanted_grams(text)]
+            either = " OR ".join(f"grams @> ${n}::text[]" for n in range(5, 5 + len(wanted)))
+            sql = f"{_SELECT} AND (k2 = $2 OR no_zeros = $3 OR {either}) ORDER BY (k2 = $2) DESC, ref LIMIT $4"
+            return await self._pool.fetch(sql, shared, keys.k2, keys.no_zeros, count, *wanted)
+        where = like(text)
+        several = "" if not (held := wanted_grams(text)) else " AND grams @> $4::text[]"
+        sql = f"{_SELECT} AND (k1 LIKE $2 OR EXISTS (SELECT FROM unnest(others) o WHERE o LIKE $2)){several} ORDER BY ref LIMIT $3"
+        return await self._pool.fetch(sql, shared, where, count, *(sorted(each) for each in held))
+
+    def _take(self, found: dict[tuple[str, str], Record], rows: Sequence[Any], pattern: str = "") -> None:
+        for row in rows:
+            record = _record(row)
+            keys = (record.gun.serial_k1, *record.others)
+            if not pattern or pattern.isalnum() or any(matches(pattern, key) for key in keys):
+                found.setdefault((record.owner, record.gun.ref), record)
+
+    async def store(self, records: Sequence[Record]) -> set[str]:
+        """Adds or replaces by owner and reference, in one transaction; the references that changed."""
+        updates = ", ".join(f"{name} = excluded.{name}" for name in (*_CHANGES, "batch"))
         places = ", ".join(f"${i}" for i in range(1, len(_COLUMNS) + 1))
+        differs = ", ".join(f"r.{name}" for name in _CHANGES), ", ".join(f"excluded.{name}" for name in _CHANGES)
         sql = (
-            f"INSERT INTO registry_record ({', '.join(_COLUMNS)}) VALUES ({places}) "
-            f"ON CONFLICT (ref) DO UPDATE SET {updates}"
+            f"INSERT INTO registry_record AS r ({', '.join(_COLUMNS)}) VALUES ({places}) "
+            f"ON CONFLICT (owner, ref) DO UPDATE SET {updates} WHERE ({differs[0]}) IS DISTINCT FROM ({differs[1]}) RETURNING ref"
         )
         async with self._pool.connection() as connection, connection.transaction():
-            await connection.executemany(sql, [_row(record) for record in records])
-        return len(records)
+            return {row["ref"] for row in await connection.fetchmany(sql, [_row(record) for record in records])}
+
+    async def record(self, owner: str, ref: str) -> Record | None:
+        """One that is live, or None."""
+        row = await self._pool.row(f"{_SELECT} AND owner = $2 AND ref = $3", bool(owner), owner, ref)
+        return _record(row) if row else None
+
+    async def remove(self, owner: str, *, ref: str | None = None, batch: UUID | None = None) -> int:
+        """Takes one record of an owner out, or all of an import."""
+        which = "ref = $2" if batch is None else "batch = $2"
+        done = await self._pool.execute(
+            f"DELETE FROM registry_record WHERE owner = $1 AND {which}", owner, batch or ref
+        )
+        return int(done.rpartition(" ")[2])
+
+    async def live(self, owner: str) -> AsyncIterator[Record]:
+        """Every live record of an owner, by reference; a page at a time."""
+        after = ""
+        while rows := await self._pool.fetch(
+            f'{_SELECT} AND owner = $2 AND ref COLLATE "C" > $3 ORDER BY ref COLLATE "C" LIMIT {_PAGE}',
+            bool(owner),
+            owner,
+            after,
+        ):
+            for row in rows:
+                yield _record(row)
+            after = rows[-1]["ref"]
 
     async def size(self) -> int:
-        """How many records there are."""
-        row = await self._pool.row("SELECT count(*) AS n FROM registry_record")
+        """How many guns the own register has."""
+        row = await self._pool.row("SELECT count(*) AS n FROM registry_record WHERE owner = ''")
         return int(row["n"]) if row else 0
-
-
-def _stretches(text: str) -> list[str]:
-    """The literal stretches of a serial or pattern."""
-    return [stretch for stretch in "".join(c if c.isalnum() else " " for c in text).split() if len(stretch) >= 2]
 
 
 def _row(record: Record) -> tuple[Any, ...]:
     gun = record.gun
     keys = search_keys(record.serial)
+    k1 = gun.serial_k1 if record.owner else keys.k1
+    runs = frozenset().union(grams(k1), *(grams(each) for each in record.others))
     return (
-        *(gun.ref, record.serial, keys.k1, keys.k2, list(keys.trigrams), record.make, gun.make),
-        *(gun.calibre, gun.weapon_type, gun.model, dump_json(record.details).decode()),
+        *(
+            record.owner,
+            gun.ref,
+            record.serial,
+            k1,
+            search_keys(k1).k2,
+            search_keys(k1).no_zeros,
+            list(record.others),
+            sorted(runs),
+        ),
+        *(record.make, gun.make, gun.calibre, gun.weapon_type, gun.model, record.status, record.until, record.batch),
+        dump_json(record.details).decode(),
     )
 
 
@@ -80,4 +133,7 @@ def _record(row: Any) -> Record:
         weapon_type=row["weapon_type"],
     )
     details = parse_object(row["details"].encode(), bytes_max=_DETAILS_BYTES_MAX)
-    return Record(gun=gun, serial=row["serial"], make=row["make"], details=details)
+    return Record(
+        gun=gun, serial=row["serial"], make=row["make"], details=details, owner=row["owner"], status=row["status"],
+        until=row["until"], others=tuple(row["others"]), batch=row["batch"],
+    )  # fmt: skip

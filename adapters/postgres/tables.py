@@ -1,10 +1,10 @@
 """The tables (SQLModel): alembic's metadata and the audit reads' models. `table=True` models never validate input."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Index, LargeBinary, SmallInteger, Text, text
+from sqlalchemy import ARRAY, BigInteger, Column, Date, DateTime, Index, LargeBinary, SmallInteger, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
@@ -349,22 +349,31 @@ class Client(SQLModel, table=True):
 
 
 class RegistryRecord(SQLModel, table=True):
-    """The member's own firearms register: plain, with its search keys (docs/domain.md section 3)."""
+    """Firearms registers: the member's own ('' as owner) and records that members share, with their search keys, plain."""
 
     __tablename__ = "registry_record"
     __table_args__ = (
         Index("ix_registry_record_k1", "k1"),
         Index("ix_registry_record_k2", "k2"),
-        Index("ix_registry_record_trigrams", "trigrams", postgresql_using="gin"),
+        Index("ix_registry_record_no_zeros", "no_zeros"),
+        Index("ix_registry_record_grams", "grams", postgresql_using="gin"),
+        Index("ix_registry_record_others", "others", postgresql_using="gin"),
+        Index("ix_registry_record_batch", "batch", postgresql_where=text("batch IS NOT NULL")),
     )
+    owner: str = _text(key=True)
     ref: str = _text(key=True)
     serial: str = _text()
     k1: str = _text()
     k2: str = _text()
-    trigrams: list[str] = _texts()
+    no_zeros: str = _text()
+    others: list[str] = _texts()
+    grams: list[str] = _texts()
     make: str = _text()
     make_key: str = _text()
     calibre: str = _text()
     weapon_type: str = _text()
     model: str = _text()
+    status: str = _text()
+    until: date | None = Field(sa_type=Date, nullable=True)
+    batch: UUID | None
     details: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))

@@ -40,6 +40,7 @@ from gateway.http.documents import (
 from gateway.http.knowledge import Knowledge
 from gateway.http.openapi import FORM, JSON, Asked, Operation, openapi
 from gateway.http.pages import reference_routes
+from gateway.http.records import SharedRecords
 from gateway.http.serve import PRIVATE, application, json_response, read_body, wait_seconds, whole_number
 from gateway.services.approve import Approve
 from gateway.services.chain import Chains
@@ -53,6 +54,7 @@ from gateway.services.notices import Notices
 from gateway.services.policy import permit_client
 from gateway.services.probe import Probe, probed_json
 from gateway.services.read import Read, events_json, review_json, thread_json
+from gateway.services.records import Records
 from gateway.services.report import Reports
 from gateway.services.submit import Draft, Request, Submit, current
 from protocols.limits import BATCHES_MAX, REQUEST_BYTES_MAX, SUBMISSIONS_BYTES_MAX
@@ -96,8 +98,10 @@ class Agency:
         check: Check,
         notices: Notices,
         diversions: Diversions,
+        records: Records,
     ) -> None:
         self._rulings, self._knowledge = Rulings(approve), Knowledge(check, notices, diversions)
+        self._shared = SharedRecords(records)
         self._chains, self._reports = chains, reports
         self._converse, self._dialogue = converse, Dialogue(converse)
         self._export, self._probe = export, probe
@@ -127,6 +131,7 @@ class Agency:
             *self._dialogue.operations(),
             *self._rulings.operations(),
             *self._knowledge.operations(),
+            *self._shared.operations(),
             *self._reading(),
             *self._outside(),
         )  # fmt: skip

@@ -120,6 +120,7 @@ CAUSES: dict[str, str] = {
     "feed.beyond": "Asking after a line says that all up to it was handled; nobody was shown this one yet.",
     "member.unknown": "The directory in force lists no such member, or its record did not pass our checks.",
     "batch.invalid": "The file, or one line of it, is not NDJSON or CSV of submissions. Other lines are not concerned.",
+    "registry.not_found": "No live record has this owner and reference, or no import of ours has this id.",
     "registry.csv": "Rows of the file are not records of the register; nothing of the file was imported.",
     "store.busy": "The database is not reachable or too busy just now. Nothing was done.",
     "store.full": "The disk of the database is full. Nothing was done, and nothing that was accepted is lost.",

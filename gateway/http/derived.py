@@ -4,9 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gateway.http.documents import Described, Finding, Id, Object, ShownTime, Thread
+from gateway.http.documents import Described, Finding, Id, Object, Problem, ShownTime, Thread
 from protocols.messages.diversion import Kind
 from protocols.messages.reference import MarkingNotice
+from protocols.messages.registry import Hit
 from protocols.messages.shared import Maybe, MemberName, Model, Reference, Weapon
 from protocols.routing import Rule
 
@@ -164,6 +165,47 @@ class Identified(Model):
     weapon: Annotated[Object, Described(Weapon)]
     findings: list[Finding]
     kinds: list[KindFound]
+
+
+class ImportLine(Model):
+    """What became of one line; a CSV's header is line 1."""
+
+    line: int
+    record_ref: Maybe[str] = None
+    state: Maybe[Literal["stored", "unchanged"]] = None
+    problem: Maybe[Problem] = None
+
+
+class Imported(Model):
+    """An import, which can be withdrawn by its id, and what became of each line."""
+
+    batch: Annotated[Id, Field(alias="import")]
+    stored: int
+    unchanged: int
+    refused: int
+    lines: list[ImportLine]
+
+
+class Withdrawn(Model):
+    """How many records were taken out."""
+
+    withdrawn: int
+
+
+class Found(Model):
+    """Whose record fits and how it is called there; nothing else before two people have confirmed."""
+
+    hits: list[Hit]
+
+
+class Totals(Model):
+    """Live records of an owner, to compare with what the other side has: counts, and a Merkle root (RFC 6962) over them."""
+
+    owner: MemberName
+    live: int
+    by_status: dict[str, int]
+    root: str
+    on: str
 
 
 class Noticed(Model):

@@ -16,9 +16,11 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from gateway.services.approve import Act
 from gateway.services.read import PAGE_MAX
 from protocols.directory import Competence, Contact, Role
 from protocols.messages.parts import LastLegalHolder, Persons
+from protocols.messages.registry import RegistrySearch
 from protocols.messages.shared import Broken, Handling, Maybe, MemberName, Model
 from protocols.messages.trace import TraceRequest
 from protocols.problems import ProblemError
@@ -312,6 +314,17 @@ class Reviews(Model):
     next: Maybe[str] = None
 
 
+class Lookup(RegistrySearch):
+    """What to look for in our own node's records; its purpose and reference are for who reviews it."""
+
+
+class RecordNamed(Model):
+    """A record that a search has found."""
+
+    owner: MemberName
+    record_ref: Annotated[str, Field(min_length=1, max_length=200)]
+
+
 class Ruled(Model):
     """What the second person says."""
 
@@ -322,7 +335,7 @@ class Approval(Model):
     """What one person of one client asked and another has to rule on."""
 
     id: Id
-    act: Literal["registry.search"]
+    act: Act
     client: str
     actor: str
     asked: ShownTime

@@ -150,6 +150,10 @@ class AgencyClient:
         """The JSON of a GET of whatever else there is."""
         return await self._json("GET", path, params=params)
 
+    async def upload(self, path: str, data: bytes, media: str) -> Json:
+        """The JSON of a POST of a file."""
+        return await self._json("POST", path, headers={"Content-Type": media}, data=BytesIO(data))
+
     async def pages(self, path: str, name: str) -> AsyncIterator[Json]:
         """Every item of a list, page by page."""
         query: dict[str, str] = {}

@@ -47,6 +47,7 @@ from gateway.services.probe import Probe
 from gateway.services.prove import Prove, Release
 from gateway.services.read import Read
 from gateway.services.receive import Receive
+from gateway.services.records import Records
 from gateway.services.report import Reports
 from gateway.services.submit import Submit
 from keys.guard import FileGuard
@@ -99,6 +100,7 @@ class Parts:
     read: Read
     converse: Converse
     approve: Approve
+    records: Records
     export: Export
     deliver: Deliver
     answer: Answer | None
@@ -177,10 +179,9 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     )  # fmt: skip
     read = Read(
         member=member, store=ports.threads, vault=vault, opener=keys.opener(), sealer=sealer, committer=committer, submit=submit,
-        clock=clock, answered=["trace.request"] if settings.registry else [],
+        clock=clock, answered=settings.answers,
     )  # fmt: skip
     office = {"name": settings.name, "country": {"code": settings.country, "raw": settings.country}}
-    answer = answering(office, ports, read, submit, committer) if settings.registry else None
     committer.on_commit(deliver.wake)
     committer.on_commit(read.wake)
     health: dict[str, str] = {}
@@ -191,11 +192,14 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
         member=member, store=ports.approvals, threads=ports.threads, committer=committer, vault=vault, sealer=sealer,
         clock=clock, ids=ids,
     )  # fmt: skip
+    records = Records(member=member, office=office, registry=ports.registry, approve=approve, clock=clock, ids=ids)
+    notices = Notices(member=member, read=read, clock=clock)
+    answer = answering(office, settings, ports, records, notices, read, submit, committer) if settings.answers else None
     converse = Converse(
         member=member, office=office, read=read, submit=submit, directory=ports.directory, clock=clock, approve=approve,
     )  # fmt: skip
     access = TokenAccess(keys.signer("token"), issuer=member, audience=settings.audience)
-    agency = agency_of(member, ports, access, submit, read, view, probe, export, converse, approve)
+    agency = agency_of(member, ports, access, submit, read, view, probe, export, converse, approve, records, notices)
     exchange = Exchange(
         url=settings.exchange_url, receive=receive, pace=pace, directory=ports.directory, ledger=view, probe=probe, verifier=verifier, clock=clock,
     )  # fmt: skip
@@ -204,17 +208,26 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     halted = unless_halted(lambda: committer.halted, but=_WHILE_HALTED)
     listeners = {"agency": agency.app(halted), "exchange": exchange.app(halted), "operations": operations.app()}
     return Parts(
-        committer=committer, submit=submit, read=read, converse=converse, approve=approve, export=export, deliver=deliver, answer=answer,
+        committer=committer, submit=submit, read=read, converse=converse, approve=approve, records=records, export=export, deliver=deliver, answer=answer,
         lapse=Lapse(member=member, store=ports.threads, committer=committer, sealer=sealer, clock=clock), directory=ports.directory, listeners=listeners,
         linking=linking, probe=probe, health=health, requests=measured.requests,
     )  # fmt: skip
 
 
-def answering(office: dict[str, Any], ports: Ports, read: Read, submit: Submit, committer: Committer) -> Answer:
-    """The built-in registry of a node."""
+def answering(
+    office: dict[str, Any],
+    settings: Settings,
+    ports: Ports,
+    records: Records,
+    notices: Notices,
+    read: Read,
+    submit: Submit,
+    committer: Committer,
+) -> Answer:
+    """What of a node answers by itself."""
     answer = Answer(
-        office=office, store=ports.exchange, registry=ports.registry, read=read, submit=submit, committer=committer,
-        clock=ports.clock,
+        office=office, types=settings.answers, store=ports.exchange, registry=ports.registry, records=records, notices=notices,
+        read=read, submit=submit, committer=committer, clock=ports.clock,
     )  # fmt: skip
     committer.on_commit(answer.wake)
     return answer
@@ -231,6 +244,8 @@ def agency_of(
     export: Export,
     converse: Converse,
     approve: Approve,
+    records: Records,
+    notices: Notices,
 ) -> Agency:
     """The agency interface over the services of a node."""
     chains = Chains(member=member, read=read, clock=ports.clock)
@@ -238,7 +253,7 @@ def agency_of(
         member=member, access=access, clients=ports.clients, submit=submit, read=read, ledger=view,
         directory=ports.directory, clock=ports.clock, export=export, probe=probe, converse=converse, approve=approve,
         chains=chains, diversions=Diversions(read=read, chains=chains), reports=Reports(member=member, read=read),
-        check=Check(member=member, directory=ports.directory, clock=ports.clock), notices=Notices(member=member, read=read, clock=ports.clock),
+        check=Check(member=member, directory=ports.directory, clock=ports.clock), notices=notices, records=records,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from protocols.directory import MemberName, Text
 from protocols.problems import Fault, ProblemError
 
 FILE = "tracewire.toml"
+_REGISTRY = ("trace.request", "registry.record", "registry.withdrawal", "registry.search")
 Address = Annotated[str, StringConstraints(pattern=r"^[^:\s]+:\d{1,5}$")]
 _LOOPBACK = re.compile(r"127\.\d+\.\d+\.\d+|localhost|\[::1\]")
 
@@ -37,13 +38,23 @@ class Settings(BaseModel):
     database: Annotated[str, Field(description="DSN of the application's role; empty: the embedded server")] = ""
     postgres_folder: Path = Path("postgres")
     postgres_database: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,50}$")] = "tracewire"
-    registry: Annotated[bool, Field(description="answer from the own register")] = False
+    registry: Annotated[bool, Field(description="answer from the own register, keep and search what members share")] = (
+        False
+    )
+    reference: Annotated[
+        bool, Field(description="answer what kind of weapon something is, from the reference table")
+    ] = False
     retry_first_s: Annotated[float, Field(gt=0, le=60)] = 5.0
 
     @property
     def exchange_tls(self) -> bool:
         """Whether the exchange listener speaks TLS."""
         return self.exchange_url.startswith("https://")
+
+    @property
+    def answers(self) -> list[str]:
+        """The message types that the node handles by itself."""
+        return [*(_REGISTRY if self.registry else ()), *(("reference.query",) if self.reference else ())]
 
     @property
     def audience(self) -> str:

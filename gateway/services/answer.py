@@ -1,9 +1,11 @@
-"""The built-in registry: answers trace requests from the member's own register where the rule allows it by itself.
+"""The built-in registry and reference service: answer by themselves where the rule allows it.
 
-docs/domain.md section 3: it answers only when exactly one record fits; everything else waits for a person, with candidates.
+docs/domain.md section 3: a trace request is answered only when exactly one record fits; everything else waits for a person, with
+candidates. Records of other members are kept and searched, and kinds of weapons looked up for whoever asks.
 """
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
@@ -13,10 +15,20 @@ import structlog
 
 from gateway.services.changes import Answered
 from gateway.services.commit import Committer
+from gateway.services.notices import Notices
 from gateway.services.read import Read
+from gateway.services.records import Records
 from gateway.services.submit import Draft, Request, Submit
+from protocols.codes import UNKNOWN
+from protocols.firearms.calibres import calibre_code
+from protocols.firearms.makes import make_key
+from protocols.firearms.references import Kind
+from protocols.firearms.references import candidates as kinds_of
 from protocols.firearms.scoring import CANDIDATES_MAX, Decision, decide
 from protocols.messages import asked_gun, validate_body
+from protocols.messages.identify import kind_json
+from protocols.messages.reference import ReferenceQuery
+from protocols.messages.registry import RegistryRecord, RegistrySearch, RegistryWithdrawal
 from protocols.messages.trace import TraceRequest
 from protocols.ports.access import Caller
 from protocols.ports.registry import Record, Registry
@@ -37,6 +49,7 @@ _AT_ONCE = 64
 _LOOK_S = 5.0
 _LATER_S = 60.0  # what cannot be answered now waits aside, so that it never blocks others
 _SEARCH_MAX = 200
+_SEARCHED = "records that members share with this registry, by serial, confusable, partial and component serial"
 ACTOR = "registry"
 _CALLER = Caller(client="tracewire:registry", actor=ACTOR, scopes=frozenset())
 _HANDLING = {
@@ -54,14 +67,18 @@ class Answer:
         self,
         *,
         office: dict[str, Any],
+        types: Sequence[str],
         store: ExchangeStore,
         registry: Registry,
+        records: Records,
+        notices: Notices,
         read: Read,
         submit: Submit,
         committer: Committer,
         clock: Clock,
     ) -> None:
-        self._office, self._store, self._registry = office, store, registry
+        self._office, self._types, self._store, self._registry = office, list(types), store, registry
+        self._records, self._notices = records, notices
         self._read, self._submit, self._committer, self._clock = read, submit, committer, clock
         self._wake = asyncio.Event()
         self._later: dict[UUID, float] = {}
@@ -77,7 +94,7 @@ class Answer:
             try:
                 now = asyncio.get_running_loop().time()
                 self._later = {id_: at for id_, at in self._later.items() if at > now}
-                arrived = await self._store.undispatched(_AT_ONCE, ["trace.request"], list(self._later))
+                arrived = await self._store.undispatched(_AT_ONCE, self._types, list(self._later))
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(self._one(each)) for each in arrived]
             except Exception:  # the store may be away for a while; the loop outlives it
@@ -112,19 +129,39 @@ class Answer:
         return True
 
     async def answer(self, arrived: Arrived) -> None:
-        """Answers one request: acknowledgement and response in one change, or acknowledgement and a review."""
-        content = await self._read.content(arrived.sender, arrived.id)
-        request = validate_body("trace.request", content.message.body)
-        assert isinstance(request, TraceRequest)  # `undispatched` was asked for this type
+        """Does what one message asks: an answer and its `dispatched` entry in one change, or a review."""
+        body = validate_body(arrived.type, (await self._read.content(arrived.sender, arrived.id)).message.body)
+        match body:
+            case TraceRequest():
+                await self._trace(arrived, body)
+            case RegistryRecord():
+                await self._records.received(arrived.sender, body)
+                await self._committer.commit(self._submit.dispatched(arrived))
+            case RegistryWithdrawal():
+                await self._records.withdrawn(arrived.sender, body.record_ref)
+                await self._committer.commit(self._submit.dispatched(arrived))
+            case RegistrySearch() if body.is_weak:  # their second person is not ours
+                await self._review(arrived, Decision(kind="person", reason="SERIAL_PARTIAL"), "SERIAL_PARTIAL")
+            case RegistrySearch():
+                hits = await self._records.hits(body)
+                await self._answer(arrived, self._draft(arrived, "registry.hit", {"hits": hits, "searched": _SEARCHED}))
+            case ReferenceQuery():
+                found = reference_answer(body, await self._notices.standing())
+                await self._answer(arrived, self._draft(arrived, "reference.answer", found))
+
+    async def _answer(self, arrived: Arrived, *drafts: Draft) -> None:
+        messages = tuple(self._submit.prepare(draft, actor=ACTOR)[1] for draft in drafts)
+        size = sum(len(message.outbox.envelope) for message in messages)
+        await self._committer.commit(Answered(dispatched=self._submit.dispatched(arrived), messages=messages), size)
+
+    async def _trace(self, arrived: Arrived, request: TraceRequest) -> None:
+        """Acknowledgement and response in one change, or acknowledgement and a review."""
         question = asked_gun(request.weapon)
         records = await self._registry.search(question, _SEARCH_MAX)
         decision = decide(question, [record.gun for record in records])
         if decision.kind == "auto":
             record = next(record for record in records if record.gun.ref == decision.record)
-            drafts = [self._acknowledgement(arrived, "ACCEPTED"), self._response(arrived, record)]
-            messages = tuple(self._submit.prepare(draft, actor=ACTOR)[1] for draft in drafts)
-            size = sum(len(message.outbox.envelope) for message in messages)
-            await self._committer.commit(Answered(dispatched=self._submit.dispatched(arrived), messages=messages), size)
+            await self._answer(arrived, self._acknowledgement(arrived, "ACCEPTED"), self._response(arrived, record))
             return
         key = Request(caller=_CALLER, key=f"acknowledge {arrived.id}", digest=sha256(arrived.id.bytes).digest())
         await self._submit.submit(self._acknowledgement(arrived, "QUEUED"), key)
@@ -161,6 +198,44 @@ class Answer:
             handling=_HANDLING,
             in_reply_to=arrived.id,
         )
+
+
+def reference_answer(query: ReferenceQuery, notices: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The `reference.answer` of our table, with the serial formats that marking notices tell of a make."""
+    weapon = query.weapon
+    named = next((mark.text for mark in query.marks if mark.mark_type.code == "MAKER_NAME" and mark.text), "")
+    make = (
+        weapon.make.code
+        if weapon.make and weapon.make.code != UNKNOWN
+        else make_key(weapon.make.raw if weapon.make else named or "")
+    )
+    type_ = weapon.type.code if weapon.type else UNKNOWN
+    calibre = weapon.calibre.code if weapon.calibre else UNKNOWN
+    if weapon.calibre and calibre == UNKNOWN:
+        calibre = calibre_code(weapon.calibre.raw, type_)
+    country = weapon.country_of_manufacture.code if weapon.country_of_manufacture else UNKNOWN
+    found = kinds_of(
+        make=make, model=weapon.model or "", calibre="" if calibre == UNKNOWN else calibre, weapon_type=type_,
+        country="" if country == UNKNOWN else country,
+    )  # fmt: skip
+    told: dict[str, list[str]] = {}
+    for notice in notices:
+        for each in notice["notice"].get("serial_formats", ()):
+            told.setdefault(each.get("maker", {}).get("code", ""), []).append(each["format"])
+    return {"candidates": [_kind(kind, score, told.get(kind.make, [])) for kind, score in found]}
+
+
+def _kind(kind: Kind, score: int, told: Sequence[str]) -> dict[str, Any]:
+    def pair(code: str) -> dict[str, str]:
+        return {"code": code, "raw": ""}
+
+    shown = kind_json(kind, score)
+    return {
+        "reference": shown["reference"], "make": pair(kind.make), "model": kind.model, "type": pair(kind.type),
+        "calibres": [pair(code) for code in kind.calibres], "country": pair(kind.country), "score": score, "years": shown["years"],
+        "serial_formats": list(dict.fromkeys((*told, *shown["serial_formats"])))[:16],
+        "mark_locations": [pair(place) for place in shown["mark_locations"]],
+    }  # fmt: skip
 
 
 def response_of(record: Record, country: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from gateway.services.changes import Approval
+from gateway.services.changes import Approval, Noted
 from gateway.services.commit import Committer, Done
 from gateway.services.content import open_row, sealed_row
 from protocols.exchange.message import SALT_BYTES
@@ -25,7 +25,8 @@ from protocols.ports.world import Clock, Ids
 from protocols.problems import Fault, ProblemError
 from protocols.strict import b64u, dump_json, format_time, parse_object, unb64u
 
-Act = Literal["registry.search"]
+Act = Literal["registry.search", "registry.lookup", "registry.hit"]
+"""Search another member's register by very little; our own; read a record whole that a search has found."""
 Ruling = Literal["APPROVED", "REFUSED"]
 _PART = "about"  # under which the content of a request that waits is kept, with the salt of its commitments
 
@@ -63,6 +64,15 @@ class Approve:
             fix = f"Have another person of another client run `tracewire approve NODE {row.id}`, then send the same request again."
             raise ProblemError("approval.needed", what, errors=[Fault("", "approval.needed", what, fix)])
         return row.id
+
+    async def spend(self, approval: UUID) -> None:
+        """Uses an approval up for what makes no message of its own; `approval.needed` where somebody was faster."""
+        nonce = self._sealer.random(NONCE_BYTES)
+        await self._committer.commit(
+            Noted(
+                entry=Entry(kind="admin", at=self._clock.now(), n=nonce, id=approval, code="approval.used"), uses=True
+            )
+        )
 
     async def rule(self, id_: UUID, caller: Caller, ruling: Ruling) -> ApprovalRow:
         """Approves or refuses; the same again changes nothing.

@@ -157,16 +157,19 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noted:
-    """An entry that states something about this node; no row beside it."""
+    """An entry that states something about this node; `uses`: that what it names as its approval is used up."""
 
     entry: Entry
+    uses: bool = False
 
     def wants(self, wanted: Wanted) -> None:
-        """Nothing."""
+        """An approval."""
+        if self.uses and self.entry.id:
+            wanted.approvals.add(self.entry.id)
 
     def apply(self, stage: Stage) -> Lost | None:
         """Logs it."""
-        stage.log(self.entry)
+        (stage.use if self.uses else stage.log)(self.entry)
         return None
 
 

@@ -1,15 +1,12 @@
 """Imports the member's own firearms register from CSV: every row or none, with the rows that are wrong named."""
 
-import csv
-import difflib
-import io
 import re
 from collections.abc import Mapping
-from typing import Any
 
+from gateway.services.sheet import read_sheet
 from protocols.firearms.calibres import weapon_type_code
 from protocols.firearms.scoring import gun
-from protocols.firearms.serials import damage
+from protocols.firearms.serials import damage, repaired
 from protocols.ports.registry import Record, Registry
 from protocols.problems import Fault, ProblemError
 
@@ -19,26 +16,20 @@ ROWS_MAX = 1_000_000
 FAULTS_MAX = 50
 _CHARS_MAX = 200
 _DAY = re.compile(r"\d{4}(-\d\d(-\d\d)?)?", re.ASCII)
-_DAMAGE = "a spreadsheet changed this field: it was a text and became a number or a date"
 
 
-def parse_register(text: str) -> list[Record]:
+def parse_register(data: bytes) -> list[Record]:
     """The records of a CSV with a header; `registry.csv` names the line and column of every fault (at most 50)."""
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        _check_header(list(reader.fieldnames or ()))
-        faults: list[Fault] = []
-        records: dict[str, Record] = {}
-        for row in reader:
-            found = _faults(row, reader.line_num, records)
-            faults += found
-            if not found:
-                record = _record(row)
-                records[record.gun.ref] = record
-            if len(faults) >= FAULTS_MAX or len(records) > ROWS_MAX:
-                break
-    except csv.Error:
-        raise ProblemError("registry.csv", f"line {reader.reader.line_num} is not CSV") from None
+    faults: list[Fault] = []
+    records: dict[str, Record] = {}
+    for line, row in read_sheet(data, known=(*REQUIRED, *OPTIONAL), required=REQUIRED):
+        found = list(row.errors) if isinstance(row, ProblemError) else _faults(row, line, records)
+        faults += found
+        if not found and not isinstance(row, ProblemError):
+            record = _record(row)
+            records[record.gun.ref] = record
+        if len(faults) >= FAULTS_MAX or len(records) > ROWS_MAX:
+            break
     if faults:
         raise ProblemError("registry.csv", f"{len(faults)} faults; nothing was imported", errors=faults)
     if len(records) > ROWS_MAX:
@@ -46,39 +37,38 @@ def parse_register(text: str) -> list[Record]:
     return list(records.values())
 
 
-async def import_register(text: str, registry: Registry) -> int:
-    """Parses all, then stores all in one transaction; how many."""
-    return await registry.store(parse_register(text))
+async def import_register(data: bytes, registry: Registry) -> int:
+    """Parses all, then stores all in one transaction; how many guns the file has."""
+    records = parse_register(data)
+    await registry.store(records)
+    return len(records)
 
 
-def _check_header(names: list[str]) -> None:
+def damage_faults(row: Mapping[str, str], line: int, names: tuple[str, ...]) -> list[Fault]:
+    """A fault for each cell that a spreadsheet has turned into a day or a number, with what it may have been."""
+    found = []
     for name in names:
-        if name not in (*REQUIRED, *OPTIONAL):
-            near = difflib.get_close_matches(name, (*REQUIRED, *OPTIONAL), 1)
-            if len(names) == 1 and ";" in name:
-                near = ["the same with commas between columns, not semicolons"]
-            raise ProblemError(
-                "registry.csv",
-                f"column {names.index(name) + 1} is unknown" + (f"; the nearest is {near[0]}" if near else ""),
+        if harm := damage(row.get(name, "")):
+            mended = repaired(row[name])
+            fix = (
+                f"It may have been {mended}: look at the source, and import it as text."
+                if mended
+                else "Import the column as text."
             )
-    missing = [name for name in REQUIRED if name not in names]
-    if missing or len(set(names)) != len(names):
-        raise ProblemError("registry.csv", f"columns are missing or twice: {', '.join(missing) or 'twice'}")
+            found.append(Fault(f"/{line}/{name}", "damaged", f"a spreadsheet made it a {harm}", fix))
+    return found
 
 
-def _faults(row: Mapping[str | None, Any], line: int, records: Mapping[str, Record]) -> list[Fault]:
+def _faults(row: Mapping[str, str], line: int, records: Mapping[str, Record]) -> list[Fault]:
     def fault(column: str, message: str) -> Fault:
         return Fault(f"/{line}/{column}", "registry.csv", message, "Correct the row and import the file again.")
 
-    if None in row or None in row.values():
-        return [fault("", "the row has more or fewer fields than the header")]
-    found = [fault(str(name), "longer than 200 characters") for name, text in row.items() if len(text) > _CHARS_MAX]
-    found += [fault(str(name), "has a NUL") for name, text in row.items() if "\0" in text]
+    found = [fault(name, "longer than 200 characters") for name, text in row.items() if len(text) > _CHARS_MAX]
     if not row["ref"].strip():
         found.append(fault("ref", "is empty"))
     elif row["ref"] in records:
         found.append(fault("ref", "stands in an earlier row too"))
-    found += [fault(name, _DAMAGE) for name in ("serial", "model", "calibre") if damage(row.get(name) or "")]
+    found += damage_faults(row, line, ("serial", "model", "calibre"))
     if row.get("sold_on") and not _DAY.fullmatch(row["sold_on"]):
         found.append(fault("sold_on", "is not a day as 2019-04-01, 2019-04 or 2019"))
     if row.get("country") and not re.fullmatch("[A-Z]{2}", row["country"]):

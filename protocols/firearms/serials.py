@@ -69,6 +69,47 @@ def trigrams(key: str) -> tuple[str, ...]:
     return tuple(sorted({key[i : i + 3] for i in range(max(1, len(key) - 2))} - {""}))
 
 
+def grams(key: str) -> frozenset[str]:
+    """What a K1 is indexed by: every run of two and of three characters, and the key itself where it is shorter."""
+    return frozenset(key[i : i + n] for n in (2, 3) for i in range(len(key) - n + 1)) or frozenset((key,)) - {""}
+
+
+def wanted_grams(text: str) -> list[frozenset[str]]:
+    """Sets of grams of which a key holds one whole, if it may be what a K1 or a pattern means; none: nothing to look up by.
+
+    Of a pattern, those of all its stretches. Of a whole serial, those of its front or of its back half: one wrong character
+    spoils only one of them.
+    """
+    if text.isalnum():
+        half = len(text) // 2
+        halves = (text[:half], text[half:]) if half >= _HALF_MIN else (text,)
+        return [_longest(part) for part in halves]
+    stretches = "".join(c if c.isalnum() else " " for c in _SET_OR_RUN.sub(" ", text)).split()
+    found = frozenset().union(*(_longest(each) for each in stretches if len(each) > 1))
+    return [found] if found else []
+
+
+def _longest(stretch: str) -> frozenset[str]:
+    size = min(len(stretch), 3)
+    return frozenset(stretch[i : i + size] for i in range(len(stretch) - size + 1))
+
+
+def like(pattern: str) -> str:
+    """A pattern as SQL's LIKE, which finds no less than it: `_` one character, `%` any number; `matches` decides."""
+    parsed = parse_pattern(pattern)
+    parts = [
+        "_"
+        if chars is None and (least, most) == (1, 1)
+        else "%"
+        if chars is None
+        else chars
+        if len(chars) == 1
+        else "_"
+        for chars, least, most in parsed.steps
+    ]
+    return ("" if parsed.start else "%") + "".join(parts) + ("" if parsed.end else "%")
+
+
 def search_keys(text: str) -> SerialKeys:
     """Every key under which a serial is stored and looked for; `text` has at most SERIAL_LENGTH_MAX characters."""
     if len(text) > SERIAL_LENGTH_MAX:
@@ -83,6 +124,8 @@ def search_keys(text: str) -> SerialKeys:
     )
 
 
+_HALF_MIN = 3  # characters of half a serial that are looked up alone
+_SET_OR_RUN = re.compile(r"\[[^]]*\]|\{[^}]*\}")
 _STEP = re.compile(r"\?|\[([^\W_]{2,16})\]|\{(\d{1,2}),(\d{1,2})\}|([^\W_])")
 
 

@@ -1,33 +1,56 @@
-"""Port of the member's own firearms register, as the built-in registry searches it."""
+"""Port of a firearms register: the member's own guns, from which its node answers, and records that members share."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Protocol
+from uuid import UUID
 
 from protocols.firearms.scoring import Gun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One gun of the register; `gun.ref` is its reference, `details` what an answer may say about it."""
+    """One gun; `gun.ref` is its reference with its owner, `others` the K1 of further components.
+
+    `owner` "" is the member's own register, whose `details` an answer may state. Else it is a shared record of that member:
+    `details` is the body of its `registry.record`, `until` the last day on which it may be kept, `batch` its import.
+    """
 
     gun: Gun
     serial: str
     make: str
     details: dict[str, Any]
+    owner: str = ""
+    status: str = ""
+    until: date | None = None
+    others: tuple[str, ...] = ()
+    batch: UUID | None = field(default=None, compare=False)
 
 
 class Registry(Protocol):
-    """Search by serial keys (docs/domain.md section 3)."""
+    """Search by serial keys (docs/domain.md section 3); what is past its retention is never found."""
 
-    async def search(self, question: Gun, count: int) -> list[Record]:
+    async def search(self, question: Gun, count: int, *, shared: bool = False) -> list[Record]:
         """Every record with the question's K1 serial, then up to `count` in all that its other keys find."""
         ...
 
-    async def store(self, records: Sequence[Record]) -> int:
-        """Adds records or replaces those of the same reference; how many. Each call is one transaction."""
+    async def store(self, records: Sequence[Record]) -> set[str]:
+        """Adds records or replaces those of the same owner and reference; the references that changed. Each call is one transaction."""
+        ...
+
+    async def record(self, owner: str, ref: str) -> Record | None:
+        """One that is live, or None."""
+        ...
+
+    async def remove(self, owner: str, *, ref: str | None = None, batch: UUID | None = None) -> int:
+        """Takes one record of an owner out, or all of an import; how many there were."""
+        ...
+
+    def live(self, owner: str) -> AsyncIterator[Record]:
+        """Every live record of an owner, by reference."""
         ...
 
     async def size(self) -> int:
-        """How many records there are."""
+        """How many guns the member's own register has."""
         ...

@@ -208,7 +208,7 @@ class Pair:
             await node.make()
             pool = await Pool.open(node.dsn)
             await make_client(node.folder, PostgresClients(pool), "local", ["local"], list(SCOPES))
-            await PostgresRegistry(pool).store(parse_register(REGISTER))
+            await PostgresRegistry(pool).store(parse_register(REGISTER.encode()))
             await pool.close()
         await fed.publish()
         pair = cls(fed, a, b)

@@ -117,6 +117,11 @@ ROUTES = {
     ("GET", "/v1/approvals"): "approval:rule",
     ("POST", "/v1/trace-checks"): "trace:read",
     ("POST", "/v1/firearms/identify"): "trace:read",
+    ("POST", "/v1/registry/imports"): "trace:write",
+    ("POST", "/v1/registry/imports/{batch}/withdrawal"): "trace:write",
+    ("POST", "/v1/registry/searches"): "trace:write",
+    ("POST", "/v1/registry/confirmations"): "trace:write",
+    ("GET", "/v1/registry/totals"): "trace:read",
     ("GET", "/v1/marking-notices"): "trace:read",
     ("GET", "/v1/diversion-patterns"): "trace:read",
     ("POST", "/v1/approvals/{approval}"): "approval:rule",
@@ -148,6 +153,7 @@ async def test_every_route_but_those_of_the_public_needs_a_token_with_its_own_sc
         path = pattern.format(
             id="01900000-0000-7000-8000-000000000000",
             approval="0",
+            batch="0",
             log="0" * 64,
             network="testnet",
             member="holder",
@@ -205,6 +211,25 @@ async def test_a_search_that_is_fishing_needs_a_second_person(world: World) -> N
         "/v1/approvals/019aab2f-3c7b-7d10-8f6a-2b1c3d4e5f60", {"ruling": "REFUSED"}, client="second"
     )
     assert unknown.said == (404, "approval.not_found")
+
+
+async def test_records_are_imported_searched_and_withdrawn_over_http(world: World) -> None:
+    office = world.asker
+    data = b"record_ref,status,event_date,retention_until,serial,make\nr1,STOLEN,2024,2040-01-01,HTTP1234,Glock\nr2,LOST,,,,\n"
+    done = await office.post("/v1/registry/imports", data, Content_Type="text/csv")
+    assert (done.status, done.json["stored"], done.json["refused"]) == (200, 1, 1)
+    search = {"weapon": {"serial": "^HTTP1234$"}, "purpose": "TRACING", "reference": "case 1"}
+    hits = (await office.post("/v1/registry/searches", search)).json["hits"]
+    assert [(hit["record_ref"], hit["basis"]) for hit in hits] == [("r1", "EXACT")]
+    named = {"owner": office.node.name, "record_ref": "r1"}
+    assert (await office.post("/v1/registry/confirmations", named)).said == (403, "approval.needed")
+    assert (await office.get("/v1/registry/totals")).json["by_status"] == {"STOLEN": 1}
+    path = f"/v1/registry/imports/{done.json['import']}/withdrawal"
+    assert (await office.post(path, {})).json == {"withdrawn": 1}
+    assert (await office.post("/v1/registry/imports", b"\xff\xfe", Content_Type="text/csv")).said == (
+        422,
+        "registry.csv",
+    )
 
 
 async def test_a_marking_notice_stands_in_its_newest_version_on_both_sides(world: World) -> None:

@@ -409,7 +409,7 @@ async def test_no_plaintext_of_a_message_stands_in_the_database_and_it_opens_aga
     a, b = await fed.nodes("a", "b", registry=True)
     canary, person = "CANARY7731", "Canary Person"
     register = f"ref,serial,make\nr1,{canary},Glock\nr2,{canary},Glock\n"
-    await import_register(register, b._ports.registry)
+    await import_register(register.encode(), b._ports.registry)
     body = trace_request(canary) | {"persons": {"part": "persons"}}
     part = {"persons": [{"role": {"code": "SUSPECT", "raw": ""}, "name": person}]}
     sent = await a.send(a.draft(b, body=body, parts={"persons": part}))

@@ -1,8 +1,6 @@
 """`tracewire check`: a file of guns as examiners wrote them down, looked at before anything is asked of anybody."""
 
 import asyncio
-import csv
-import io
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
@@ -16,9 +14,10 @@ from rich.table import Table
 
 from gateway.runtime.cli.say import SPEAKER, Speaker, problems, read_file, say
 from gateway.runtime.client import AgencyClient
+from gateway.services.sheet import read_sheet
 from protocols.messages import validate_model
 from protocols.messages.identify import Texts
-from protocols.problems import Fault, ProblemError
+from protocols.problems import ProblemError
 
 _AT_ONCE = 16
 _SHOWN = 20
@@ -71,28 +70,15 @@ def check(
 
 def _rows(file: Path) -> Iterator[tuple[int, Texts]]:
     """Line and texts; `registry.csv` names what cannot be read."""
-    try:
-        reader = csv.DictReader(io.StringIO(read_file(file).decode("utf-8-sig"), newline=""), strict=True)
-        known = [name for name in reader.fieldnames or () if name in Texts.model_fields]
-        if not known:
-            fault = Fault("/1", "registry.csv", "no column is known", f"Known are {', '.join(Texts.model_fields)}.")
-            raise ProblemError("registry.csv", "the header names nothing of a gun", errors=[fault])
-        for count, row in enumerate(reader):
-            if count == _ROWS_MAX:
-                raise ProblemError("registry.csv", f"more than {_ROWS_MAX} rows; split the file")
-            given = {name: row[name] for name in known if row[name] and (name != "country" or row[name])}
-            try:
-                yield reader.line_num, validate_model(Texts, given, "the row")
-            except ProblemError as problem:
-                faults = [
-                    Fault(f"/{reader.line_num}{each.pointer}", each.code, each.message, each.fix)
-                    for each in problem.errors
-                ]
-                raise ProblemError("registry.csv", f"line {reader.line_num} is not a gun", errors=faults) from None
-    except UnicodeDecodeError:
-        raise ProblemError("registry.csv", "the file is not UTF-8") from None
-    except csv.Error:
-        raise ProblemError("registry.csv", f"line {reader.line_num + 1} is not CSV") from None
+    for count, (line, row) in enumerate(read_sheet(read_file(file), known=Texts.model_fields, others=True)):
+        if isinstance(row, ProblemError):
+            raise row
+        if count == _ROWS_MAX:
+            raise ProblemError("registry.csv", f"more than {_ROWS_MAX} rows; split the file")
+        yield (
+            line,
+            validate_model(Texts, {name: text for name, text in row.items() if text}, f"line {line}", f"/{line}"),
+        )
 
 
 async def _all(node: Path, rows: list[tuple[int, Texts]], to: str | None, speaker: Speaker) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Case:
 
 def read_register() -> list[Record]:
     """guns.csv: 635 real traced guns (credit: NOTICE)."""
-    return parse_register(_DATA.joinpath("guns.csv").read_text(encoding="utf-8"))
+    return parse_register(_DATA.joinpath("guns.csv").read_bytes())
 
 
 def make_cases(register: Sequence[Record]) -> list[Case]:

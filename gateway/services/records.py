@@ -1,0 +1,230 @@
+"""Records that members share, as INTERPOL's iARMS keeps them: imported, sent, searched, withdrawn, and reconciled with their owners."""
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+from gateway.services.approve import Approve
+from gateway.services.register import damage_faults
+from gateway.services.sheet import read_sheet
+from protocols.firearms.scoring import Gun, score
+from protocols.firearms.serials import k1
+from protocols.ledger.entry import uuid7
+from protocols.ledger.merkle import leaf_hash
+from protocols.ledger.tiles import Edge
+from protocols.messages import asked_gun, validate_body, validate_model
+from protocols.messages.identify import Texts, identify
+from protocols.messages.registry import HITS_MAX, RegistryRecord, RegistrySearch
+from protocols.ports.access import Caller
+from protocols.ports.registry import Record, Registry
+from protocols.ports.world import Clock, Ids
+from protocols.problems import Fault, ProblemError
+from protocols.strict import b64u, dump_json, parse_object
+
+CSV, NDJSON = "text/csv", "application/x-ndjson"
+ROWS_MAX = 10_000
+_LINE_BYTES_MAX = 64 * 1024
+_REQUIRED = ("record_ref", "status", "event_date", "retention_until", "serial", "make")
+_COLUMNS = (*_REQUIRED, "model", "type", "calibre", "country", "importer", "origin_class")
+_SEARCHED = 200
+_FOUND_MIN = 50
+"""A score under which a record is no hit."""
+Json = dict[str, Any]
+
+
+class Records:
+    """Our shared records, and those that others sent us."""
+
+    def __init__(
+        self, *, member: str, office: Json, registry: Registry, approve: Approve, clock: Clock, ids: Ids
+    ) -> None:
+        self._member, self._office, self._registry, self._approve = member, office, registry, approve
+        self._clock, self._ids = clock, ids
+
+    async def take(self, data: bytes, media: str) -> Json:
+        """Imports up to 10,000 of our own records: a result for each line; what is wrong is refused alone and named.
+
+        The same reference again replaces the record, or changes nothing. `registry.csv` where the file cannot be read as a whole.
+        """
+        batch, lines = self._ids.uuid7(), list(self._read(data, media))
+        if len(lines) > ROWS_MAX:
+            raise ProblemError("http.too_large", f"more than {ROWS_MAX} records; split the file")
+        records: dict[str, Record] = {}
+        results: list[Json] = []
+        for line, body in lines:
+            result: Json = {"line": line}
+            try:
+                if isinstance(body, ProblemError):
+                    raise body
+                record = record_of(body, self._member, batch)
+                if record.gun.ref in records:
+                    fix = "Give every record once."
+                    fault = Fault(f"/{line}/record_ref", "repeated", "the reference stands in an earlier line", fix)
+                    raise ProblemError("registry.csv", "a reference twice", errors=[fault])
+                records[record.gun.ref] = record
+                result["record_ref"] = record.gun.ref
+            except ProblemError as problem:
+                result["problem"] = problem.document()
+            results.append(result)
+        changed = await self._registry.store(list(records.values())) if records else set()
+        for result in results:
+            if "record_ref" in result:
+                result["state"] = "stored" if result["record_ref"] in changed else "unchanged"
+        refused = sum("problem" in result for result in results)
+        return {
+            "import": str(batch), "stored": len(changed), "unchanged": len(records) - len(changed), "refused": refused,
+            "lines": results,
+        }  # fmt: skip
+
+    async def withdraw(self, batch: str) -> int:
+        """Takes a whole import of ours out again; how many records it still had."""
+        try:
+            return await self._registry.remove(self._member, batch=uuid7(batch))
+        except ProblemError:
+            raise ProblemError("registry.not_found", "not the id of an import") from None
+
+    async def hits(self, search: RegistrySearch) -> list[Json]:
+        """Owner and reference of the records that fit, best first, and nothing else of them; at most 25."""
+        question = sought(search)
+        found = []
+        for record in await self._registry.search(question, _SEARCHED, shared=True):
+            keys = (record.gun.serial_k1, *record.others)
+            best = max(score(question, gun_with(record.gun, key)) for key in keys)
+            if best >= _FOUND_MIN:
+                found.append((best, record))
+        found.sort(key=lambda each: (-each[0], each[1].owner, each[1].gun.ref))
+        return [
+            {
+                "owner": record.details["owner"], "record_ref": record.gun.ref, "score": points,
+                "basis": _basis(question, record),
+            }
+            for points, record in found[:HITS_MAX]
+        ]  # fmt: skip
+
+    async def search(self, search: RegistrySearch, caller: Caller) -> list[Json]:
+        """Hits in what we hold; a search by so little that it is fishing needs two people (`approval.*`)."""
+        if search.is_weak:
+            about = search.model_dump(mode="json", exclude_none=True)
+            await self._approve.spend(await self._approve.require("registry.lookup", caller, about))
+        return await self.hits(search)
+
+    async def whole(self, owner: str, ref: str, caller: Caller) -> Json:
+        """A record whole, once two people have confirmed the hit (`approval.*`); `registry.not_found`."""
+        record = await self._registry.record(owner, ref)
+        if record is None:
+            raise ProblemError("registry.not_found", "no such record is live")
+        await self._approve.spend(
+            await self._approve.require("registry.hit", caller, {"owner": owner, "record_ref": ref})
+        )
+        return record.details
+
+    async def received(self, sender: str, body: RegistryRecord) -> None:
+        """Keeps a record that its owner sent us."""
+        await self._registry.store([record_of(body, sender, None)])
+
+    async def withdrawn(self, sender: str, ref: str) -> None:
+        """Drops a record whose owner took it back."""
+        await self._registry.remove(sender, ref=ref)
+
+    async def totals(self, owner: str | None = None) -> Json:
+        """Live records of an owner by status, and the Merkle root over them (RFC 6962, by reference): both sides compare.
+
+        A leaf is the body of `registry.record` as compact JSON, its members in alphabetical order.
+        """
+        counts: dict[str, int] = {}
+        leaves = []
+        async for record in self._registry.live(owner or self._member):
+            counts[record.status] = counts.get(record.status, 0) + 1
+            leaves.append(leaf_hash(dump_json(_ordered(record.details))))
+        tree = Edge(0, {})
+        tree.append(leaves)
+        return {
+            "owner": owner or self._member, "live": tree.size, "by_status": dict(sorted(counts.items())),
+            "root": b64u(tree.root()), "on": self._clock.now().date().isoformat(),
+        }  # fmt: skip
+
+    def _read(self, data: bytes, media: str) -> Iterator[tuple[int, RegistryRecord | ProblemError]]:
+        if media == CSV:
+            for line, row in read_sheet(data, known=_COLUMNS, required=_REQUIRED):
+                yield (
+                    line,
+                    row if isinstance(row, ProblemError) else _tried(lambda row=row, line=line: self._body(row, line)),
+                )
+        else:
+            for line, text in enumerate(data.removesuffix(b"\n").split(b"\n"), 1):
+                yield line, _tried(lambda text=text: _parsed(text))
+
+    def _body(self, row: dict[str, str], line: int) -> RegistryRecord:
+        faults = damage_faults(row, line, ("serial", "model"))
+        if faults:
+            raise ProblemError("registry.csv", f"line {line} is damaged", errors=faults)
+        words = {name: row[name] for name in Texts.model_fields if row.get(name)}
+        weapon = identify(validate_model(Texts, words, f"line {line}", f"/{line}")).weapon
+        body = {name: row[name] for name in _REQUIRED[:4]} | {"owner": self._office, "weapon": weapon}
+        found = validate_body("registry.record", body, f"/{line}")
+        assert isinstance(found, RegistryRecord)  # its type says so
+        return found
+
+
+def _tried(read: Any) -> RegistryRecord | ProblemError:
+    try:
+        found: RegistryRecord = read()
+    except ProblemError as problem:
+        return problem
+    return found
+
+
+def _parsed(text: bytes) -> RegistryRecord:
+    found = validate_body("registry.record", parse_object(text, bytes_max=_LINE_BYTES_MAX))
+    assert isinstance(found, RegistryRecord)  # its type says so
+    return found
+
+
+def record_of(body: RegistryRecord, owner: str, batch: UUID | None) -> Record:
+    """A shared record with its search keys: the first whole serial is its own, those of other components stand beside it."""
+    question = asked_gun(body.weapon)
+    whole = [key for key in (question.serial_k1, *question.alternatives) if key and key.isalnum()]
+    gun = Gun(
+        ref=body.record_ref, serial_k1=whole[0] if whole else "", make=question.make, model=question.model,
+        calibre=question.calibre, weapon_type=question.weapon_type,
+    )  # fmt: skip
+    serial = next((mark.text_raw for mark in body.weapon.serial_marks()), "")
+    details = body.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    return Record(
+        gun=gun, serial=serial, make=body.weapon.make.raw, details=details, owner=owner, status=body.status,
+        until=date.fromisoformat(body.retention_until), others=tuple(dict.fromkeys(whole[1:])), batch=batch,
+    )  # fmt: skip
+
+
+def sought(search: RegistrySearch) -> Gun:
+    """The weapon of a search as a question to the register."""
+    weapon = search.weapon
+    bare = weapon.serial.removeprefix("^").removesuffix("$")
+    whole = bare.isalnum() and weapon.serial.startswith("^") and weapon.serial.endswith("$")
+    return Gun(
+        serial_k1=k1(bare) if whole else "", pattern="" if whole else weapon.serial, make=weapon.make.code if weapon.make else "",
+        calibre=weapon.calibre.code if weapon.calibre else "", weapon_type=weapon.type.code if weapon.type else "UNKNOWN",
+    )  # fmt: skip
+
+
+def gun_with(gun: Gun, serial: str) -> Gun:
+    """The gun under the serial of another of its components."""
+    return Gun(
+        ref=gun.ref, serial_k1=serial, make=gun.make, model=gun.model, calibre=gun.calibre, weapon_type=gun.weapon_type
+    )
+
+
+def _basis(question: Gun, record: Record) -> str:
+    if not question.serial_k1:
+        return "PARTIAL"
+    if question.serial_k1 == record.gun.serial_k1:
+        return "EXACT"
+    return "COMPONENT" if question.serial_k1 in record.others else "CONFUSABLE"
+
+
+def _ordered(value: Any) -> Any:
+    """The same with the members of every object in alphabetical order, however a database keeps them."""
+    if isinstance(value, list):
+        return [_ordered(each) for each in value]
+    return {name: _ordered(value[name]) for name in sorted(value)} if isinstance(value, dict) else value
