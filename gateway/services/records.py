@@ -1,5 +1,6 @@
 """Records that members share, as INTERPOL's iARMS keeps them: imported, sent, searched, withdrawn, and reconciled with their owners."""
 
+import asyncio
 from collections.abc import Iterator
 from datetime import date
 from typing import Any
@@ -14,7 +15,7 @@ from protocols.ledger.entry import uuid7
 from protocols.ledger.merkle import leaf_hash
 from protocols.ledger.tiles import Edge
 from protocols.messages import asked_gun, validate_body, validate_model
-from protocols.messages.identify import Texts, identify
+from protocols.messages.identify import Texts, weapon_of
 from protocols.messages.registry import HITS_MAX, RegistryRecord, RegistrySearch
 from protocols.ports.access import Caller
 from protocols.ports.registry import Record, Registry
@@ -47,7 +48,7 @@ class Records:
 
         The same reference again replaces the record, or changes nothing. `registry.csv` where the file cannot be read as a whole.
         """
-        batch, lines = self._ids.uuid7(), list(self._read(data, media))
+        batch, lines = self._ids.uuid7(), await asyncio.to_thread(lambda: list(self._read(data, media)))  # seconds
         if len(lines) > ROWS_MAX:
             raise ProblemError("http.too_large", f"more than {ROWS_MAX} records; split the file")
         records: dict[str, Record] = {}
@@ -160,7 +161,7 @@ class Records:
         if faults:
             raise ProblemError("registry.csv", f"line {line} is damaged", errors=faults)
         words = {name: row[name] for name in Texts.model_fields if row.get(name)}
-        weapon = identify(validate_model(Texts, words, f"line {line}", f"/{line}")).weapon
+        weapon = weapon_of(validate_model(Texts, words, f"line {line}", f"/{line}"))
         body = {name: row[name] for name in _REQUIRED[:4]} | {"owner": self._office, "weapon": weapon}
         found = validate_body("registry.record", body, f"/{line}")
         assert isinstance(found, RegistryRecord)  # its type says so

@@ -230,6 +230,22 @@ def _components(text: str, sets: dict[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+def _only_component(text: str, sets: dict[str, str]) -> tuple[str, str] | None:
+    """(component, K1) where of several that are named one alone has a serial, and whole: "none (frame); YWL058 (slide)"."""
+    told: list[tuple[str, str]] = []
+    named = 0
+    for segment in _SEGMENT.split(text):
+        words = fold(segment)
+        places = [code for code, place in _PLACES if place.search(words)]
+        value, whole = _token(segment, sets)
+        named += bool(places)
+        if value:
+            if not whole or len(places) != 1 or not _says_whole(value, words, _reason(words)):
+                return None
+            told.append((places[0], value))
+    return told[0] if len(told) == 1 and named > 1 else None
+
+
 def _alternatives(text: str, sets: dict[str, str]) -> tuple[str, ...]:
     spaced = re.sub(r"(?i)\s(?:ou|or|o|e|and|y|et)\s|\s/\s|;\s?", " ; ", text)
     values = dict.fromkeys(_token(part, sets)[0] for part in spaced.split(" ; ")[:_ALTERNATIVES_MAX])
@@ -261,6 +277,8 @@ def read_serial(raw: str) -> SerialReading:
     if len({value for _, value in places}) > 1:
         whole = all(value.isalnum() for _, value in places)
         return SerialReading(raw=raw, status=_seen(words, whole=whole), components=places, suspicious=odd)
+    if (only := _only_component(text, sets)) is not None:
+        return SerialReading(raw=raw, status="LEGIBLE", k1=only[1], components=(only,), suspicious=odd)
     if not places and (several := _alternatives(text, sets)):
         return SerialReading(raw=raw, status="PARTIAL", alternatives=several, suspicious=odd)
     value, whole = _token(text, sets)
@@ -269,9 +287,8 @@ def read_serial(raw: str) -> SerialReading:
         return SerialReading(raw=raw, status=_seen(words, whole=True), k1=value, components=places, suspicious=odd)
     if whole:
         value = _anchored(_pattern(value, {}), words)
-    if not value:  # nothing legible, or too long for a pattern
-        return SerialReading(raw=raw, status=reason, suspicious=odd)
-    status = reason if reason == "ALTERED_RESTAMPED" else "PARTIAL"
+    # without a value nothing is legible, or it is too long for a pattern
+    status = reason if not value or reason == "ALTERED_RESTAMPED" else "PARTIAL"
     return SerialReading(raw=raw, status=status, pattern=value, components=places, suspicious=odd)
 
 

@@ -93,10 +93,10 @@ def candidates(
     }
     stated |= {"type"} if weapon_type != UNKNOWN else set()
     whole = sum(_WEIGHTS[name] for name in stated)
-    found = []
+    found, model_key = [], k1(model)
     for kind in kinds():
         fits = {
-            "model": _same_model(kind, k1(model)), "make": kind.make == make, "calibre": calibre in kind.calibres,
+            "model": model_key in _model_keys(kind), "make": kind.make == make, "calibre": calibre in kind.calibres,
             "type": contradicts_type(kind.type, weapon_type) == "same", "country": kind.country == country,
         }  # fmt: skip
         if (fits["model"] and "model" in stated) or fits["make"] or (fits["type"] and fits["calibre"]):
@@ -143,8 +143,6 @@ def _is_cut(written: str, known: Iterable[SerialFormat]) -> bool:
 
 @lru_cache(maxsize=4096)
 def _model_keys(kind: Kind) -> frozenset[str]:
-    return frozenset(k1(name) for name in (kind.model, *kind.names))
-
-
-def _same_model(kind: Kind, key: str) -> bool:
-    return key in _model_keys(kind) or key.removeprefix(k1(kind.make)) in _model_keys(kind)
+    """How the model may be written, also after its make."""
+    names = [k1(name) for name in (kind.model, *kind.names)]
+    return frozenset((*names, *(k1(kind.make) + name for name in names)))

@@ -52,17 +52,18 @@ class Identified:
 
 
 def identify(texts: Texts) -> Identified:
-    """Reads the words; nothing is guessed that they do not say, but a model may tell the make's or the calibre's code."""
+    """Reads the words, says what to look at, and looks the kind up; nothing is guessed that the words do not say."""
+    weapon = weapon_of(texts)
+    codes = {name: "" if weapon[name]["code"] == UNKNOWN else weapon[name]["code"] for name in ("make", "calibre")}
+    fitting = candidates(**codes, model=weapon.get("model", ""), weapon_type=weapon["type"]["code"])
+    return Identified(weapon=weapon, findings=tuple(_findings(texts, weapon)), kinds=tuple(fitting))
+
+
+def weapon_of(texts: Texts) -> dict[str, Any]:
+    """The words as the Weapon of a message."""
     type_ = weapon_type_code(texts.type)
     calibre = read_calibre(texts.calibre, type_)
     make = make_key(texts.make)
-    # a calibre that is open is told by the model, as far as the model leaves no choice
-    fitting = candidates(
-        make=make if is_known(make) else "",
-        model=texts.model,
-        calibre=calibre.code.replace(UNKNOWN, ""),
-        weapon_type=type_,
-    )
     country = texts.country or COUNTRIES.get(make, UNKNOWN)
     weapon: dict[str, Any] = {
         "type": {"code": type_, "raw": texts.type},
@@ -71,6 +72,8 @@ def identify(texts: Texts) -> Identified:
         "origin_class": {"code": _origin(texts.origin_class), "raw": texts.origin_class or ""},
         "components": _components(read_serial(texts.serial), type_, texts.serial),
     }
+    if weapon["origin_class"]["code"] in _NO_SERIAL_EVER:
+        weapon["components"] = _without_past(weapon["components"], type_)
     if texts.model and not damage(texts.model):
         weapon["model"] = texts.model
     elif texts.model:
@@ -79,12 +82,21 @@ def identify(texts: Texts) -> Identified:
         weapon["importer"] = texts.importer
     if country != UNKNOWN:
         weapon["country_of_manufacture"] = {"code": country, "raw": texts.country or ""}
-    return Identified(weapon=weapon, findings=tuple(_findings(texts, weapon)), kinds=tuple(fitting))
+    return weapon
 
 
 def _origin(text: str | None) -> str:
     code = (text or "").strip().upper().replace(" ", "_").replace("-", "_")
     return code if code in LISTS["origin_class"] else UNKNOWN
+
+
+def _without_past(components: list[dict[str, Any]], type_: str) -> list[dict[str, Any]]:
+    """A weapon that no factory finished: its frame never had a serial, its factory parts have their own and do not match it."""
+    if components[0]["kind"]["code"] in ("FRAME", "RECEIVER"):
+        return components
+    frame = "RECEIVER" if type_ in _LONG_GUNS else "FRAME"
+    others = [part | {"matches_frame": False} for part in components]
+    return [{"kind": {"code": frame, "raw": ""}, "marks": [_mark("", "NEVER_MARKED", pattern="")]}, *others]
 
 
 def _components(read: SerialReading, type_: str, raw: str) -> list[dict[str, Any]]:

@@ -71,6 +71,9 @@ def test_serials_of_components_are_told_apart() -> None:
     read = read_serial("AANK242 (armazón); YWL058 (cañón y corredera)")
     assert read.components == (frame, slide, barrel)[:1] + (slide, barrel)
     assert read_serial("AANK242 (carcasse), YWL058 (glissière)").components == (frame, slide)
+    read = read_serial("none (frame); YWL0582 (slide)")
+    assert (read.status, read.k1, read.components) == ("LEGIBLE", "YWL0582", (("SLIDE", "YWL0582"),))
+    assert read_serial("raspado (armação); YWL05?2 (ferrolho)").k1 == ""
     read = read_serial("Ferrolho: AYP660 e Corpo: AYP672 US")
     assert read.components == (("SLIDE", "AYP660"), ("FRAME", "AYP672"))
     assert read.k1 == ""

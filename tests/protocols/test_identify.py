@@ -10,7 +10,7 @@ from protocols.firearms.calibres import calibre_code
 from protocols.firearms.formats import parse_format
 from protocols.firearms.makes import is_known
 from protocols.firearms.references import alike, candidates, doubts, formats, kinds
-from protocols.messages import validate_model
+from protocols.messages import asked_gun, validate_model
 from protocols.messages.identify import Texts, identify, kind_json
 from protocols.messages.shared import Weapon
 
@@ -43,6 +43,18 @@ def test_each_component_keeps_its_own_mark() -> None:
         ("BARREL", "YWL058"),
     ]
     assert read(type="fuzil", serial="123456")[0]["components"][0]["kind"]["code"] == "RECEIVER"
+
+
+def test_a_printed_frame_never_had_a_serial_and_its_factory_slide_does_not_match_it() -> None:
+    weapon, _ = read(serial="none (frame); YWL0582 (slide)", make="Glock", type="pistol", origin_class="printed")
+    frame, slide = weapon["components"]
+    assert (frame["kind"]["code"], frame["marks"][0]["status"]["code"]) == ("FRAME", "NEVER_MARKED")
+    assert (slide["kind"]["code"], slide["marks"][0]["pattern"], slide["matches_frame"]) == (
+        "SLIDE",
+        "^YWL0582$",
+        False,
+    )
+    assert asked_gun(validate_model(Weapon, weapon, "weapon")).serial_k1 == "YWL0582", "it is traced by its slide"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from gateway.http.picture import chain_page
 from gateway.runtime.cli.say import problems, say
 from gateway.runtime.client import AgencyClient
 from gateway.runtime.demo import cases as questions
-from gateway.runtime.demo import hops, play, proofs
+from gateway.runtime.demo import hops, marks, play, proofs
 from gateway.runtime.demo.federation import MEMBERS, Federation, state_folder
 from gateway.runtime.settings import load_settings
 from protocols.problems import ProblemError
@@ -97,8 +97,14 @@ def _run(federation: Federation, show: "_Show") -> dict[str, Any]:
     show.step(f"The directory is published; the registry holds {held} real guns")
     federation.run_nodes()
     show.step("Four nodes are ready")
-    played, chains = asyncio.run(_play(federation, show, cases, {record.gun.ref: record for record in guns}))
+    played, chains, guns_found = asyncio.run(
+        _play(federation, show, cases, {record.gun.ref: record for record in guns})
+    )
     show.table(played, f"Asked for exactly as the register writes them, {stands} have an automatic answer.")
+    for told, right in guns_found:
+        show.step(told)
+        if not right:
+            played.wrong.append(f"another gun was found: {told}")
     for chain_, end in zip(chains, hops.ENDS, strict=True):
         show.step(_chain_line(chain_))
         if (found := chain_["hops"][-1]["state"]) != end:
@@ -124,7 +130,7 @@ def _run(federation: Federation, show: "_Show") -> dict[str, Any]:
 
 async def _play(
     federation: Federation, show: "_Show", cases: list[questions.Case], register: dict[str, Any]
-) -> tuple[play.Played, list[dict[str, Any]]]:
+) -> tuple[play.Played, list[dict[str, Any]], list[tuple[str, bool]]]:
     async with contextlib.AsyncExitStack() as stack:
         nodes = {
             short: await stack.enter_async_context(AgencyClient.of_node(federation.node(short))) for short in MEMBERS
@@ -143,14 +149,18 @@ async def _play(
         with show.live("Reading every thread on both sides"):
             played = await play.look_back(nodes, dict(zip(threads, cases, strict=True)), refused, decided, register)
         with show.live("Three guns are followed from the maker to the importer to the registry"):
-            gun = next(
+            guns = [
                 case for case in cases if case.expected.kind == "auto" and "GLOCK" in case.body["weapon"]["make"]["raw"]
-            )
+            ]
+            gun = guns[0]
             ways = (await nodes["police"].post("/v1/trace-checks", {"body": gun.body}))["routes"]
             show.step(
                 "Whom to ask for it: " + ("; ".join(f"{way['member']}, since {way['why']}" for way in ways) or "nobody")
             )
-            return played, await hops.play_chains(nodes, gun.body)
+            chains = await hops.play_chains(nodes, gun.body)
+        with show.live("Two guns with hard marks"):
+            whole = [case for case in guns[1:] if len(register[case.expected.record or ""].serial) >= 7]
+            return played, chains, await marks.play_marks(nodes, whole[:2], register)
 
 
 def _chain_line(chain: dict[str, Any]) -> str:
