@@ -286,6 +286,7 @@ class Candidate(Model):
 
     record_ref: str
     score: int
+    why: Annotated[Maybe[str], Field(description="The score in words.")] = None
 
 
 class Review(Model):

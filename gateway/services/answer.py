@@ -169,7 +169,10 @@ class Answer:
 
     async def _review(self, arrived: Arrived, decision: Decision, reason: str) -> None:
         # refs and scores alone: serials of candidates are near that of the request, whose content is encrypted at rest
-        candidates = [{"record_ref": ref, "score": score} for ref, score in decision.candidates[:CANDIDATES_MAX]]
+        candidates = [
+            {"record_ref": each.ref, "score": each.score, "why": each.why}
+            for each in decision.candidates[:CANDIDATES_MAX]
+        ]
         row = ReviewRow(
             sender=arrived.sender,
             id=arrived.id,

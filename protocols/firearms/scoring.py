@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from protocols.codes import UNKNOWN
 from protocols.firearms.calibres import Comparison, contradicts, contradicts_type
@@ -45,14 +45,22 @@ class Gun:
     weapon_type: str = UNKNOWN
 
 
+class Candidate(NamedTuple):
+    """A record that may be the gun: its reference, its score 0..100, and why, in words that name no serial."""
+
+    ref: str
+    score: int
+    why: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What to do with a question: answer with `record`, or lay `candidates` (ref, score 0..100) before a person."""
+    """What to do with a question: answer with `record`, or lay `candidates` before a person."""
 
     kind: Literal["auto", "person"]
     reason: Reason
     record: str | None = None
-    candidates: tuple[tuple[str, int], ...] = ()
+    candidates: tuple[Candidate, ...] = ()
 
 
 def gun(
@@ -125,6 +133,27 @@ def score(question: Gun, record: Gun) -> int:
     )
 
 
+_SERIAL_WORDS = (
+    (1.0, "the same serial"),
+    (0.9, "serial fits"),
+    (0.85, "serial without its leading zeros"),
+    (0.7, "part of the serial"),
+)
+_WORDS: dict[Comparison, str] = {"same": "same", "unknown": "not told", "different": "other"}
+
+
+def why(question: Gun, record: Gun) -> str:
+    """The score in words: how the serial fits, and make, calibre, type and model beside it; no serial stands in it."""
+    texts = (question.serial_k1, question.pattern, *question.alternatives)
+    closest = max(_closeness(text, record.serial_k1) for text in texts)
+    serial = next((words for worth, words in _SERIAL_WORDS if closest >= worth), "serial near")
+    rest = {
+        "make": _makes(question.make, record.make), "calibre": _calibres(question, record),
+        "type": contradicts_type(question.weapon_type, record.weapon_type), "model": _texts(question.model, record.model),
+    }  # fmt: skip
+    return "; ".join((serial, *(f"{name} {_WORDS[found]}" for name, found in rest.items())))
+
+
 def _reason(question: Gun, same_make: Sequence[Gun], same_serial: Sequence[Gun]) -> Reason:
     """The first thing that forbids an automatic answer, or ONLY_ONE."""
     found = same_make[0] if same_make else Gun()
@@ -142,21 +171,20 @@ def _reason(question: Gun, same_make: Sequence[Gun], same_serial: Sequence[Gun])
     return next((reason for holds, reason in steps if holds), "ONLY_ONE")
 
 
-def decide(question: Gun, candidates: Sequence[Gun], *, approved: bool = False) -> Decision:
+def decide(question: Gun, candidates: Sequence[Gun]) -> Decision:
     """Answers automatically only when exactly one record fits; else a scored list for a person (docs/domain.md section 3).
 
     One fits when it alone of this K1 serial (>= 5 characters) has the same make, and type and calibre do not contradict.
 
-    `candidates` must hold every record of that K1 serial, or uniqueness is not shown. `approved`: a second person
-    allowed candidates for fewer than four known characters.
+    `candidates` must hold every record of that K1 serial, or uniqueness is not shown. Fewer than four known characters bring none.
     """
     same_serial = [r for r in candidates if question.serial_k1 and r.serial_k1 == question.serial_k1]
     same_make = [r for r in same_serial if question.make and r.make == question.make]
     reason = _reason(question, same_make, same_serial)
-    if known(question) < KNOWN_MIN and not approved:
+    if known(question) < KNOWN_MIN:
         return Decision(kind="person", reason=reason)
-    scored = sorted(((r.ref, score(question, r)) for r in candidates), key=lambda each: (-each[1], each[0]))
-    ranked = tuple(scored[:CANDIDATES_MAX])
+    scored = sorted(((score(question, r), r) for r in candidates), key=lambda each: (-each[0], each[1].ref))
+    ranked = tuple(Candidate(r.ref, points, why(question, r)) for points, r in scored[:CANDIDATES_MAX])
     if reason == "ONLY_ONE":
         return Decision(kind="auto", reason=reason, record=same_make[0].ref, candidates=ranked)
     return Decision(kind="person", reason=reason, candidates=ranked)

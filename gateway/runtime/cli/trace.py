@@ -107,7 +107,10 @@ def _thread_text(found: dict[str, Any]) -> str:
         lines += [f"    {line}" for line in jsonlib.dumps(message.get("body", {}), indent=2).splitlines()]
     if "review" in found:
         lines.append(f"Waits for a person: {found['review']['reason']}")
-        lines += [f"    candidate {each['record_ref']} ({each['score']})" for each in found["review"]["candidates"]]
+        lines += [
+            f"    candidate {each['record_ref']} ({each['score']}: {each.get('why', '')})"
+            for each in found["review"]["candidates"]
+        ]
     return "\n".join(lines)
 
 
