@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from protocols.directory import Directory, Record
-from protocols.firearms.makes import make_key
+from protocols.firearms.makes import COUNTRIES, make_key
 
-Rule = Literal["IMPORTER", "MAKER", "COUNTRY_OF_MANUFACTURE", "HUB"]
+Rule = Literal["IMPORTER", "MAKER", "COUNTRY_OF_MANUFACTURE", "COUNTRY_OF_MAKER", "HUB"]
 WHY: dict[Rule, str] = {
     "IMPORTER": "it is the importer that the weapon names: the last legal import is the shortest way (UN ITI 17)",
     "MAKER": "it answers for weapons of this make",
     "COUNTRY_OF_MANUFACTURE": "it answers for weapons made in this country",
+    "COUNTRY_OF_MAKER": "no country is stated, and weapons of this make are made in this one, in the main",
     "HUB": "nobody's record names this weapon; a hub may know who answers for it",
 }
 ROUTES_MAX = 8
@@ -52,4 +53,6 @@ def _rule(record: Record, make: str, importer: str, country: str) -> Rule | None
             rules.append("MAKER")
         elif not each.makes and country and each.country == country:
             rules.append("COUNTRY_OF_MANUFACTURE")
+        elif not each.makes and not country and each.country == COUNTRIES.get(make):
+            rules.append("COUNTRY_OF_MAKER")
     return min(rules, key=list(WHY).index, default=None)

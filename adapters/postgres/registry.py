@@ -1,24 +1,30 @@
 """Firearms registers in PostgreSQL: search keys as columns; runs of two and three characters of K1 as a GIN-indexed array."""
 
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
 
 from adapters.postgres.connect import Pool
 from protocols.firearms.scoring import Gun
 from protocols.firearms.serials import grams, like, matches, search_keys, wanted_grams
+from protocols.limits import EXPIRES_MAX_S
 from protocols.ports.registry import Record
 from protocols.strict import dump_json, parse_object
 
-_DETAILS_BYTES_MAX = 262_144
+_DETAILS_BYTES_MAX = 4 * 1024 * 1024  # our own column: as text longer than the message was
 _COLUMNS = [
     "owner", "ref", "serial", "k1", "k2", "no_zeros", "others", "grams", "make", "make_key", "calibre", "weapon_type", "model",
-    "status", "until", "batch", "details",
+    "status", "until", "batch", "said", "audience", "details",
 ]  # fmt: skip
-_READ = "owner, ref, serial, k1, others, make, make_key, calibre, weapon_type, model, status, until, batch, details"
-_SELECT = f"SELECT {_READ} FROM registry_record WHERE (owner <> '') = $1 AND (until IS NULL OR until >= CURRENT_DATE)"
+_READ = "owner, ref, serial, k1, others, make, make_key, calibre, weapon_type, model, status, until, batch, said, audience, details"
+_TAKEN_BACK = "TAKEN_BACK"
+_SELECT = (
+    f"SELECT {_READ} FROM registry_record WHERE (owner <> '') = $1 AND (until IS NULL OR until >= CURRENT_DATE) "
+    f"AND status <> '{_TAKEN_BACK}'"
+)
 _KEYS = {"owner", "ref"}
-_CHANGES = [name for name in _COLUMNS if name not in (*_KEYS, "batch")]
+_CHANGES = [name for name in _COLUMNS if name not in (*_KEYS, "batch", "said")]
 _PAGE = 5_000
 
 
@@ -36,36 +42,41 @@ class PostgresRegistry:
             self._take(found, await self._pool.fetch(sql, shared, question.serial_k1))
         for text in (question.serial_k1, question.pattern, *question.alternatives):
             if text and len(found) < count:
-                self._take(found, await self._near(text, count, shared), text)
+                near = text != question.pattern and text.isalnum()
+                rows = await (self._near if near else self._fitting)(text, question.make, count, shared)
+                self._take(found, rows, "" if near else text)
         return list(found.values())[: max(count, sum(r.gun.serial_k1 == question.serial_k1 for r in found.values()))]
 
-    async def _near(self, text: str, count: int, shared: bool) -> Sequence[Any]:
-        if text.isalnum():
-            keys = search_keys(text)
-            wanted = [sorted(each) for each in wanted_grams(text)]
-            either = " OR ".join(f"grams @> ${n}::text[]" for n in range(5, 5 + len(wanted)))
-            sql = f"{_SELECT} AND (k2 = $2 OR no_zeros = $3 OR {either}) ORDER BY (k2 = $2) DESC, ref LIMIT $4"
-            return await self._pool.fetch(sql, shared, keys.k2, keys.no_zeros, count, *wanted)
-        where = like(text)
-        several = "" if not (held := wanted_grams(text)) else " AND grams @> $4::text[]"
-        sql = f"{_SELECT} AND (k1 LIKE $2 OR EXISTS (SELECT FROM unnest(others) o WHERE o LIKE $2)){several} ORDER BY ref LIMIT $3"
-        return await self._pool.fetch(sql, shared, where, count, *(sorted(each) for each in held))
+    async def _near(self, serial: str, make: str, count: int, shared: bool) -> Sequence[Any]:
+        keys = search_keys(serial)
+        wanted = [sorted(each) for each in wanted_grams(serial)]
+        either = " OR ".join(f"grams @> ${n}::text[]" for n in range(6, 6 + len(wanted)))
+        order = "(k2 = $2) DESC, (no_zeros = $3) DESC, (make_key = $5) DESC, ref"
+        sql = f"{_SELECT} AND (k2 = $2 OR no_zeros = $3 OR {either}) ORDER BY {order} LIMIT $4"
+        return await self._pool.fetch(sql, shared, keys.k2, keys.no_zeros, count, make, *wanted)
+
+    async def _fitting(self, pattern: str, make: str, count: int, shared: bool) -> Sequence[Any]:
+        held = sorted(frozenset[str]().union(*wanted_grams(pattern)))
+        fits = "(k1 LIKE $2 OR EXISTS (SELECT FROM unnest(others) o WHERE o LIKE $2)) AND grams @> $5::text[]"
+        sql = f"{_SELECT} AND {fits} ORDER BY (make_key = $4) DESC, ref LIMIT $3"
+        return await self._pool.fetch(sql, shared, like(pattern), count, make, held)
 
     def _take(self, found: dict[tuple[str, str], Record], rows: Sequence[Any], pattern: str = "") -> None:
         for row in rows:
             record = _record(row)
             keys = (record.gun.serial_k1, *record.others)
-            if not pattern or pattern.isalnum() or any(matches(pattern, key) for key in keys):
+            if not pattern or any(matches(pattern, key) for key in keys):  # LIKE finds more
                 found.setdefault((record.owner, record.gun.ref), record)
 
     async def store(self, records: Sequence[Record]) -> set[str]:
         """Adds or replaces by owner and reference, in one transaction; the references that changed."""
-        updates = ", ".join(f"{name} = excluded.{name}" for name in (*_CHANGES, "batch"))
+        updates = ", ".join(f"{name} = excluded.{name}" for name in (*_CHANGES, "batch", "said"))
         places = ", ".join(f"${i}" for i in range(1, len(_COLUMNS) + 1))
         differs = ", ".join(f"r.{name}" for name in _CHANGES), ", ".join(f"excluded.{name}" for name in _CHANGES)
         sql = (
             f"INSERT INTO registry_record AS r ({', '.join(_COLUMNS)}) VALUES ({places}) "
-            f"ON CONFLICT (owner, ref) DO UPDATE SET {updates} WHERE ({differs[0]}) IS DISTINCT FROM ({differs[1]}) RETURNING ref"
+            f"ON CONFLICT (owner, ref) DO UPDATE SET {updates} "
+            f"WHERE r.said <= excluded.said AND ({differs[0]}) IS DISTINCT FROM ({differs[1]}) RETURNING ref"
         )
         async with self._pool.connection() as connection, connection.transaction():
             return {row["ref"] for row in await connection.fetchmany(sql, [_row(record) for record in records])}
@@ -75,12 +86,21 @@ class PostgresRegistry:
         row = await self._pool.row(f"{_SELECT} AND owner = $2 AND ref = $3", bool(owner), owner, ref)
         return _record(row) if row else None
 
-    async def remove(self, owner: str, *, ref: str | None = None, batch: UUID | None = None) -> int:
-        """Takes one record of an owner out, or all of an import."""
-        which = "ref = $2" if batch is None else "batch = $2"
-        done = await self._pool.execute(
-            f"DELETE FROM registry_record WHERE owner = $1 AND {which}", owner, batch or ref
-        )
+    async def remove(self, owner: str, batch: UUID) -> int:
+        """Takes an import of an owner out."""
+        done = await self._pool.execute("DELETE FROM registry_record WHERE owner = $1 AND batch = $2", owner, batch)
+        return int(done.rpartition(" ")[2])
+
+    async def take_back(self, owner: str, ref: str, said: datetime) -> None:
+        """Leaves a mark in the record's place, so that no earlier word of it comes to stand."""
+        gone = Record(gun=Gun(ref=ref), serial="", make="", details={}, owner=owner, status=_TAKEN_BACK, said=said)
+        await self.store([gone])
+
+    async def purge(self, today: date) -> int:
+        """Deletes what is past its day, and marks that are older than any message can be."""
+        old = today - timedelta(seconds=EXPIRES_MAX_S)
+        sql = f"DELETE FROM registry_record WHERE until < $1 OR (status = '{_TAKEN_BACK}' AND said < $2)"
+        done = await self._pool.execute(sql, today, datetime.combine(old, time.min, UTC))
         return int(done.rpartition(" ")[2])
 
     async def live(self, owner: str) -> AsyncIterator[Record]:
@@ -119,7 +139,7 @@ def _row(record: Record) -> tuple[Any, ...]:
             sorted(runs),
         ),
         *(record.make, gun.make, gun.calibre, gun.weapon_type, gun.model, record.status, record.until, record.batch),
-        dump_json(record.details).decode(),
+        *(record.said, None if record.audience is None else list(record.audience), dump_json(record.details).decode()),
     )
 
 
@@ -135,5 +155,6 @@ def _record(row: Any) -> Record:
     details = parse_object(row["details"].encode(), bytes_max=_DETAILS_BYTES_MAX)
     return Record(
         gun=gun, serial=row["serial"], make=row["make"], details=details, owner=row["owner"], status=row["status"],
-        until=row["until"], others=tuple(row["others"]), batch=row["batch"],
+        until=row["until"], others=tuple(row["others"]), batch=row["batch"], said=row["said"],
+        audience=None if row["audience"] is None else tuple(row["audience"]),
     )  # fmt: skip

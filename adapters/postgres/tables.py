@@ -376,4 +376,6 @@ class RegistryRecord(SQLModel, table=True):
     status: str = _text()
     until: date | None = Field(sa_type=Date, nullable=True)
     batch: UUID | None
+    said: datetime = _at()
+    audience: list[str] | None = Field(sa_column=Column(ARRAY(Text), nullable=True))
     details: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))

@@ -173,6 +173,7 @@ class ImportLine(Model):
     line: int
     record_ref: Maybe[str] = None
     state: Maybe[Literal["stored", "unchanged"]] = None
+    note: Maybe[str] = None
     problem: Maybe[Problem] = None
 
 

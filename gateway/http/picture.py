@@ -96,6 +96,7 @@ LIKELY = {
     "AUTOMATIC": "A register may answer by itself",
     "PERSON": "A person will have to look",
     "NOTHING": "No register can answer",
+    "UNREAD": "The row cannot be read",
 }
 
 

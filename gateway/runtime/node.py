@@ -184,11 +184,14 @@ async def _open_ledger(settings: Settings, parts: Parts, directory: Directory, k
 
 async def _follow(parts: Parts, ports: Ports, keys: KeyStore) -> None:
     """Follows the directory; every version that is accepted stands in the ledger."""
-    noted = ports.directory.current.ref if ports.directory.current else None
+    noted, purged = ports.directory.current.ref if ports.directory.current else None, None
     while True:
         await asyncio.sleep(_REFRESH_S)
         try:
             await ports.exchange.forget_answers(ports.clock.now() - _IDEMPOTENCY)
+            if purged != (today := ports.clock.now().date()):
+                await parts.records.purge()
+                purged = today
             directory = await ports.directory.refresh(ports.clock.now())
             if directory.ref != noted:
                 random = keys.sealer().random(NONCE_BYTES)

@@ -6,6 +6,7 @@ candidates. Records of other members are kept and searched, and kinds of weapons
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
@@ -130,21 +131,23 @@ class Answer:
 
     async def answer(self, arrived: Arrived) -> None:
         """Does what one message asks: an answer and its `dispatched` entry in one change, or a review."""
-        body = validate_body(arrived.type, (await self._read.content(arrived.sender, arrived.id)).message.body)
+        message = (await self._read.content(arrived.sender, arrived.id)).message
+        body = validate_body(arrived.type, message.body)
         match body:
             case TraceRequest():
                 await self._trace(arrived, body)
             case RegistryRecord():
-                await self._records.received(arrived.sender, body)
+                await self._records.received(message, body)
                 await self._committer.commit(self._submit.dispatched(arrived))
             case RegistryWithdrawal():
-                await self._records.withdrawn(arrived.sender, body.record_ref)
+                await self._records.withdrawn(message, body.record_ref)
                 await self._committer.commit(self._submit.dispatched(arrived))
             case RegistrySearch() if body.is_weak:  # their second person is not ours
                 await self._review(arrived, Decision(kind="person", reason="SERIAL_PARTIAL"), "SERIAL_PARTIAL")
             case RegistrySearch():
-                hits = await self._records.hits(body)
-                await self._answer(arrived, self._draft(arrived, "registry.hit", {"hits": hits, "searched": _SEARCHED}))
+                hits = await self._records.hits(body, arrived.sender)
+                draft = self._draft(arrived, "registry.hit", {"hits": hits, "searched": _SEARCHED})
+                await self._answer(arrived, replace(draft, handling=_HANDLING | {"evidence_use": "ask"}))
             case ReferenceQuery():
                 found = reference_answer(body, await self._notices.standing())
                 await self._answer(arrived, self._draft(arrived, "reference.answer", found))
@@ -158,7 +161,7 @@ class Answer:
         """Acknowledgement and response in one change, or acknowledgement and a review."""
         question = asked_gun(request.weapon)
         records = await self._registry.search(question, _SEARCH_MAX)
-        decision = decide(question, [record.gun for record in records])
+        decision = await asyncio.to_thread(decide, question, [record.gun for record in records])
         if decision.kind == "auto":
             record = next(record for record in records if record.gun.ref == decision.record)
             await self._answer(arrived, self._acknowledgement(arrived, "ACCEPTED"), self._response(arrived, record))

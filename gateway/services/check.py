@@ -8,7 +8,7 @@ from typing import Any
 from gateway.services.policy import permit
 from gateway.services.submit import EXPIRES_DEFAULT, check_expiry, check_other, current
 from protocols.codes import UNKNOWN
-from protocols.firearms.makes import COUNTRIES, make_key
+from protocols.firearms.makes import make_key
 from protocols.firearms.scoring import AUTOMATIC_MIN, KNOWN_MIN, Gun, known
 from protocols.messages import (
     FAULTS_MAX,
@@ -48,10 +48,13 @@ class Check:
     ) -> dict[str, Any]:
         """Faults, completeness by ITI 17, route, policy, likely outcome, and the one thing that would help most.
 
+        A body of nothing but a weapon is judged as that: what else a request needs is no fault of it.
         `dir.stale` before the first directory; a body with faults is no problem but an answer.
         """
         request, faults = _validated(body)
         weapon = request.weapon if request else _weapon(body)
+        if body.keys() == {"weapon"}:
+            faults = tuple(fault for fault in faults if fault.pointer.startswith("/body/weapon"))
         faults += _faults(
             *((lambda: validate_handling(handling, "/handling"),) if handling is not None else ()),
             *(partial(validate_part, name, value, f"/parts/{name}") for name, value in parts.items()),
@@ -81,7 +84,6 @@ class Check:
         if not isinstance(weapon, dict):
             return []
         make, country = (_code(weapon.get(name)) for name in ("make", "country_of_manufacture"))
-        country = country or COUNTRIES.get(make, "")
         importer = weapon.get("importer")  # at most what a valid one may have: the rest is no name
         return routes(
             current(self._directory), self._member, make=make, importer=importer if isinstance(importer, str) else "",
@@ -144,17 +146,18 @@ def _shown(fault: Fault) -> dict[str, str]:
 
 def _likely(gun: Gun) -> tuple[str, str]:
     """AUTOMATIC, PERSON or NOTHING, as the rule of docs/domain.md section 3 has it, and why."""
-    if not (gun.serial_k1 or gun.pattern or gun.alternatives):
-        return "NOTHING", "there is no serial to look for; the maker can still say what the weapon is"
-    if known(gun) < KNOWN_MIN:
-        return "NOTHING", f"fewer than {KNOWN_MIN} characters are known: no register gives candidates for so little"
-    if not gun.serial_k1:
-        return "PERSON", "the serial is not whole, so a person chooses among candidates"
-    if not gun.make:
-        return "PERSON", "without a make no register answers by itself"
-    if len(gun.serial_k1) < AUTOMATIC_MIN:
-        return "PERSON", f"a serial under {AUTOMATIC_MIN} characters is shared by many weapons"
-    return "AUTOMATIC", "a register answers by itself if exactly one record has this serial and make"
+    steps = (
+        (not (gun.serial_k1 or gun.pattern or gun.alternatives),
+         "NOTHING", "there is no serial to look for; the maker can still say what the weapon is"),
+        (known(gun) < KNOWN_MIN,
+         "NOTHING", f"fewer than {KNOWN_MIN} characters are known: no register gives candidates for so little"),
+        (not gun.serial_k1, "PERSON", "the serial is not whole, so a person chooses among candidates"),
+        (gun.loose, "PERSON", "the serial stands on a part that can be changed: a person judges whether it is this weapon's"),
+        (not gun.make, "PERSON", "without a make no register answers by itself"),
+        (len(gun.serial_k1) < AUTOMATIC_MIN, "PERSON", f"a serial under {AUTOMATIC_MIN} characters is shared by many weapons"),
+        (True, "AUTOMATIC", "a register answers by itself if exactly one record has this serial and make"),
+    )  # fmt: skip
+    return next((likely, why) for holds, likely, why in steps if holds)
 
 
 def _advice(

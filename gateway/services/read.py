@@ -30,6 +30,7 @@ from protocols.strict import format_time, parse_json
 from protocols.thread import Leg
 
 PAGE_MAX = 200
+_SHARED = "a shared record; POST /v1/registry/confirmations shows it once two people confirm the hit"
 _ERASED = {"erased": True}
 
 
@@ -124,6 +125,8 @@ class Read:
                 raise
             return shown | _ERASED
         shown["handling"] = content.message.handling
+        if stored.type == "registry.record" and stored.recipient == self._member and stored.type in self._answered:
+            return shown | {"withheld": _SHARED}
         source = origin_of(said, content.message)
         if source.sender != self._member:
             why = unreadable(handling_of(said, source), self._clock.now().date())

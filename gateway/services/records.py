@@ -2,21 +2,26 @@
 
 import asyncio
 from collections.abc import Iterator
-from datetime import date
+from dataclasses import replace
+from datetime import date, datetime
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
 from gateway.services.approve import Approve
 from gateway.services.register import damage_faults
 from gateway.services.sheet import read_sheet
+from protocols.exchange.message import Message
 from protocols.firearms.scoring import Gun, score
-from protocols.firearms.serials import k1
+from protocols.firearms.serials import k1, matches, search_keys
 from protocols.ledger.entry import uuid7
 from protocols.ledger.merkle import leaf_hash
 from protocols.ledger.tiles import Edge
-from protocols.messages import asked_gun, validate_body, validate_model
+from protocols.messages import asked_gun, validate_body, validate_handling, validate_model
 from protocols.messages.identify import Texts, weapon_of
 from protocols.messages.registry import HITS_MAX, RegistryRecord, RegistrySearch
+from protocols.messages.shared import Handling
+from protocols.messages.trace import TEXTS_MAX
 from protocols.ports.access import Caller
 from protocols.ports.registry import Record, Registry
 from protocols.ports.world import Clock, Ids
@@ -26,11 +31,9 @@ from protocols.strict import b64u, dump_json, parse_object
 CSV, NDJSON = "text/csv", "application/x-ndjson"
 ROWS_MAX = 10_000
 _LINE_BYTES_MAX = 64 * 1024
-_REQUIRED = ("record_ref", "status", "event_date", "retention_until", "serial", "make")
-_COLUMNS = (*_REQUIRED, "model", "type", "calibre", "country", "importer", "origin_class")
+REQUIRED = ("record_ref", "status", "event_date", "retention_until", "serial", "make")
+COLUMNS = (*REQUIRED, "model", "type", "calibre", "country", "importer", "origin_class")
 _SEARCHED = 200
-_FOUND_MIN = 50
-"""A score under which a record is no hit."""
 Json = dict[str, Any]
 
 
@@ -41,30 +44,38 @@ class Records:
         self, *, member: str, office: Json, registry: Registry, approve: Approve, clock: Clock, ids: Ids
     ) -> None:
         self._member, self._office, self._registry, self._approve = member, office, registry, approve
-        self._clock, self._ids = clock, ids
+        self._clock, self._ids, self._importing = clock, ids, asyncio.Lock()
 
     async def take(self, data: bytes, media: str) -> Json:
         """Imports up to 10,000 of our own records: a result for each line; what is wrong is refused alone and named.
 
         The same reference again replaces the record, or changes nothing. `registry.csv` where the file cannot be read as a whole.
         """
-        batch, lines = self._ids.uuid7(), await asyncio.to_thread(lambda: list(self._read(data, media)))  # seconds
+        if self._importing.locked():
+            raise ProblemError("store.busy", "another import is being worked on")
+        async with self._importing:
+            return await self._take(data, media)
+
+    async def _take(self, data: bytes, media: str) -> Json:
+        batch = self._ids.uuid7()
+        lines = await asyncio.to_thread(lambda: list(islice(self._read(data, media, batch), ROWS_MAX + 1)))  # seconds
         if len(lines) > ROWS_MAX:
             raise ProblemError("http.too_large", f"more than {ROWS_MAX} records; split the file")
         records: dict[str, Record] = {}
         results: list[Json] = []
-        for line, body in lines:
+        for line, record in lines:
             result: Json = {"line": line}
             try:
-                if isinstance(body, ProblemError):
-                    raise body
-                record = record_of(body, self._member, batch)
+                if isinstance(record, ProblemError):
+                    raise record
                 if record.gun.ref in records:
                     fix = "Give every record once."
                     fault = Fault(f"/{line}/record_ref", "repeated", "the reference stands in an earlier line", fix)
                     raise ProblemError("registry.csv", "a reference twice", errors=[fault])
                 records[record.gun.ref] = record
                 result["record_ref"] = record.gun.ref
+                if not record.gun.serial_k1:
+                    result["note"] = "no serial of it is whole: no search by serial finds it"
             except ProblemError as problem:
                 result["problem"] = problem.document()
             results.append(result)
@@ -81,23 +92,26 @@ class Records:
     async def withdraw(self, batch: str) -> int:
         """Takes a whole import of ours out again; how many records it still had."""
         try:
-            return await self._registry.remove(self._member, batch=uuid7(batch))
+            return await self._registry.remove(self._member, uuid7(batch))
         except ProblemError:
             raise ProblemError("registry.not_found", "not the id of an import") from None
 
-    async def hits(self, search: RegistrySearch) -> list[Json]:
-        """Owner and reference of the records that fit, best first, and nothing else of them; at most 25."""
-        question = sought(search)
-        found = []
+    async def hits(self, search: RegistrySearch, asker: str | None = None) -> list[Json]:
+        """Owner and reference of the records that fit, best first, and nothing else of them; at most 25.
+
+        One fits by its whole serial, one of its components', their confusable characters or leading zeros, or by a pattern: never
+        by a serial that is near. What its owner does not let this asker be told is left out (UN ITI 15).
+        """
+        question, found = sought(search), list[tuple[int, Record]]()
         for record in await self._registry.search(question, _SEARCHED, shared=True):
-            keys = (record.gun.serial_k1, *record.others)
-            best = max(score(question, gun_with(record.gun, key)) for key in keys)
-            if best >= _FOUND_MIN:
-                found.append((best, record))
+            keys = [key for key in (record.gun.serial_k1, *record.others) if _fits(question, key)]
+            told = asker in (None, record.owner) or record.audience is None or asker in record.audience
+            if keys and told:
+                found.append((max(score(question, gun_with(record.gun, key)) for key in keys), record))
         found.sort(key=lambda each: (-each[0], each[1].owner, each[1].gun.ref))
         return [
             {
-                "owner": record.details["owner"], "record_ref": record.gun.ref, "score": points,
+                "member": record.owner, "owner": record.details["owner"], "record_ref": record.gun.ref, "score": points,
                 "basis": _basis(question, record),
             }
             for points, record in found[:HITS_MAX]
@@ -120,13 +134,21 @@ class Records:
         )
         return record.details
 
-    async def received(self, sender: str, body: RegistryRecord) -> None:
-        """Keeps a record that its owner sent us."""
-        await self._registry.store([record_of(body, sender, None)])
+    async def received(self, message: Message, body: RegistryRecord) -> None:
+        """Keeps a record that its owner sent us, for whom its handling names, and as long as that and its own day let us."""
+        handling = validate_handling(message.handling)
+        record = record_of(body, message.sender, None, said=message.created)
+        until = min(body.retention_until, handling.delete_after or body.retention_until)
+        kept = replace(record, until=date.fromisoformat(until), audience=_audience(handling))
+        await self._registry.store([kept])
 
-    async def withdrawn(self, sender: str, ref: str) -> None:
+    async def withdrawn(self, message: Message, ref: str) -> None:
         """Drops a record whose owner took it back."""
-        await self._registry.remove(sender, ref=ref)
+        await self._registry.take_back(message.sender, ref, message.created)
+
+    async def purge(self) -> None:
+        """Deletes what may not be kept any longer."""
+        await self._registry.purge(self._clock.now().date())
 
     async def totals(self, owner: str | None = None) -> Json:
         """Live records of an owner by status, and the Merkle root over them (RFC 6962, by reference): both sides compare.
@@ -145,9 +167,22 @@ class Records:
             "root": b64u(tree.root()), "on": self._clock.now().date().isoformat(),
         }  # fmt: skip
 
-    def _read(self, data: bytes, media: str) -> Iterator[tuple[int, RegistryRecord | ProblemError]]:
+    def _read(self, data: bytes, media: str, batch: UUID) -> Iterator[tuple[int, Record | ProblemError]]:
+        for line, body in self._bodies(data, media):
+            yield line, body if isinstance(body, ProblemError) else self._kept(body, line, batch)
+
+    def _kept(self, body: RegistryRecord, line: int, batch: UUID) -> Record | ProblemError:
+        now = self._clock.now()
+        if body.retention_until < str(now.date()):
+            fault = Fault(
+                f"/{line}/retention_until", "range", "the day is past", "Give the last day on which it may be kept."
+            )
+            return ProblemError("registry.csv", "may not be kept any more", errors=[fault])
+        return record_of(body, self._member, batch, said=now)
+
+    def _bodies(self, data: bytes, media: str) -> Iterator[tuple[int, RegistryRecord | ProblemError]]:
         if media == CSV:
-            for line, row in read_sheet(data, known=_COLUMNS, required=_REQUIRED):
+            for line, row in read_sheet(data, known=COLUMNS, required=REQUIRED):
                 yield (
                     line,
                     row if isinstance(row, ProblemError) else _tried(lambda row=row, line=line: self._body(row, line)),
@@ -157,12 +192,12 @@ class Records:
                 yield line, _tried(lambda text=text: _parsed(text))
 
     def _body(self, row: dict[str, str], line: int) -> RegistryRecord:
-        faults = damage_faults(row, line, ("serial", "model"))
+        faults = damage_faults(row, line, ("serial", "model", "calibre"))
         if faults:
             raise ProblemError("registry.csv", f"line {line} is damaged", errors=faults)
         words = {name: row[name] for name in Texts.model_fields if row.get(name)}
         weapon = weapon_of(validate_model(Texts, words, f"line {line}", f"/{line}"))
-        body = {name: row[name] for name in _REQUIRED[:4]} | {"owner": self._office, "weapon": weapon}
+        body = {name: row[name] for name in REQUIRED[:4]} | {"owner": self._office, "weapon": weapon}
         found = validate_body("registry.record", body, f"/{line}")
         assert isinstance(found, RegistryRecord)  # its type says so
         return found
@@ -182,19 +217,37 @@ def _parsed(text: bytes) -> RegistryRecord:
     return found
 
 
-def record_of(body: RegistryRecord, owner: str, batch: UUID | None) -> Record:
-    """A shared record with its search keys: the first whole serial is its own, those of other components stand beside it."""
-    question = asked_gun(body.weapon)
-    whole = [key for key in (question.serial_k1, *question.alternatives) if key and key.isalnum()]
+def _audience(handling: Handling) -> tuple[str, ...] | None:
+    """Who may be told of a record: REGISTRY_MATCH_ONLY lets a match be told, `onward` named lets named members, silence nobody."""
+    if handling.named_recipients:
+        return handling.named_recipients
+    return None if "REGISTRY_MATCH_ONLY" in handling.codes else ()
+
+
+def _fits(question: Gun, key: str) -> bool:
+    if not question.serial_k1:
+        return bool(key) and matches(question.pattern, key)
+    asked, held = search_keys(question.serial_k1), search_keys(key)
+    return bool(key) and (asked.k2 == held.k2 or asked.no_zeros == held.no_zeros)
+
+
+def record_of(body: RegistryRecord, owner: str, batch: UUID | None, *, said: datetime) -> Record:
+    """A shared record with its search keys: the first serial that was read whole is its own, those of other components beside it."""
+    question, whole = asked_gun(body.weapon), dict[str, None]()
+    for mark in body.weapon.serial_marks():
+        bare = (mark.pattern or "").removeprefix("^").removesuffix("$")
+        if mark.status.code in ("LEGIBLE", "RESTORED") and not mark.alternatives and bare.isalnum():
+            whole[bare] = None
+    keys = tuple(whole)[:TEXTS_MAX]
     gun = Gun(
-        ref=body.record_ref, serial_k1=whole[0] if whole else "", make=question.make, model=question.model,
+        ref=body.record_ref, serial_k1=keys[0] if keys else "", make=question.make, model=question.model,
         calibre=question.calibre, weapon_type=question.weapon_type,
     )  # fmt: skip
     serial = next((mark.text_raw for mark in body.weapon.serial_marks()), "")
     details = body.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     return Record(
         gun=gun, serial=serial, make=body.weapon.make.raw, details=details, owner=owner, status=body.status,
-        until=date.fromisoformat(body.retention_until), others=tuple(dict.fromkeys(whole[1:])), batch=batch,
+        until=date.fromisoformat(body.retention_until), others=keys[1:], batch=batch, said=said,
     )  # fmt: skip
 
 

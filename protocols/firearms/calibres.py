@@ -25,6 +25,10 @@ SHA256 = hashlib.sha256(_DATA).hexdigest()
 _FIREABLE = {code: frozenset(entry["types"]) for code, entry in _TABLE["calibres"].items()}
 _INCHES = re.compile(r"^0?\.(?=\d)")
 _NUMBER = re.compile(r"0[.,](\d{1,3})", re.ASCII)  # .38 as a spreadsheet's number
+_FILLER = re.compile(
+    r"P{0,2}|HYPER|[HS]V|HP|FMJ|JHP|CAL|CALIB(?:RE|ER)|EXPO|CTG|CARTRIDGES?|ROUNDS?|AMMO|SUBSONIC|TARGET|M\d{2,4}(?:/\d\d)?"
+)
+"""Words after a calibre that name no other cartridge."""
 _SPACED = re.compile(r"(?<=\d)(?=[A-Z]{2,})|[\s,;+-]+(?=\D)")
 _GAUGE_BY_LENGTH = re.compile(r"^(\d\d)\s*[/X]\s*(?:63|65|67|70|76|89)\b")  # 12/70, 28 x 63,5
 
@@ -69,10 +73,13 @@ def read_calibre(raw: str, weapon_type: str = UNKNOWN) -> CalibreReading:
     harm, repair = damage(raw), repaired(raw)
     if harm is None and (number := _NUMBER.fullmatch(raw.strip())):
         harm, repair = "number", f".{number[1]:0<2}"
-    text = repair or raw
-    return CalibreReading(
-        raw=raw, code=_chosen(text, weapon_type), possible=_possible(text, weapon_type), damage=harm, repair=repair
-    )
+    codes = _possible(repair or raw, weapon_type)
+    if harm == "number" and len(repair) == len(".38"):  # .380 becomes 0.38 as well
+        longer = (code for code in _possible(f"{repair}0", weapon_type) if weapon_type in (UNKNOWN, *_FIREABLE[code]))
+        codes = tuple(dict.fromkeys((*codes, *longer)))
+        if len(codes) > 1 and weapon_type != UNKNOWN and len(_possible(repair, weapon_type)) < len(codes):
+            return CalibreReading(raw=raw, code=UNKNOWN, possible=codes, damage=harm, repair=repair)
+    return CalibreReading(raw=raw, code=_chosen(codes, weapon_type), possible=codes, damage=harm, repair=repair)
 
 
 def possible(text: str, weapon_type: str = UNKNOWN) -> tuple[str, ...]:
@@ -85,9 +92,12 @@ def _possible(text: str, weapon_type: str, *, shorten: bool = True) -> tuple[str
     """By the whole text, by what stands before or in parentheses; and, `shorten`, by ever fewer words, also of what a slash parts."""
     outside, _, inside = text.partition("(")
     tries = [text, outside, inside.rpartition(")")[0] or inside]
-    for part in (outside, *outside.split("/")) if shorten else ():
+    for part in (outside, outside.partition("/")[0]) if shorten else ():
         words = _SPACED.split(part.upper().strip())
-        tries += [" ".join(words[:count]) for count in range(len(words), 0, -1)]
+        fillers = next(
+            (n for n, word in enumerate(reversed(words)) if not _FILLER.fullmatch(word.strip(".+-"))), len(words)
+        )
+        tries += [" ".join(words[:count]) for count in range(len(words), max(len(words) - fillers, 1) - 1, -1)]
     codes = next((found for each in tries if (found := _CODES_BY_KEY.get(_key(each)))), ())
     return tuple(code for code in codes if weapon_type in _FIREABLE[code]) or codes
 
@@ -97,8 +107,7 @@ def calibre_code(text: str, weapon_type: str = UNKNOWN) -> str:
     return read_calibre(text, weapon_type).code
 
 
-def _chosen(text: str, weapon_type: str) -> str:
-    codes = _possible(text, weapon_type)
+def _chosen(codes: tuple[str, ...], weapon_type: str) -> str:
     return codes[0] if len(codes) == 1 or (codes and weapon_type != UNKNOWN) else UNKNOWN
 
 

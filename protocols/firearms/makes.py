@@ -32,6 +32,7 @@ _COMMON = re.compile(
     r"\b(?:ARMS|ARMAS|ARMES|ARMI|FIREARMS|ARMORY|ARMOURY|WEAPONS|MFG|MANUFACTURING|MAN|INDUSTRIES|INDUSTRIE|INDUSTRIA|IND|"
     r"INTERNATIONAL|INTL|USA|US|AND|SILAH|SANAYI|TICARET|PRODUCTS)\b\.?"
 )
+_IMITATED = re.compile(r"\b(?:IMITA|COP(?:Y|IA|IE)|REPLIC|CLON|FAKE|FALS|COUNTERFEIT|STYLE|TIPO|TYPE)")
 _BESIDE = re.compile(r"\(|\)|/|\bOR\b|\bOU\b|\bAKA\b")
 
 
@@ -68,7 +69,8 @@ def make_key(text: str) -> str:
     text = text[:_TEXT_MAX]
     if (compact := _compact(text)) in _NO_MAKE:
         return ""
-    for name in (text, *_BESIDE.split(text.upper())):
+    beside = () if _IMITATED.search(fold(text)) else _BESIDE.split(text.upper())  # "copy (Glock)" is no Glock
+    for name in (text, *beside):
         if found := _WHOLE.get(_compact(name)) or _BARE.get(_bare(name)):
             return found
     for name in (_bare(text), compact):

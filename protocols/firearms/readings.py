@@ -34,6 +34,7 @@ class SerialReading:
     pattern: str = ""
     alternatives: tuple[str, ...] = ()  # K1 or pattern each
     components: tuple[tuple[str, str], ...] = ()  # (component code, K1 or pattern)
+    lost: tuple[tuple[str, str], ...] = ()  # (component code, status) of those that are named and have none
     damage: str | None = None
     suspicious: bool = False
 
@@ -96,7 +97,8 @@ _LONG_WORD = re.compile("[A-Z]{6,}")
 _RESTORED = re.compile(r"REVELAD|REVELE|RESTOR|RESTAUR|METALOGRAF|METALLOGR|ETCH")
 _DOUBT = re.compile(
     r"PARCIA|PARTIAL|PARTIEL|ILEG|ILLEG|ILLIS|INDETERM|NAO IDENTIF|UNKNOWN|UNREADABLE|VISIVE|VISIBL|LEGIV|LEGIB|LISIB|DIGIT|CHIFFRE|"
-    r"APARENT|CHARACT|CARACT"
+    r"APARENT|APARENTA|PARECE|SEEMS|LOOKS LIKE|CHARACT|CARACT|POSSIB|POSSIV|POSIB|TALVEZ|TAL VEZ|QUIZA|PROVAV|PROBAB|PEUT.?ETRE|MAYBE|"
+    r"PERHAPS|UNSURE|UNCERTAIN|INCERT|INCIERT|DUVID|DOUBT|APPROX|APROX|\bNOT\b|\bNAO\b|\bNON\b|\bNO E\b|\bNO ES\b"
 )
 _LAST = re.compile(r"LAST|ULTIM|FINA(?:L|IS)|DERNIER|\bTERMINA")
 _FIRST = re.compile(r"FIRST|PRIMEIR|PRIMER|PREMIER|INICIA|BEGIN|COMIENZA|COMMENCE")
@@ -116,33 +118,17 @@ _LEGEND = re.compile(  # "where # may be 3, 8 or 9", "onde x é", "X representa"
     r"(?:\s(?:MAY BE|CAN BE|IS|PODE SER|PUEDE SER|PEUT ETRE|EST)\s((?:[A-Z0-9](?:,\s|\s(?:OR|OU|O)\s|\b)){2,9}))?"
     r"|\b(X)\s(?:REPRESENT|ALGARISMO|DIGIT|STANDS|=)"
 )
+_LABEL = re.compile(  # "Nº 12345", "serie: 12345", "S/N 12345"
+    r"^\s*(?:N\s?[º°o]\.?|N[º°]|NO\.|NR\.|NUM(?:ERO|BER)?\b\.?|S/?N\s?[:.#]|S/N\b|SERIAL(?:\s(?:NO\.?|NUMBER|N[º°]))?\b|S[EÉ]RIE\b|SER\.)\s*[:.#-]?\s*(?=\S*\d)",
+    re.IGNORECASE,
+)
+_APART = re.compile(r"(?<=[\w?*#])\s?[,/+&|\n]\s?(?=[\w?*#])")
 _WORD = re.compile(r"[^\W_]*[?*#_][^\s;,()]*|[^\W_][^\s;,()]*")
 _X_RUN = re.compile(r"(?<=[0-9])X{2,}$|^X{2,}(?=[A-Z]*[0-9])")
 _UNKNOWN_WORD = re.compile(r"[?*#_]+|[Xx]{2,}")
-_NO_PREFIX = frozenset(
-    [
-        "NI",
-        "NL",
-        "SN",
-        "NA",
-        "NO",
-        "NR",
-        "NAO",
-        "SEM",
-        "NONE",
-        "VIDE",
-        "VER",
-        "NON",
-        "NOT",
-        "SIN",
-        "SANS",
-        "NIL",
-        "NULL",
-        "VOIR",
-        "SEE",
-        "THE",
-    ]
-)
+_NO_PREFIX = frozenset((
+    "NI", "NL", "SN", "NA", "NO", "NR", "NAO", "SEM", "NONE", "VIDE", "VER", "NON", "NOT", "SIN", "SANS", "NIL", "NULL", "VOIR", "SEE", "THE",
+))  # fmt: skip
 _NOT_SERIALS = _NO_PREFIX | _SHORT.keys()
 _TAIL = re.compile(r"[./:;]+$")
 
@@ -224,8 +210,8 @@ def _token(text: str, sets: dict[str, str]) -> tuple[str, bool]:
 def _components(text: str, sets: dict[str, str]) -> tuple[tuple[str, str], ...]:
     found = []
     for segment in _SEGMENT.split(text):
-        value = _token(segment, sets)[0]
         words = fold(segment)
+        value = "" if _among_words(segment) else _token(segment, sets)[0]
         found += [(code, value) for code, place in _PLACES if value and place.search(words)]
     return tuple(found)
 
@@ -246,11 +232,29 @@ def _only_component(text: str, sets: dict[str, str]) -> tuple[str, str] | None:
     return told[0] if len(told) == 1 and named > 1 else None
 
 
+def _lost(text: str, sets: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """Components that are named without a serial, each with the reason."""
+    found = []
+    for segment in _SEGMENT.split(text):
+        words = fold(segment)
+        if not _token(segment, sets)[0]:
+            found += [(code, _reason(words)) for code, place in _PLACES if place.search(words)]
+    return tuple(found)
+
+
 def _alternatives(text: str, sets: dict[str, str]) -> tuple[str, ...]:
-    spaced = re.sub(r"(?i)\s(?:ou|or|o|e|and|y|et)\s|\s/\s|;\s?", " ; ", text)
+    spaced = re.sub(r"(?i)\s(?:ou|or|o|e|and|y|et)\s|\s/\s|;\s?", " ; ", _APART.sub(" ; ", text))
     values = dict.fromkeys(_token(part, sets)[0] for part in spaced.split(" ; ")[:_ALTERNATIVES_MAX])
-    known = tuple(value for value in values if value)
-    return known if len(known) > 1 else ()
+    known = tuple(value for value in values if value and any(c.isdecimal() for c in value))
+    return known if len(known) > 1 else _among_words(text)
+
+
+def _among_words(text: str) -> tuple[str, ...]:
+    """Several tokens with digits among ordinary words ("model 1911 serial 123456"): which is the serial is not told."""
+    words = _WORD.findall(re.sub(r"\([^()]{2,}\)?", " ", text))
+    tokens = dict.fromkeys(k1(word) for word in words if any(c.isdecimal() for c in word))
+    ordinary = any(word.isalpha() and not _is_prefix(word, of_two=False) and len(word) > 1 for word in words)
+    return tuple(token for token in tokens if token)[:_ALTERNATIVES_MAX] if ordinary and len(tokens) > 1 else ()
 
 
 def _anchored(value: str, words: str) -> str:
@@ -271,14 +275,16 @@ def read_serial(raw: str) -> SerialReading:
     odd = suspicious(raw)
     if harm := damage(raw):
         return SerialReading(raw=raw, status="UNREAD", damage=harm, suspicious=odd)
-    sets, text = _wildcards(raw.strip())
+    sets, text = _wildcards(_LABEL.sub("", raw.strip()))
     words = fold(raw)
     places = _components(text, sets)
     if len({value for _, value in places}) > 1:
         whole = all(value.isalnum() for _, value in places)
         return SerialReading(raw=raw, status=_seen(words, whole=whole), components=places, suspicious=odd)
     if (only := _only_component(text, sets)) is not None:
-        return SerialReading(raw=raw, status="LEGIBLE", k1=only[1], components=(only,), suspicious=odd)
+        return SerialReading(
+            raw=raw, status="LEGIBLE", k1=only[1], components=(only,), lost=_lost(text, sets), suspicious=odd
+        )
     if not places and (several := _alternatives(text, sets)):
         return SerialReading(raw=raw, status="PARTIAL", alternatives=several, suspicious=odd)
     value, whole = _token(text, sets)

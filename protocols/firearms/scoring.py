@@ -22,6 +22,7 @@ Reason = Literal[
     "NO_RECORD",
     "OTHER_MAKE_ONLY",
     "SEVERAL_OF_MAKE",
+    "COMPONENT_ONLY",
     "SERIAL_SHORT",
     "TYPE_CONTRADICTS",
     "CALIBRE_CONTRADICTS",
@@ -43,6 +44,7 @@ class Gun:
     model: str = ""
     calibre: str = ""
     weapon_type: str = UNKNOWN
+    loose: bool = False  # the serial stands on a part that can be changed: slide, barrel, bolt
 
 
 class Candidate(NamedTuple):
@@ -164,6 +166,7 @@ def _reason(question: Gun, same_make: Sequence[Gun], same_serial: Sequence[Gun])
         (not same_serial, "NO_RECORD"),
         (not same_make, "OTHER_MAKE_ONLY"),
         (len(same_make) > 1, "SEVERAL_OF_MAKE"),
+        (question.loose, "COMPONENT_ONLY"),
         (len(question.serial_k1) < AUTOMATIC_MIN, "SERIAL_SHORT"),
         (contradicts_type(question.weapon_type, found.weapon_type) == "different", "TYPE_CONTRADICTS"),
         (_calibres(question, found) == "different", "CALIBRE_CONTRADICTS"),
@@ -174,7 +177,8 @@ def _reason(question: Gun, same_make: Sequence[Gun], same_serial: Sequence[Gun])
 def decide(question: Gun, candidates: Sequence[Gun]) -> Decision:
     """Answers automatically only when exactly one record fits; else a scored list for a person (docs/domain.md section 3).
 
-    One fits when it alone of this K1 serial (>= 5 characters) has the same make, and type and calibre do not contradict.
+    One fits when it alone of this K1 serial (>= 5 characters) has the same make, and type and calibre do not contradict; and the
+    serial stands on frame or receiver, the part that is the weapon (UN ITI 10): slides and barrels change hands.
 
     `candidates` must hold every record of that K1 serial, or uniqueness is not shown. Fewer than four known characters bring none.
     """

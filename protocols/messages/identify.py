@@ -8,10 +8,10 @@ from pydantic import Field, StringConstraints
 
 from protocols.codes import LISTS, UNKNOWN
 from protocols.firearms.calibres import calibre_code, read_calibre, weapon_type_code
-from protocols.firearms.makes import COUNTRIES, is_known, make_key
+from protocols.firearms.makes import is_known, make_key
 from protocols.firearms.readings import SerialReading, read_serial
 from protocols.firearms.references import Kind, alike, candidates, doubts, formats
-from protocols.firearms.serials import damage, repaired
+from protocols.firearms.serials import PATTERN_LENGTH_MAX, damage, repaired
 from protocols.messages.shared import Maybe, Model
 from protocols.problems import Fault
 
@@ -64,11 +64,13 @@ def weapon_of(texts: Texts) -> dict[str, Any]:
     type_ = weapon_type_code(texts.type)
     calibre = read_calibre(texts.calibre, type_)
     make = make_key(texts.make)
-    country = texts.country or COUNTRIES.get(make, UNKNOWN)
     weapon: dict[str, Any] = {
         "type": {"code": type_, "raw": texts.type},
         "make": {"code": make if is_known(make) else UNKNOWN, "raw": texts.make},
-        "calibre": {"code": calibre.code, "raw": calibre.repair or texts.calibre},
+        "calibre": {
+            "code": calibre.code,
+            "raw": "" if calibre.damage else texts.calibre,
+        },  # a guess is a finding, not a word
         "origin_class": {"code": _origin(texts.origin_class), "raw": texts.origin_class or ""},
         "components": _components(read_serial(texts.serial), type_, texts.serial),
     }
@@ -76,12 +78,10 @@ def weapon_of(texts: Texts) -> dict[str, Any]:
         weapon["components"] = _without_past(weapon["components"], type_)
     if texts.model and not damage(texts.model):
         weapon["model"] = texts.model
-    elif texts.model:
-        weapon["model"] = repaired(texts.model) or texts.model
     if texts.importer:
         weapon["importer"] = texts.importer
-    if country != UNKNOWN:
-        weapon["country_of_manufacture"] = {"code": country, "raw": texts.country or ""}
+    if texts.country:
+        weapon["country_of_manufacture"] = {"code": texts.country, "raw": texts.country}
     return weapon
 
 
@@ -92,11 +92,11 @@ def _origin(text: str | None) -> str:
 
 def _without_past(components: list[dict[str, Any]], type_: str) -> list[dict[str, Any]]:
     """A weapon that no factory finished: its frame never had a serial, its factory parts have their own and do not match it."""
-    if components[0]["kind"]["code"] in ("FRAME", "RECEIVER"):
-        return components
+    frames = [part for part in components if part["kind"]["code"] in ("FRAME", "RECEIVER")]
+    others = [part | {"matches_frame": False} for part in components if part not in frames]
     frame = "RECEIVER" if type_ in _LONG_GUNS else "FRAME"
-    others = [part | {"matches_frame": False} for part in components]
-    return [{"kind": {"code": frame, "raw": ""}, "marks": [_mark("", "NEVER_MARKED", pattern="")]}, *others]
+    never = {"kind": {"code": frame, "raw": ""}, "marks": [_mark("", "NEVER_MARKED", pattern="")]}
+    return [*(frames or [never]), *others]
 
 
 def _components(read: SerialReading, type_: str, raw: str) -> list[dict[str, Any]]:
@@ -112,8 +112,14 @@ def _components(read: SerialReading, type_: str, raw: str) -> list[dict[str, Any
         ]
     kind = read.components[0][0] if read.components else main
     pattern = f"^{read.k1}$" if read.k1 else read.pattern
-    mark = _mark(raw, read.status, pattern=pattern, alternatives=read.alternatives)
-    return [{"kind": {"code": kind, "raw": ""}, "marks": [mark]}]
+    if len(pattern) > PATTERN_LENGTH_MAX:  # no serial is that long
+        mark = _mark(raw, "UNREAD", pattern="")
+    else:
+        mark = _mark(raw, read.status, pattern=pattern, alternatives=read.alternatives)
+    lost = [
+        {"kind": {"code": code, "raw": ""}, "marks": [_mark(raw, status, pattern="")]} for code, status in read.lost
+    ]
+    return [*lost, {"kind": {"code": kind, "raw": ""}, "marks": [mark]}]
 
 
 def _mark(raw: str, status: str, *, pattern: str, alternatives: tuple[str, ...] = ()) -> dict[str, Any]:

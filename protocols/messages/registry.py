@@ -17,6 +17,7 @@ from protocols.messages.shared import (
     Make,
     Many,
     Maybe,
+    MemberName,
     Model,
     Office,
     PartialDate,
@@ -76,6 +77,7 @@ class RegistrySearch(Body):
 class Hit(Model):
     """Whose record it is and how it is called there: nothing else before two people confirm (docs/domain.md section 2)."""
 
+    member: MemberName
     owner: Office
     record_ref: Text
     basis: Annotated[str, Listed("match_basis", pair=False)]

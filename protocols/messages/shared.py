@@ -269,7 +269,13 @@ class Weapon(Model):
 
     def serial_marks(self) -> Iterable[MarkReading]:
         """The serial marks of all components, in order."""
-        return (mark for part in self.components for mark in part.marks if mark.mark_type.code == "SERIAL")
+        return (mark for _, mark in self.marked())
+
+    def marked(self) -> Iterable[tuple[str, MarkReading]]:
+        """(component code, serial mark) of all components, in order."""
+        return (
+            (part.kind.code, mark) for part in self.components for mark in part.marks if mark.mark_type.code == "SERIAL"
+        )
 
     @model_validator(mode="after")
     def _serial_or_reason(self) -> Self:

@@ -301,6 +301,9 @@ class TraceRefusal(Body):
         return self
 
 
+MAIN_PARTS = frozenset(("FRAME", "RECEIVER", "LOWER_RECEIVER", "CHASSIS_FIRE_CONTROL_UNIT"))
+"""Components that carry the unique mark (UN ITI 10)."""
+TEXTS_MAX = 32  # serials and patterns of one weapon that are looked up
 _SERIAL_KNOWN = 4  # characters; below it a serial hardly narrows the search
 
 
@@ -340,14 +343,15 @@ def asked_gun(weapon: Weapon) -> Gun:
     A mark read whole (LEGIBLE or RESTORED, literals only) is a serial. Several different ones are alternatives:
     such a question is never answered without a person.
     """
-    whole: dict[str, None] = {}
-    partial: dict[str, None] = {}
-    for mark in weapon.serial_marks():
+    whole: dict[str, bool] = {}  # serial -> whether it stands on the part that is the weapon
+    partial: dict[str, bool] = {}
+    for part, mark in weapon.marked():
         read = mark.status.code in ("LEGIBLE", "RESTORED") and not mark.alternatives
         for text in (mark.pattern or "", *(each.text for each in mark.alternatives)):
             bare = text.removeprefix("^").removesuffix("$")
-            (whole if read and bare.isalnum() else partial)[bare if read and bare.isalnum() else text] = None
-    several = tuple(text for text in (*whole, *partial) if text)
+            known, key = (whole, bare) if read and bare.isalnum() else (partial, text)
+            known[key] = known.get(key, False) or part in MAIN_PARTS
+    several = tuple(text for text in (*whole, *partial) if text)[:TEXTS_MAX]
     only = several[0] if len(several) == 1 else ""
     return Gun(
         serial_k1=only if only in whole else "",
@@ -357,4 +361,5 @@ def asked_gun(weapon: Weapon) -> Gun:
         model=weapon.model or "",
         calibre=weapon.calibre.code if possible(weapon.calibre.code) else weapon.calibre.raw,
         weapon_type=weapon.type.code,
+        loose=bool(only) and not whole.get(only, partial.get(only, False)),
     )

@@ -149,8 +149,8 @@ VALID: dict[str, Json] = {
         "weapon": {"serial": "AB?1234", "make": pair("GLOCK")}, "purpose": "TRACING", "reference": "BKA-2026-1",
     },
     "registry.hit": {
-        "hits": [{"owner": OFFICE, "record_ref": "L-1", "basis": "EXACT", "score": 100},
-                 {"owner": OFFICE, "record_ref": "L-2", "basis": "CONFUSABLE", "score": 70}],
+        "hits": [{"member": "at/police", "owner": OFFICE, "record_ref": "L-1", "basis": "EXACT", "score": 100},
+                 {"member": "at/police", "owner": OFFICE, "record_ref": "L-2", "basis": "CONFUSABLE", "score": 70}],
         "searched": "own records of lost and stolen firearms",
     },
     "registry.withdrawal": {"record_ref": "L-1", "reason": pair("RECOVERED")},

@@ -95,6 +95,24 @@ def test_a_whole_serial_is_read_into_its_key(raw: str, key: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "raw",
+    [
+        "possibly ABC1234", "talvez ABC1234", "not 12345", "new 12345 old 54321", "modelo 1911 serie 123456", "Glock 17 ABC123",
+        "cal 38 ABC1234", "12345, 67890", "12345/67890", "ABC1234 + ABC1235", "frame ABC1234 slide DEF5678", "C190594/EB398",
+        "quizás 12345", "ABC1234 (provável)", "peut-être 12345",
+    ],
+)  # fmt: skip
+def test_where_the_words_doubt_or_say_two_things_nothing_is_a_whole_serial(raw: str) -> None:
+    read = read_serial(raw)
+    assert (read.k1, read.status in ("LEGIBLE", "RESTORED")) == ("", False), read
+
+
+@pytest.mark.parametrize("raw", ["Nº12345", "N°12345", "S/N: 12345", "serie: 12345", "Serial No. 12345", "nº 12345"])
+def test_a_label_is_no_part_of_a_serial(raw: str) -> None:
+    assert (read_serial(raw).k1, read_serial(raw).status) == ("12345", "LEGIBLE")
+
+
+@pytest.mark.parametrize(
     ("raw", "status"),
     [
         ("REMOVIDO", "OBLITERATED"),
@@ -321,6 +339,23 @@ def test_a_damaged_calibre_is_read_as_what_it_was_and_flagged(
 ) -> None:
     read = read_calibre(raw, "REVOLVER")
     assert (read.raw, read.repair, read.damage, read.code) == (raw, repair, damage, code)
+
+
+def test_a_number_that_two_calibres_become_is_open() -> None:
+    assert set(read_calibre("0.38", "PISTOL").possible) == {"38_SUPER", "380_ACP"}
+    assert read_calibre("0.38", "PISTOL").code == "UNKNOWN"
+    assert read_calibre("0.45", "PISTOL").code == "45_ACP"
+
+
+@pytest.mark.parametrize(
+    "text", ["9mm x 18 extra", "9mm Ultra", "300 WSM", "303 Savage", "308 Norma Magnum", "223 WSSM", "12 mm"]
+)
+def test_a_word_that_may_name_another_cartridge_is_not_dropped(text: str) -> None:
+    assert calibre_code(text, "RIFLE") == "UNKNOWN"
+
+
+def test_an_imitation_is_not_its_original() -> None:
+    assert "COLT" not in (make_key("Imitation (Colt)"), make_key("copia de Colt"), make_key("tipo (Colt)"))
 
 
 @pytest.mark.parametrize(

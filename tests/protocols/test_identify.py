@@ -10,6 +10,7 @@ from protocols.firearms.calibres import calibre_code
 from protocols.firearms.formats import parse_format
 from protocols.firearms.makes import is_known
 from protocols.firearms.references import alike, candidates, doubts, formats, kinds
+from protocols.firearms.scoring import decide, gun
 from protocols.messages import asked_gun, validate_model
 from protocols.messages.identify import Texts, identify, kind_json
 from protocols.messages.shared import Weapon
@@ -24,8 +25,9 @@ def read(**texts: Any) -> tuple[dict[str, Any], dict[str, str]]:
 
 def test_words_of_an_examiner_become_a_weapon() -> None:
     weapon, findings = read(serial="ABC 1234", make="Glock Ges.m.b.H.", model="17", calibre="9 mm", type="pistola")
-    codes = {name: weapon[name]["code"] for name in ("type", "make", "calibre", "country_of_manufacture")}
-    assert codes == {"type": "PISTOL", "make": "GLOCK", "calibre": "9X19", "country_of_manufacture": "AT"}
+    codes = {name: weapon[name]["code"] for name in ("type", "make", "calibre")}
+    assert codes == {"type": "PISTOL", "make": "GLOCK", "calibre": "9X19"}
+    assert "country_of_manufacture" not in weapon, "many are made elsewhere: nothing is guessed"
     [part] = weapon["components"]
     assert (part["kind"]["code"], part["marks"][0]["pattern"], part["marks"][0]["text_raw"]) == (
         "FRAME",
@@ -54,7 +56,23 @@ def test_a_printed_frame_never_had_a_serial_and_its_factory_slide_does_not_match
         "^YWL0582$",
         False,
     )
-    assert asked_gun(validate_model(Weapon, weapon, "weapon")).serial_k1 == "YWL0582", "it is traced by its slide"
+    question = asked_gun(validate_model(Weapon, weapon, "weapon"))
+    assert (question.serial_k1, question.loose) == ("YWL0582", True), "it is traced by its slide, and by a person"
+
+
+def test_a_slide_never_answers_for_a_frame_that_was_ground_off() -> None:
+    weapon, _ = read(serial="raspado (frame); YWL0582 (slide)", make="Glock", type="pistol")
+    frame, slide = weapon["components"]
+    assert (frame["kind"]["code"], frame["marks"][0]["status"]["code"]) == ("FRAME", "OBLITERATED")
+    assert slide["kind"]["code"] == "SLIDE"
+    record = gun("YWL0582", ref="1", make="Glock", weapon_type="PISTOL")
+    decision = decide(asked_gun(validate_model(Weapon, weapon, "weapon")), [record])
+    assert (decision.kind, decision.reason, decision.candidates[0].ref) == ("person", "COMPONENT_ONLY", "1")
+
+
+def test_a_serial_that_no_pattern_can_hold_is_flagged_and_not_sent() -> None:
+    weapon, _ = read(serial="A1" * 20)
+    assert weapon["components"][0]["marks"][0]["status"]["code"] == "UNREAD"
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ async def test_a_request_goes_to_the_importer_then_the_maker_then_the_country_th
         ("maker", "MAKER"),
         ("state", "COUNTRY_OF_MANUFACTURE"),
     ]
-    assert asked(make="GLOCK") == [("maker", "MAKER")]
+    assert asked(make="GLOCK") == [("maker", "MAKER"), ("state", "COUNTRY_OF_MAKER")]
     assert asked(make="GLOCK", country="DE") == [("other", "COUNTRY_OF_MANUFACTURE")]  # the maker answers for AT alone
     assert asked(make="BERETTA", country="AT") == [("state", "COUNTRY_OF_MANUFACTURE")]
     everybody = [(name, "HUB") for name in ("importer", "maker", "other", "state")]

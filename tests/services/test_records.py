@@ -1,5 +1,6 @@
 """Records that members share: imported with a result a line, searched, confirmed by two, withdrawn, and the same on both sides."""
 
+import asyncio
 import json
 from dataclasses import replace
 from datetime import timedelta
@@ -9,8 +10,8 @@ from uuid import UUID
 import pytest
 
 from gateway.services.records import CSV, NDJSON, Records
-from protocols.messages import validate_model
-from protocols.messages.registry import RegistrySearch
+from protocols.messages import validate_body, validate_model
+from protocols.messages.registry import RegistryRecord, RegistrySearch
 from protocols.ports.access import Caller
 from protocols.problems import ProblemError
 from tests.federation import Federation, Json, Node, refused, wait_until
@@ -80,18 +81,21 @@ async def test_a_search_finds_whole_confusable_partial_and_component_serials(fed
     (a,) = await fed.nodes("a")
     await take(
         a, row("whole", "SAB10234"), row("parts", "AANK242 (frame); YWL058 (barrel)"), row("zeros", "0012345", make="Taurus"),
-        row("old", "SAB10234", until="2020-01-01"), row("gone", "raspado"),
+        row("gone", "raspado"),
     )  # fmt: skip
-    assert await refs(a, "^SAB10234$") == [("whole", "EXACT")], "what is past its retention is not found"
+    assert await refs(a, "^SAB10234$") == [("whole", "EXACT")]
     assert await refs(a, "^5ABIO234$") == [("whole", "CONFUSABLE")]
     assert await refs(a, "SAB1?2") == [("whole", "PARTIAL")]
     assert await refs(a, "S[A4]B10{2,4}$") == [("whole", "PARTIAL")]
     assert await refs(a, "^YWL058$") == [("parts", "COMPONENT")]
     assert await refs(a, "^12345$") == [("zeros", "CONFUSABLE")]
     assert await refs(a, "YW?05") == [("parts", "PARTIAL")]
+    assert await refs(a, "SAB102") == [("whole", "PARTIAL")], "a run of characters anywhere is a pattern too"
+    assert await refs(a, "^SAB10235$") == [], "a serial that is near is not the serial"
     assert await refs(a, "^NOTHERE9$") == []
     (hit,) = await records(a).hits(looked("^SAB10234$"))
-    assert hit.keys() == {"owner", "record_ref", "score", "basis"}
+    assert hit.keys() == {"member", "owner", "record_ref", "score", "basis"}
+    assert hit["member"] == a.name
 
 
 async def test_fishing_and_reading_a_record_whole_need_two_people(fed: Federation) -> None:
@@ -124,10 +128,7 @@ async def test_what_a_member_sends_is_kept_searched_answered_and_the_same_on_bot
     await records(a).take(b"\n".join(lines), NDJSON)
     threads = {}
     for ref in ("r1", "r2"):
-        draft = replace(a.draft(b), type="registry.record", body=body | {"record_ref": ref})
-        threads[ref] = await a.send(draft)
-        await a.becomes(threads[ref], "delivered")
-    await wait_until(lambda: dispatched(b, 2))
+        threads[ref] = await share(a, b, ref)
     ours, theirs = await records(a).totals(), await records(b).totals(a.name)
     assert {name: ours[name] for name in ("live", "root", "by_status")} == {
         name: theirs[name] for name in ("live", "root", "by_status")
@@ -176,6 +177,17 @@ async def test_a_kind_of_weapon_is_looked_up_with_what_a_marking_notice_tells(fe
     first = (await answered(a, asked, "reference.answer"))["candidates"][0]
     assert (first["make"]["code"], first["model"], first["score"]) == ("TAURUS", "PT 92", 100)
     assert first["serial_formats"][0] == "[A-Z]{4}[0-9]{4}"
+
+
+async def share(node: Node, other: Node, ref: str, **handling: Any) -> Json:
+    """Sends a record and waits until it is kept."""
+    before = await other.count("inbox", "dispatched")
+    body = VALID["registry.record"] | {"retention_until": "2040-01-01", "record_ref": ref}
+    draft = node.draft(other)
+    said = {**draft.handling, "codes": ["REGISTRY_MATCH_ONLY"]} | handling
+    sent = await node.send(replace(draft, type="registry.record", body=body, handling=said))
+    await wait_until(lambda: dispatched(other, before + 1))
+    return sent
 
 
 async def dispatched(node: Node, count: int) -> bool:
@@ -228,8 +240,67 @@ async def test_v02_v03_a_file_that_cannot_be_read_is_refused_with_its_line_and_n
 async def test_what_has_to_go_is_not_found_the_day_after(fed: Federation) -> None:
     (a,) = await fed.nodes("a")
     today = fed.clock.now().date()
-    await take(
+    found = await take(
         a, row("last day", "ABC1234", until=str(today)), row("over", "ABC1235", until=str(today - timedelta(days=1)))
     )
+    assert [line.get("state") for line in found["lines"]] == ["stored", None]
+    assert found["lines"][1]["problem"]["errors"][0]["pointer"] == "/3/retention_until"
     assert [ref for ref, _ in await refs(a, "^ABC1234$")] == ["last day"]
-    assert (await records(a).totals())["live"] == 1
+    await records(a).purge()
+    assert await a.count("registry_record") == 1
+    fed.clock.ahead += timedelta(days=1)
+    await records(a).purge()
+    assert await a.count("registry_record") == 0
+
+
+async def test_an_import_waits_for_no_other(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    first = asyncio.create_task(take(a, row("r1", "ABC1234")))
+    await asyncio.sleep(0)
+    await refused("store.busy", take(a, row("r2", "ABC1235")))
+    assert (await first)["stored"] == 1
+
+
+async def test_a_serial_that_nobody_read_whole_is_noted_and_damage_in_any_column_refused(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    found = await take(a, row("r1", "AB?1234"), row("r2", "raspado"), row("r3", "ABC1234").replace("9mm", "2.2E+01"))
+    assert ["note" in line for line in found["lines"]] == [True, True, False]
+    assert found["lines"][2]["problem"]["errors"][0]["pointer"] == "/4/calibre"
+    assert await refs(a, "^AB1234$") == [], "a reading in doubt is not made whole"
+
+
+async def test_a_record_comes_too_late_when_its_owner_took_it_back(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b", registry=True)
+    sent = await share(a, b, "r1")
+    (message,) = await b.read.opened(UUID(sent["thread"]))
+    body = validate_body("registry.record", message.body)
+    assert isinstance(body, RegistryRecord)
+    later = [replace(message, created=message.created + timedelta(seconds=s)) for s in range(3)]
+    await records(b).withdrawn(later[1], "r1")
+    await records(b).received(message, body)
+    assert (await records(b).totals(a.name))["live"] == 0
+    await records(b).received(later[2], body)
+    assert (await records(b).totals(a.name))["live"] == 1
+    await records(b).received(message, body.model_copy(update={"status": "LOST"}))
+    assert (await records(b).totals(a.name))["by_status"] == {body.status: 1}, "an earlier word changes nothing"
+
+
+async def test_who_is_told_of_a_record_is_for_its_owner_to_say(fed: Federation) -> None:
+    a, b, c = await fed.nodes("a", "b", "c", registry=True)
+    serial = pattern_of(VALID["registry.record"])
+    await share(a, b, "silent", codes=[])
+    await share(a, b, "named", codes=["NAMED_RECIPIENTS_ONLY"], named_recipients=[c.name])
+    sent = await share(a, b, "match", codes=["REGISTRY_MATCH_ONLY"])
+
+    async def told(node: Node) -> list[str]:
+        search = replace(
+            node.draft(b), type="registry.search", body=VALID["registry.search"] | {"weapon": {"serial": serial}}
+        )
+        asked = await node.send(search)
+        return [each["record_ref"] for each in (await answered(node, asked, "registry.hit"))["hits"]]
+
+    assert await told(a) == ["match", "named", "silent"], "the owner sees its own"
+    assert await told(c) == ["match", "named"]
+    shown = await b.read.thread(UUID(sent["thread"]), ANNA)
+    assert "confirmations" in shown["messages"][0]["withheld"]
+    assert "body" not in shown["messages"][0]

@@ -23,6 +23,7 @@ _AT_ONCE = 16
 _SHOWN = 20
 _ROWS_MAX = 100_000
 _FAILED = 3
+_NOBODY = "To ask: nobody; no member's record names these weapons."
 
 
 def check(
@@ -53,8 +54,7 @@ def check(
         Print one JSON object.
     """
     with problems(as_json=json):
-        rows = list(_rows(file))
-        found = asyncio.run(_all(node, rows, to, speaker))
+        found = asyncio.run(_all(node, list(_rows(file)), to, speaker))
         if page is not None:
             from gateway.http.picture import check_page
 
@@ -62,57 +62,66 @@ def check(
         text = f"{found['rows']} guns: " + ", ".join(
             f"{count} {what.lower()}" for what, count in found["likely"].items()
         )
-        say(f"{text}. {found['flagged']} should be looked at.", found, as_json=json)
+        asked = ", ".join(f"{member} ({count})" for member, count in found["ask"].items())
+        lines = [f"{text}. {found['flagged']} should be looked at.", f"To ask: {asked}." if asked else _NOBODY]
+        lines += [f"{to} may not be asked: {found['not_permitted']}"] if "not_permitted" in found else []
+        say("\n".join(lines), found, as_json=json)
         if found["lines"] and not json:
             _show(found["lines"])
     return _FAILED if found["flagged"] else 0
 
 
-def _rows(file: Path) -> Iterator[tuple[int, Texts]]:
-    """Line and texts; `registry.csv` names what cannot be read."""
+def _rows(file: Path) -> Iterator[tuple[int, Texts | ProblemError]]:
+    """Line and texts, or what is wrong with the row; `registry.csv` where the file cannot be read as a whole."""
     for count, (line, row) in enumerate(read_sheet(read_file(file), known=Texts.model_fields, others=True)):
-        if isinstance(row, ProblemError):
-            raise row
         if count == _ROWS_MAX:
             raise ProblemError("registry.csv", f"more than {_ROWS_MAX} rows; split the file")
-        yield (
-            line,
-            validate_model(Texts, {name: text for name, text in row.items() if text}, f"line {line}", f"/{line}"),
-        )
+        try:
+            if isinstance(row, ProblemError):
+                raise row
+            texts = {name: text for name, text in row.items() if text}
+            yield line, validate_model(Texts, texts, f"line {line}", f"/{line}")
+        except ProblemError as problem:
+            yield line, problem
 
 
-async def _all(node: Path, rows: list[tuple[int, Texts]], to: str | None, speaker: Speaker) -> dict[str, Any]:
-    likely: Counter[str] = Counter()
-    lines, kinds = [], Counter[str]()
+async def _all(
+    node: Path, rows: list[tuple[int, Texts | ProblemError]], to: str | None, speaker: Speaker
+) -> dict[str, Any]:
+    likely, ask, kinds = Counter[str](), Counter[str](), Counter[str]()
+    lines, refused = list[dict[str, Any]](), dict[str, str]()
     console = Console(stderr=True)
     with Progress("Looked at", BarColumn(), MofNCompleteColumn(), console=console, transient=True) as progress:
         task = progress.add_task("", total=len(rows))
         async with speaker.agency(node) as agency, aclosing(_looked_at(agency, rows, to)) as results:
             async for line, found in results:
                 progress.advance(task)
-                likely[found.get("likely", "NOTHING")] += 1
+                likely[found["likely"]] += 1
+                ask.update(found["ask"][:1])
+                refused |= {name: found[name] for name in ("not_permitted",) if name in found}
                 if found["findings"]:
                     kinds.update(
                         f"{each['pointer'].removeprefix('/weapon/')}: {each['code']}" for each in found["findings"]
                     )
-                    lines.append({"line": line, "findings": found["findings"], "advice": found["advice"]})
-    return {
-        "rows": len(rows), "flagged": len(lines), "likely": dict(likely.most_common()), "kinds": dict(kinds.most_common()), "lines": lines,
-    }  # fmt: skip
+                    lines.append({"line": line, **{name: found[name] for name in ("findings", "ask", "advice")}})
+    counts = {"likely": dict(likely.most_common()), "ask": dict(ask.most_common()), "kinds": dict(kinds.most_common())}
+    return {"rows": len(rows), "flagged": len(lines), **counts, **refused, "lines": lines}
 
 
 async def _looked_at(
-    agency: AgencyClient, rows: list[tuple[int, Texts]], to: str | None
+    agency: AgencyClient, rows: list[tuple[int, Texts | ProblemError]], to: str | None
 ) -> AsyncGenerator[tuple[int, dict[str, Any]], None]:
-    async def one(texts: Texts) -> dict[str, Any]:
+    async def one(texts: Texts | ProblemError) -> dict[str, Any]:
+        if isinstance(texts, ProblemError):
+            return {"findings": texts.document()["errors"], "likely": "UNREAD", "ask": [], "advice": texts.kind.fix}
         identified = await agency.post(
             "/v1/firearms/identify", texts.model_dump(exclude_none=True, exclude_defaults=True)
         )
         tried = {"body": {"weapon": identified["weapon"]}, **({"to": to} if to else {})}
         checked = await agency.post("/v1/trace-checks", tried)
         return {
-            "findings": identified["findings"], "likely": checked.get("likely", "NOTHING"),
-            "advice": "" if checked["advice"].startswith("Correct /body/") else checked["advice"],
+            "findings": identified["findings"], "ask": [way["member"] for way in checked["routes"]],
+            **{name: checked[name] for name in ("likely", "advice", "not_permitted") if name in checked},
         }  # fmt: skip
 
     for start in range(0, len(rows), _AT_ONCE):
@@ -126,6 +135,7 @@ def _show(lines: list[dict[str, Any]]) -> None:
     for line in lines[:_SHOWN]:
         for each in line["findings"]:
             table.add_row(str(line["line"]), each["pointer"].removeprefix("/weapon/"), each["message"], each["fix"])
+        table.add_row("", "", "what helps most", line["advice"], end_section=True)
     Console().print(table)
     if len(lines) > _SHOWN:
         say(f"... and {len(lines) - _SHOWN} more lines: name a page.html to see them all.", {}, as_json=False)

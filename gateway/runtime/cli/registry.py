@@ -12,7 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
 from gateway.runtime.cli.client import node_pool
 from gateway.runtime.cli.say import SPEAKER, Speaker, problems, read_file, say
+from gateway.services.records import COLUMNS, REQUIRED
 from gateway.services.register import import_register
+from gateway.services.sheet import read_sheet
+from protocols.problems import ProblemError
 
 app = cyclopts.App(name="registry", help="The member's own firearms register, and the records that it shares.")
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
@@ -66,24 +69,36 @@ def share(node: Path, file: Path, *, speaker: Speaker = SPEAKER, json: AsJson = 
     """
 
     async def send(parts: list[bytes]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
         with Progress(
             "Imported", BarColumn(), MofNCompleteColumn(), console=Console(stderr=True), transient=True
         ) as progress:
             async with speaker.agency(node) as agency:
-                return [await agency.upload("/v1/registry/imports", part, "text/csv") for part in progress.track(parts)]
+                try:
+                    for part in progress.track(parts):
+                        found += [await agency.upload("/v1/registry/imports", part, "text/csv")]
+                except ProblemError as problem:
+                    done = "".join(f"; imported before: {each['import']}" for each in found)
+                    raise ProblemError(problem.code, f"{problem.detail}{done}", errors=problem.errors) from None
+        return found
 
     with problems(as_json=json):
-        parts = list(_parts(read_file(file)))
+        data = read_file(file)
+        for _ in read_sheet(data, known=COLUMNS, required=REQUIRED):
+            pass  # a file that cannot be read as a whole is refused before its first part is imported
+        parts = list(_parts(data))
         found = asyncio.run(send([part for _, part in parts]))
         wrong = [
             {**line, "line": line["line"] + before}
             for (before, _), part in zip(parts, found, strict=True) for line in part["lines"] if "problem" in line
         ]  # fmt: skip
+        noted = sum("note" in line for part in found for line in part["lines"])
         counts = {name: sum(part[name] for part in found) for name in ("stored", "unchanged", "refused")}
         text = [f"{counts['stored']} stored, {counts['unchanged']} unchanged, {counts['refused']} refused."]
         text += [
             f"Withdraw it: tracewire registry withdraw {node} {part['import']}" for part in found if part["stored"]
         ]
+        text += [f"{noted} of them have no whole serial: no search by serial finds them."] if noted else []
         for line in wrong[:_SHOWN]:
             errors = line["problem"].get("errors") or [
                 {"pointer": "", "message": line["problem"]["detail"], "fix": line["problem"]["fix"]}

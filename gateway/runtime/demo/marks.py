@@ -20,31 +20,31 @@ async def play_marks(
     ground, printed = (register[case.expected.record or ""] for case in cases)
     serial = ground.serial
     partial = f"{serial[:2]}?{serial[3:]} (ground off, restored by etching)"
-    thread = await _ask(nodes["police"], cases[0].body, {"serial": partial, "make": ground.make})
-    shown = await _until(nodes["registry"], thread, "review")
-    answer = persons_answer(shown["review"], register)
-    said = {"body": answer, "handling": DEFAULT_HANDLING}
-    await nodes["registry"].post(f"/v1/traces/{thread}/answers", said, version=shown["version"])
-    best = shown["review"]["candidates"][0]["record_ref"]
-    found = [
-        (
-            f"A serial ground off and restored in part: {len(shown['review']['candidates'])} candidates, the person answers from the best",
-            best == ground.gun.ref and answer["result"]["code"] == "TRACED_TO_DEALER",
-        )
-    ]
+    events, review = await _answered(nodes, cases[0].body, {"serial": partial, "make": ground.make}, register)
+    best = review["candidates"][0]["record_ref"]
+    etched = f"A serial ground off and restored in part: {len(review['candidates'])} candidates, the person answers from the best"
+    found = [(etched, best == ground.gun.ref and bool(events))]
     words = {"serial": f"none (frame); {printed.serial} (slide)", "make": printed.make, "origin_class": "PRINTED"}
-    thread = await _ask(nodes["police"], cases[1].body, words)
-    mine = await _until(nodes["police"], thread, "ANSWERED")
-    events = [each["body"]["events"] for each in mine["messages"] if each["type"] == "trace.response"]
-    sold = printed.details["sold_on"]
-    found.append(
-        (
-            "A printed frame without a past, traced by its factory slide: "
-            + ", ".join(e["kind"]["code"] for e in events[0]),
-            events[0][0]["date"] == sold,
-        )
+    events, review = await _answered(nodes, cases[1].body, words, register)
+    slide = (
+        "A printed frame without a past: its factory slide names a record, a person judges whether it is the weapon's"
     )
+    sold = [event["date"] for event in events]
+    found.append((slide, review["reason"] == "COMPONENT_ONLY" and sold == [printed.details["sold_on"]]))
     return found
+
+
+async def _answered(
+    nodes: Mapping[str, AgencyClient], body: Json, words: Json, register: Mapping[str, Record]
+) -> tuple[list[Json], Json]:
+    """The events that a person at the registry answered with, and the review from which."""
+    thread = await _ask(nodes["police"], body, words)
+    shown = await _until(nodes["registry"], thread, "review")
+    said = {"body": persons_answer(shown["review"], register), "handling": DEFAULT_HANDLING}
+    await nodes["registry"].post(f"/v1/traces/{thread}/answers", said, version=shown["version"])
+    mine = await _until(nodes["police"], thread, "ANSWERED")
+    answers = [each["body"] for each in mine["messages"] if each["type"] == "trace.response"]
+    return answers[0].get("events", []), shown["review"]
 
 
 async def _ask(police: AgencyClient, body: Json, words: Json) -> str:

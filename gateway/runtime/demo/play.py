@@ -31,6 +31,7 @@ _WAITING = {
     "NO_RECORD": "no record has the serial",
     "OTHER_MAKE_ONLY": "only other makes have the serial",
     "SEVERAL_OF_MAKE": "several records share serial and make",
+    "COMPONENT_ONLY": "the serial stands on a part that can be changed",
     "SERIAL_SHORT": "the serial has under five characters",
     "TYPE_CONTRADICTS": "the weapon type contradicts the record",
     "CALIBRE_CONTRADICTS": "the calibre contradicts the record",

@@ -15,6 +15,9 @@ def upgrade() -> None:
         op.alter_column('registry_record', name, server_default=None)
     op.add_column('registry_record', sa.Column('until', sa.Date(), nullable=True))
     op.add_column('registry_record', sa.Column('batch', sa.Uuid(), nullable=True))
+    op.add_column('registry_record', sa.Column('said', sa.DateTime(timezone=True), server_default='epoch', nullable=False))
+    op.alter_column('registry_record', 'said', server_default=None)
+    op.add_column('registry_record', sa.Column('audience', sa.ARRAY(sa.Text()), nullable=True))
     op.drop_index('ix_registry_record_trigrams', table_name='registry_record')
     op.alter_column('registry_record', 'trigrams', new_column_name='grams')
     op.execute("UPDATE registry_record SET no_zeros = coalesce(nullif(ltrim(k1, '0'), ''), k1), grams = ARRAY("
