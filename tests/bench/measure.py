@@ -194,7 +194,8 @@ def sales(sold: list[Row]) -> dict[str, Any]:
         if now.isdecimal() and re.fullmatch(r"0\.\d+", was):
             found = read_calibre(was)
             damaged += 1
-            right += found.damage == "number" and found.possible == possible(f".{was[2:]:0<2}") != ()
+            meant = set(possible(f".{was[2:]:0<2}"))
+            right += found.damage == "number" and set() < meant <= set(found.possible)
     return {
         "sales_one_name": share(same, one), "sales_one_name_rows": one, "sales_apart_merged": share(merged, apart),
         "calibre_damaged": damaged, "calibre_damage_read": share(right, damaged),

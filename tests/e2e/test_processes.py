@@ -352,6 +352,39 @@ def _count(member: Member, kind: str, ids: set[str]) -> list[int]:
     return [found.count(each) for each in ids]
 
 
+def test_records_are_shared_by_a_file_named_line_by_line_and_withdrawn_again(world: World) -> None:
+    header = "record_ref,status,event_date,retention_until,serial,make,calibre"
+    rows = ["s1,STOLEN,2024-05-01,2040-01-01,ABX12345,Glock,9mm", "s2,STOLEN,2024-05-01,2040-01-01,3.3E+54,Glock,9mm"]
+    file = world.folder / "stolen.csv"
+    file.write_text("\n".join([header, *rows, "s3,LOST,2024-05-01,2040-01-01,raspado,Glock,9mm\n"]))
+    found = world.run("registry", "share", world.a.folder, file)
+    assert {name: found[name] for name in ("stored", "unchanged", "refused")} == {
+        "stored": 2,
+        "unchanged": 0,
+        "refused": 1,
+    }
+    assert [line["line"] for line in found["lines"]] == [3]
+    assert world.run("registry", "withdraw", world.a.folder, found["imports"][0]) == {"withdrawn": 2}
+    many = [rows[0].replace("s1", f"m{n}") for n in range(10_000)]
+    file.write_text("\n".join([header, *many, 'end,"STOLEN']))
+    assert world.run("registry", "share", world.a.folder, file, code=1)["code"] == "registry.csv"
+    assert world.a.rows("SELECT FROM registry_record WHERE owner <> ''") == [], (
+        "nothing of a file that cannot be read whole"
+    )
+
+
+def test_a_file_of_guns_is_looked_at_with_its_wrong_rows_among_the_findings(world: World) -> None:
+    file = world.folder / "guns.csv"
+    file.write_text(
+        "serial,make,type\nABX12345,Glock,pistol\nABX12346\nraspado,Glock,pistol\nYWL058 (slide),Glock,pistol\n"
+    )
+    found = world.run("check", world.a.folder, file, "--to", "demo/nobody", code=3)
+    assert found["likely"] == {"PERSON": 1, "AUTOMATIC": 1, "UNREAD": 1, "NOTHING": 1}
+    assert found["lines"][0]["line"] == 3
+    assert "not_permitted" in found
+    assert all(line["advice"] for line in found["lines"])
+
+
 def test_a_receiver_killed_in_the_midst_gets_everything_once(world: World) -> None:
     serials = [f"KILL{n:04}" for n in range(60)]
     accepted = asyncio.run(_many(world.a.folder, world.b.name, serials, lambda: world.b.end(signal.SIGKILL)))
