@@ -712,13 +712,14 @@ async def _empty(dsn: str) -> None:
 
 
 _given: set[int] = set()
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 2  # workers share the ports out between them
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])  # workers share the ports out between them
 
 
 def _free_port() -> int:
     """A port below the range that outgoing connections and the demo take theirs from, given once: its owner may bind it later."""
     while True:
-        port = random.randrange(20_000 + _WORKER, 26_000, 2)
+        port = random.randrange(20_000 + _WORKER, 26_000, _WORKERS)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

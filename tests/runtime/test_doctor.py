@@ -18,10 +18,11 @@ from gateway.runtime.cli.main import app
 from gateway.runtime.settings import FILE, dump_settings
 from gateway.runtime.world import SystemClock
 from gateway.services.doctor import DISK_FREE_LOW_BYTES, DISK_FREE_MIN_BYTES, Step, clock
+from keys.guard import FileGuard
 from keys.tls import pin_of_pem, self_signed
 from protocols.problems import ProblemError
 from protocols.strict import b64u
-from tests.federation import Clock, Federation, Node
+from tests.federation import Clock, Federation, Node, wait_until
 from tests.http.wire import listening
 
 PLENTY = 1024**4
@@ -66,9 +67,15 @@ def run(*tokens: object) -> int:
 
 
 async def grown(fed: Federation) -> tuple[Node, Node]:
-    """Two running nodes that have exchanged a message."""
+    """Two running nodes that have exchanged a message; the guard of the first remembers all of it."""
     a, b = await fed.nodes("a", "b")
     await a.becomes(await a.trace(b), "delivered")
+
+    async def remembered() -> bool:
+        mark = FileGuard(a.folder / "keys").read(a.origin)
+        return mark is not None and mark.size == await a.count("entry")
+
+    await wait_until(remembered)
     return a, b
 
 
