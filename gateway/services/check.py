@@ -15,7 +15,6 @@ from protocols.messages import (
     asked_gun,
     check_parts,
     completeness,
-    validate_body,
     validate_handling,
     validate_model,
     validate_part,
@@ -102,11 +101,9 @@ class Check:
 
 def _validated(body: Mapping[str, Any]) -> tuple[TraceRequest | None, tuple[Fault, ...]]:
     try:
-        request = validate_body("trace.request", body, "/body")
+        return validate_model(TraceRequest, body, "trace.request", "/body"), ()
     except ProblemError as problem:
         return None, problem.errors
-    assert isinstance(request, TraceRequest)  # its type says so
-    return request, ()
 
 
 def _weapon(body: Mapping[str, Any]) -> Weapon | None:

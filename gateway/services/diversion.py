@@ -5,8 +5,8 @@ from typing import Any
 from uuid import UUID
 
 from gateway.services.chain import Chains
-from gateway.services.read import PAGE_MAX, Read
-from protocols.messages import asked_gun, validate_body
+from gateway.services.read import Read
+from protocols.messages import asked_gun, validate_model
 from protocols.messages.diversion import Case, patterns
 from protocols.messages.trace import TraceRequest
 
@@ -25,15 +25,11 @@ class Diversions:
             return await self._report()
 
     async def _report(self) -> dict[str, Any]:
-        threads: dict[UUID, None] = {}
-        cursor, left = None, THREADS_MAX
-        while left and (page := await self._read.threads(cursor, min(left, PAGE_MAX), None, kind="trace.request")):
-            threads |= {
-                leg.thread: None
-                for leg in page
-                if leg.role == "asker" and leg.state in ("ANSWERED", "PARTIAL", "CLOSED")
-            }
-            cursor, left = (page[-1].opened, page[-1].thread), left - len(page)
+        threads = {
+            leg.thread: None
+            async for leg in self._read.every("trace.request", THREADS_MAX)
+            if leg.role == "asker" and leg.state in ("ANSWERED", "PARTIAL", "CLOSED")
+        }
         cases = [case for thread in threads if (case := await self._case(thread)) is not None]
         found = [{"kind": each.kind, "what": each.what, "threads": list(each.threads)} for each in patterns(cases)]
         return {"threads": len(cases), "patterns": found}
@@ -45,8 +41,7 @@ class Diversions:
         asked = next((each.body for each in said if each.type == "trace.request"), None)
         if asked is None or not answers:
             return None
-        request = validate_body("trace.request", asked)
-        assert isinstance(request, TraceRequest)  # its type says so
+        request = validate_model(TraceRequest, asked, "trace.request")
         dealers = [
             (hop["name"], hop["country"]["code"])
             for body in answers.values()

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from gateway.services.read import Read
 from gateway.services.terms import handling_of
-from protocols.messages import validate_body
+from protocols.messages import validate_body, validate_model
 from protocols.messages.recovery import RecoveryReport, draft_request, recovery_completeness
 from protocols.messages.terms import unreadable
 from protocols.problems import ProblemError
@@ -23,8 +23,7 @@ async def drafted(read: Read, thread: UUID, *, member: str, today: date) -> dict
             continue
         if message.sender != member and (why := unreadable(handling_of(said, message), today)):
             raise ProblemError("handling.forbidden", why)
-        report = validate_body(message.type, message.body)
-        assert isinstance(report, RecoveryReport)  # its type says so
+        report = validate_model(RecoveryReport, message.body, message.type)
         body, missing = draft_request(report), []
         try:
             validate_body("trace.request", body)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gateway.services.read import PAGE_MAX, Read
+from gateway.services.read import Read
 from gateway.services.terms import handling_of
 from protocols.messages.terms import unreadable
 from protocols.ports.world import Clock
@@ -20,15 +20,12 @@ class Notices:
     async def standing(self) -> list[dict[str, Any]]:
         """The newest version of each, by country and reference; of the last 1,000 that came or went."""
         newest: dict[tuple[str, str], dict[str, Any]] = {}
-        cursor, left = None, NOTICES_MAX
-        while left and (page := await self._read.threads(cursor, min(left, PAGE_MAX), None, kind="marking.notice")):
-            for leg in page:
-                for each in await self._one(leg.thread):
-                    key = each["from"], each["notice"]["notice_ref"]
-                    before = newest.get(key)
-                    if before is None or before["notice"]["version"] < each["notice"]["version"]:
-                        newest[key] = each
-            cursor, left = (page[-1].opened, page[-1].thread), left - len(page)
+        async for leg in self._read.every("marking.notice", NOTICES_MAX):
+            for each in await self._one(leg.thread):
+                key = each["from"], each["notice"]["notice_ref"]
+                before = newest.get(key)
+                if before is None or before["notice"]["version"] < each["notice"]["version"]:
+                    newest[key] = each
         return sorted(
             newest.values(),
             key=lambda each: (each["notice"]["country"]["code"], each["from"], each["notice"]["notice_ref"]),

@@ -1,8 +1,9 @@
 """Reading threads and the event feed for the member's own systems."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
+from sys import maxsize
 from typing import Any
 from uuid import UUID
 
@@ -66,6 +67,14 @@ class Read:
     ) -> list[Leg]:
         """Legs, newest first; all, or those in a state, or those that a message type opened."""
         return await self._store.legs(after=after, count=min(count, PAGE_MAX), state=state, kind=kind)
+
+    async def every(self, kind: str | None = None, count: int = maxsize) -> AsyncIterator[Leg]:
+        """The newest `count` legs, page by page; all, or those that a message type opened."""
+        cursor = None
+        while count and (page := await self.threads(cursor, min(count, PAGE_MAX), None, kind)):
+            for leg in page:
+                yield leg
+            cursor, count = (page[-1].opened, page[-1].thread), count - len(page)
 
     async def legs(self, thread: UUID) -> list[Leg]:
         """The legs of a thread, the first one first; `thread.not_found` else."""

@@ -1,9 +1,10 @@
 """Records that members share, as INTERPOL's iARMS keeps them: imported, sent, searched, withdrawn, and reconciled with their owners."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, datetime
+from functools import partial
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -17,7 +18,7 @@ from protocols.firearms.serials import k1, matches, search_keys
 from protocols.ledger.entry import uuid7
 from protocols.ledger.merkle import leaf_hash
 from protocols.ledger.tiles import Edge
-from protocols.messages import asked_gun, validate_body, validate_handling, validate_model
+from protocols.messages import asked_gun, validate_handling, validate_model
 from protocols.messages.identify import Texts, weapon_of
 from protocols.messages.registry import HITS_MAX, RegistryRecord, RegistrySearch
 from protocols.messages.shared import Handling
@@ -183,13 +184,10 @@ class Records:
     def _bodies(self, data: bytes, media: str) -> Iterator[tuple[int, RegistryRecord | ProblemError]]:
         if media == CSV:
             for line, row in read_sheet(data, known=COLUMNS, required=REQUIRED):
-                yield (
-                    line,
-                    row if isinstance(row, ProblemError) else _tried(lambda row=row, line=line: self._body(row, line)),
-                )
+                yield line, row if isinstance(row, ProblemError) else _tried(partial(self._body, row, line))
         else:
             for line, text in enumerate(data.removesuffix(b"\n").split(b"\n"), 1):
-                yield line, _tried(lambda text=text: _parsed(text))
+                yield line, _tried(partial(_parsed, text))
 
     def _body(self, row: dict[str, str], line: int) -> RegistryRecord:
         faults = damage_faults(row, line, ("serial", "model", "calibre"))
@@ -198,23 +196,18 @@ class Records:
         words = {name: row[name] for name in Texts.model_fields if row.get(name)}
         weapon = weapon_of(validate_model(Texts, words, f"line {line}", f"/{line}"))
         body = {name: row[name] for name in REQUIRED[:4]} | {"owner": self._office, "weapon": weapon}
-        found = validate_body("registry.record", body, f"/{line}")
-        assert isinstance(found, RegistryRecord)  # its type says so
-        return found
+        return validate_model(RegistryRecord, body, "registry.record", f"/{line}")
 
 
-def _tried(read: Any) -> RegistryRecord | ProblemError:
+def _tried(read: Callable[[], RegistryRecord]) -> RegistryRecord | ProblemError:
     try:
-        found: RegistryRecord = read()
+        return read()
     except ProblemError as problem:
         return problem
-    return found
 
 
 def _parsed(text: bytes) -> RegistryRecord:
-    found = validate_body("registry.record", parse_object(text, bytes_max=_LINE_BYTES_MAX))
-    assert isinstance(found, RegistryRecord)  # its type says so
-    return found
+    return validate_model(RegistryRecord, parse_object(text, bytes_max=_LINE_BYTES_MAX), "registry.record")
 
 
 def _audience(handling: Handling) -> tuple[str, ...] | None:

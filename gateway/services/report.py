@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Any
 
-from gateway.services.read import PAGE_MAX, Read
+from gateway.services.read import Read
 from protocols.exchange.message import Message
 from protocols.ports.rows import StoredMessage
 from protocols.problems import ProblemError
@@ -61,14 +61,11 @@ class Reports:
     async def _legs(self, year: int) -> AsyncIterator[Leg]:
         """Newest first; those that are younger are passed over."""
         first, after = datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC)
-        cursor = None
-        while page := await self._read.threads(cursor, PAGE_MAX, None):
-            for leg in page:
-                if leg.opened < first:
-                    return
-                if leg.opened < after:
-                    yield leg
-            cursor = page[-1].opened, page[-1].thread
+        async for leg in self._read.every():
+            if leg.opened < first:
+                return
+            if leg.opened < after:
+                yield leg
 
     async def _said(self, leg: Leg) -> tuple[list[StoredMessage], dict[Any, Message]]:
         """The counterparty's or our own answers of one leg, with what they say as far as it is not erased."""

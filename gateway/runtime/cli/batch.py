@@ -7,12 +7,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress
 from rich.table import Table
 
 from gateway.http.batch import CSV, NDJSON
 from gateway.http.documents import BatchLine, Problem
-from gateway.runtime.cli.say import SPEAKER, Speaker, problems, read_file, say
+from gateway.runtime.cli.say import SPEAKER, Speaker, problems, progress, read_file, say
 from protocols.problems import ProblemError
 from protocols.strict import dump_json
 
@@ -67,14 +66,13 @@ def batch(
 
 
 async def _send(node: Path, data: bytes, media: str, key: str, speaker: Speaker) -> list[BatchLine]:
-    console = Console(stderr=True)
-    with Progress("Submitted", BarColumn(), MofNCompleteColumn(), console=console, transient=True) as progress:
-        task = progress.add_task("", total=data.count(b"\n"))
+    with progress("Submitted") as bar:
+        task = bar.add_task("", total=data.count(b"\n"))
         async with speaker.agency(node) as agency:
             found = []
             async for line in agency.batch(data, media, key=key):
                 found.append(line)
-                progress.advance(task)
+                bar.advance(task)
             return found
 
 

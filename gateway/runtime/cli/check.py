@@ -9,10 +9,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress
 from rich.table import Table
 
-from gateway.runtime.cli.say import SPEAKER, Speaker, problems, read_file, say
+from gateway.runtime.cli.say import SPEAKER, Speaker, problems, progress, read_file, say
 from gateway.runtime.client import AgencyClient
 from gateway.services.sheet import read_sheet
 from protocols.messages import validate_model
@@ -90,12 +89,11 @@ async def _all(
 ) -> dict[str, Any]:
     likely, ask, kinds = Counter[str](), Counter[str](), Counter[str]()
     lines, refused = list[dict[str, Any]](), dict[str, str]()
-    console = Console(stderr=True)
-    with Progress("Looked at", BarColumn(), MofNCompleteColumn(), console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(rows))
+    with progress("Looked at") as bar:
+        task = bar.add_task("", total=len(rows))
         async with speaker.agency(node) as agency, aclosing(_looked_at(agency, rows, to)) as results:
             async for line, found in results:
-                progress.advance(task)
+                bar.advance(task)
                 likely[found["likely"]] += 1
                 ask.update(found["ask"][:1])
                 refused |= {name: found[name] for name in ("not_permitted",) if name in found}

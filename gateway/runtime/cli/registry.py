@@ -7,11 +7,9 @@ from typing import Annotated, Any
 
 import cyclopts
 from cyclopts import Parameter
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
 from gateway.runtime.cli.client import node_pool
-from gateway.runtime.cli.say import SPEAKER, Speaker, problems, read_file, say
+from gateway.runtime.cli.say import SPEAKER, Speaker, problems, progress, read_file, say
 from gateway.services.records import COLUMNS, REQUIRED
 from gateway.services.register import import_register
 from gateway.services.sheet import read_sheet
@@ -70,12 +68,10 @@ def share(node: Path, file: Path, *, speaker: Speaker = SPEAKER, json: AsJson = 
 
     async def send(parts: list[bytes]) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        with Progress(
-            "Imported", BarColumn(), MofNCompleteColumn(), console=Console(stderr=True), transient=True
-        ) as progress:
+        with progress("Imported") as bar:
             async with speaker.agency(node) as agency:
                 try:
-                    for part in progress.track(parts):
+                    for part in bar.track(parts):
                         found += [await agency.upload("/v1/registry/imports", part, "text/csv")]
                 except ProblemError as problem:
                     done = "".join(f"; imported before: {each['import']}" for each in found)

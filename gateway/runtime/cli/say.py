@@ -19,6 +19,8 @@ from protocols.ports.store import Unavailable
 from protocols.problems import Fault, ProblemError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from gateway.runtime.client import AgencyClient
 
 
@@ -95,6 +97,14 @@ def say(text: str, found: Mapping[str, Any], *, as_json: bool) -> None:
     """One text for a person, or one JSON line for a program, at once (also into a pipe)."""
     sys.stdout.write((json.dumps(found) if as_json else text) + "\n")
     sys.stdout.flush()
+
+
+def progress(what: str) -> "Progress":
+    """A bar with counts on stderr, gone at its end."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress
+
+    return Progress(what, BarColumn(), MofNCompleteColumn(), console=Console(stderr=True), transient=True)
 
 
 def show_steps(steps: Sequence[Step], found: dict[str, Any], *, as_json: bool) -> None:

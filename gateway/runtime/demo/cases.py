@@ -13,7 +13,7 @@ from protocols.firearms.makes import make_key
 from protocols.firearms.readings import read_serial
 from protocols.firearms.scoring import Decision, Gun, decide
 from protocols.firearms.serials import known_characters
-from protocols.messages import asked_gun, validate_body
+from protocols.messages import asked_gun, validate_model
 from protocols.messages.trace import TraceRequest
 from protocols.ports.registry import Record
 
@@ -49,9 +49,7 @@ def make_cases(register: Sequence[Record]) -> list[Case]:
         weapon["make"] = {"code": make_key(make) or "UNKNOWN", "raw": make}
         weapon["calibre"] = {"code": calibre_code(calibre), "raw": calibre}
         _write_mark(weapon["components"][0]["marks"][0], serial)
-        request = validate_body("trace.request", body)
-        assert isinstance(request, TraceRequest)  # of the type named
-        question = asked_gun(request.weapon)
+        question = asked_gun(validate_model(TraceRequest, body, "trace.request").weapon)
         cases.append(Case(body=body, expected=decide(question, recorded.get(question.serial_k1, []))))
     return cases
 
