@@ -23,6 +23,7 @@ _SELECT = (
     f"SELECT {_READ} FROM registry_record WHERE (owner <> '') = $1 AND (until IS NULL OR until >= CURRENT_DATE) "
     f"AND status <> '{_TAKEN_BACK}'"
 )
+_TOLD = f"{_SELECT} AND ($2::text IS NULL OR owner = $2 OR audience IS NULL OR $2 = ANY(audience))"
 _KEYS = {"owner", "ref"}
 _CHANGES = [name for name in _COLUMNS if name not in (*_KEYS, "batch", "said")]
 _PAGE = 5_000
@@ -34,32 +35,34 @@ class PostgresRegistry:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def search(self, question: Gun, count: int, *, shared: bool = False) -> list[Record]:
+    async def search(
+        self, question: Gun, count: int, *, shared: bool = False, asker: str | None = None
+    ) -> list[Record]:
         """Records of the same K1 serial, then those that K2, leading zeros, half a serial or a pattern's stretches find."""
         found: dict[tuple[str, str], Record] = {}
         if question.serial_k1:
-            sql = f"{_SELECT} AND (k1 = $2 OR others @> ARRAY[$2]) ORDER BY owner, ref"
-            self._take(found, await self._pool.fetch(sql, shared, question.serial_k1))
+            sql = f"{_TOLD} AND (k1 = $3 OR others @> ARRAY[$3]) ORDER BY owner, ref"
+            self._take(found, await self._pool.fetch(sql, shared, asker, question.serial_k1))
         for text in (question.serial_k1, question.pattern, *question.alternatives):
             if text and len(found) < count:
                 near = text != question.pattern and text.isalnum()
-                rows = await (self._near if near else self._fitting)(text, question.make, count, shared)
+                rows = await (self._near if near else self._fitting)(text, question.make, count, shared, asker)
                 self._take(found, rows, "" if near else text)
         return list(found.values())[: max(count, sum(r.gun.serial_k1 == question.serial_k1 for r in found.values()))]
 
-    async def _near(self, serial: str, make: str, count: int, shared: bool) -> Sequence[Any]:
+    async def _near(self, serial: str, make: str, count: int, *whom: Any) -> Sequence[Any]:
         keys = search_keys(serial)
         wanted = [sorted(each) for each in wanted_grams(serial)]
-        either = " OR ".join(f"grams @> ${n}::text[]" for n in range(6, 6 + len(wanted)))
-        order = "(k2 = $2) DESC, (no_zeros = $3) DESC, (make_key = $5) DESC, ref"
-        sql = f"{_SELECT} AND (k2 = $2 OR no_zeros = $3 OR {either}) ORDER BY {order} LIMIT $4"
-        return await self._pool.fetch(sql, shared, keys.k2, keys.no_zeros, count, make, *wanted)
+        either = " OR ".join(f"grams @> ${n}::text[]" for n in range(7, 7 + len(wanted)))
+        order = "(k2 = $3) DESC, (no_zeros = $4) DESC, (make_key = $6) DESC, ref"
+        sql = f"{_TOLD} AND (k2 = $3 OR no_zeros = $4 OR {either}) ORDER BY {order} LIMIT $5"
+        return await self._pool.fetch(sql, *whom, keys.k2, keys.no_zeros, count, make, *wanted)
 
-    async def _fitting(self, pattern: str, make: str, count: int, shared: bool) -> Sequence[Any]:
+    async def _fitting(self, pattern: str, make: str, count: int, *whom: Any) -> Sequence[Any]:
         held = sorted(frozenset[str]().union(*wanted_grams(pattern)))
-        fits = "(k1 LIKE $2 OR EXISTS (SELECT FROM unnest(others) o WHERE o LIKE $2)) AND grams @> $5::text[]"
-        sql = f"{_SELECT} AND {fits} ORDER BY (make_key = $4) DESC, ref LIMIT $3"
-        return await self._pool.fetch(sql, shared, like(pattern), count, make, held)
+        fits = "(k1 LIKE $3 OR EXISTS (SELECT FROM unnest(others) o WHERE o LIKE $3)) AND grams @> $6::text[]"
+        sql = f"{_TOLD} AND {fits} ORDER BY (make_key = $5) DESC, ref LIMIT $4"
+        return await self._pool.fetch(sql, *whom, like(pattern), count, make, held)
 
     def _take(self, found: dict[tuple[str, str], Record], rows: Sequence[Any], pattern: str = "") -> None:
         for row in rows:

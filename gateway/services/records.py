@@ -104,10 +104,9 @@ class Records:
         by a serial that is near. What its owner does not let this asker be told is left out (UN ITI 15).
         """
         question, found = sought(search), list[tuple[int, Record]]()
-        for record in await self._registry.search(question, _SEARCHED, shared=True):
+        for record in await self._registry.search(question, _SEARCHED, shared=True, asker=asker):
             keys = [key for key in (record.gun.serial_k1, *record.others) if _fits(question, key)]
-            told = asker in (None, record.owner) or record.audience is None or asker in record.audience
-            if keys and told:
+            if keys:
                 found.append((max(score(question, gun_with(record.gun, key)) for key in keys), record))
         found.sort(key=lambda each: (-each[0], each[1].owner, each[1].gun.ref))
         return [

@@ -36,8 +36,13 @@ class Record:
 class Registry(Protocol):
     """Search by serial keys (docs/domain.md section 3); what is past its retention is never found."""
 
-    async def search(self, question: Gun, count: int, *, shared: bool = False) -> list[Record]:
-        """Every record with the question's K1 serial, then up to `count` in all that its other keys find."""
+    async def search(
+        self, question: Gun, count: int, *, shared: bool = False, asker: str | None = None
+    ) -> list[Record]:
+        """Every record with the question's K1 serial, then up to `count` in all that its other keys find.
+
+        What may not be told to `asker` (None: ourselves) is not among them, and takes no place of theirs.
+        """
         ...
 
     async def store(self, records: Sequence[Record]) -> set[str]:

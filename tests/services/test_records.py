@@ -121,6 +121,17 @@ async def test_fishing_and_reading_a_record_whole_need_two_people(fed: Federatio
     assert steps.count("approval.used") == 2
 
 
+async def test_records_that_are_told_to_nobody_hide_none_that_are(fed: Federation) -> None:
+    a, b, c = await fed.nodes("a", "b", "c", registry=True)
+    (message,) = await b.read.opened(UUID((await share(a, b, "z", codes=["REGISTRY_MATCH_ONLY"]))["thread"]))
+    silent = replace(message, handling={**message.handling, "codes": []})
+    for n in range(201):
+        body = message.body | {"record_ref": f"a{n}"}
+        await records(b).received(silent, validate_model(RegistryRecord, body, "registry.record"))
+    part = pattern_of(message.body).removeprefix("^").removesuffix("$")[:-1]
+    assert [each["record_ref"] for each in await records(b).hits(looked(part), c.name)] == ["z"]
+
+
 async def test_what_a_member_sends_is_kept_searched_answered_and_the_same_on_both_sides(fed: Federation) -> None:
     a, b = await fed.nodes("a", "b", registry=True)
     body = VALID["registry.record"] | {"retention_until": "2040-01-01"}
