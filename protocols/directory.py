@@ -249,6 +249,44 @@ class Directory:
             and not set(rule.recipients).isdisjoint(self.admitted[recipient].roles)
         )
 
+    def ledgers_of(self, *members: str) -> list[str]:
+        """The origins of these members' ledgers."""
+        return [origin for origin, ledger in self.ledgers.items() if ledger.member in members]
+
+    def carriers(self, member: str) -> list[Record]:
+        """Who takes a POST for a member, in the order of its record's modes: itself (push), its hubs.
+
+        Empty for one that fetches, or to whom couriers go.
+        """
+        record, found = self.records[member], []
+        for mode in record.modes:
+            if mode == "push" and record.endpoint:
+                found.append(record)
+            elif mode == "hub":
+                found += [self.records[hub] for hub in record.hubs if self.hub(hub, member)]
+        return found
+
+    def reachable(self, member: str) -> bool:
+        """Whether a POST may go to the member itself."""
+        return self.active(member) and self.records[member] in self.carriers(member)
+
+    def hub(self, hub: str, *members: str) -> bool:
+        """Whether it is an active hub that the record of one of these members lists."""
+        listed = any(hub in self.records[member].hubs for member in members if member in self.records)
+        return (
+            listed and self.active(hub) and "hub" in self.admitted[hub].roles and self.records[hub].endpoint is not None
+        )
+
+    def speaker(self, caller: str, about: set[str], us: str) -> str:
+        """For which member a POST speaks that is about these: the caller itself, or one whose hub or ours it is.
+
+        `peer.identity_mismatch` for several, and for one for whom the caller does not speak.
+        """
+        (speaker, *more) = about or {caller}
+        if more or (speaker != caller and not self.hub(caller, speaker, us)):
+            raise ProblemError("peer.identity_mismatch", "the caller is no hub of the member that this is of")
+        return speaker
+
     def active(self, member: str) -> bool:
         """Whether a member is admitted and neither suspended nor revoked."""
         return member in self.records and self.admitted[member].status == "active"

@@ -192,6 +192,16 @@ CODES: dict[str, Kind] = {
         "Look at the reference again: it may be withdrawn or past its day.",
     ),
     "registry.csv": Kind(422, "The file cannot be imported", "after-fix", "Correct the rows that are named."),
+    "peer.fetches": Kind(
+        502,
+        "The peer fetches its messages",
+        "later",
+        "Nothing: it fetches them, or a courier carries them (`tracewire courier export`).",
+    ),
+    "hub.relayed": Kind(
+        502, "A hub has it", "later", "Nothing: the recipient's receipt comes back through the hub, or it expires."
+    ),
+    "hub.unlisted": Kind(403, "Not a hub of this member", "after-fix", "The recipient's record must list the hub."),
     "store.busy": Kind(503, "Busy", "later", "Try again in some seconds; over HTTP, after those of Retry-After."),
     "store.full": Kind(503, "Store is full", "later", "Free disk space on the node."),
     "store.data": Kind(422, "The store refused the data", "never", "Report it with the time; the data was not kept."),
@@ -215,6 +225,7 @@ class ProblemError(Exception):
         self.code = code
         self.detail = detail
         self.errors = tuple(errors)
+        self.retry_after_s = 0.0  # what a peer asked for
 
     def document(self, origin: Origin = "own-node") -> dict[str, Any]:
         """The problem document (RFC 9457) as a JSON value."""

@@ -153,6 +153,12 @@ class Wire:
         self.posts.append((peer.member, body, answer))
         return answer
 
+    async def fetch(self, peer: Record, wait_s: int) -> bytes:
+        return await self.client.fetch(peer, wait_s)
+
+    async def receipts(self, peer: Record, body: bytes) -> None:
+        await self.client.receipts(peer, body)
+
     async def checkpoint(self, peer: Record, origin: str) -> bytes | None:
         return await self.client.checkpoint(peer, origin)
 
@@ -195,6 +201,7 @@ class Member:
             self.keys.add(use)  # type: ignore[arg-type]
         self.keys.add("ledger", origin=self.origin)
         self.version, self.request = 0, b""
+        self.facts: Json = {}
 
     @property
     def ledger_keys(self) -> LedgerKeys:
@@ -206,7 +213,7 @@ class Member:
         previous = parse_request(self.request).record if self.request else None
         self.request = member_request(
             self.keys, member=self.name, name="Agency", url=self.url, spki=self.pins, origin=self.origin,
-            version=self.version, now=self.fed.clock.now(), previous=previous,
+            version=self.version, now=self.fed.clock.now(), previous=previous, facts=self.facts,
         )  # fmt: skip
         return self.request
 
@@ -290,9 +297,7 @@ class Node(Member):
                         dir=directory.ref,
                     )
                     await committer.commit(Noted(entry=opened))
-                working = [group.create_task(self.parts.deliver.run()), group.create_task(self.parts.lapse.run())]
-                if self.parts.answer:
-                    working.append(group.create_task(self.parts.answer.run()))
+                working = [group.create_task(loop) for loop in self.parts.loops()]
                 ready.set()
                 await self._stop.wait()
                 await runner.cleanup()
@@ -637,10 +642,13 @@ class Federation:
             if isinstance(member, Node) and member._task:
                 await member._ports.directory.refresh(now)
 
-    async def nodes(self, *names: str, roles: Sequence[Role] = EVERY_ROLE, **settings: Any) -> list[Node]:
-        """Members with running nodes."""
+    async def nodes(
+        self, *names: str, roles: Sequence[Role] = EVERY_ROLE, facts: Mapping[str, Any] | None = None, **settings: Any
+    ) -> list[Node]:
+        """Members with running nodes; `facts` of their records."""
         made = [Node(self, name, **settings) for name in names]
         for node in made:
+            node.facts = dict(facts or {})
             self._admit(node, roles)
             await node.make()
         await self.publish()

@@ -5,7 +5,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
@@ -28,6 +28,7 @@ from protocols.strict import b64u, parse_object
 
 _TIMEOUT = aiohttp.ClientTimeout(total=300, connect=10, sock_read=60)
 _CONNECTIONS_A_PEER = 4
+_NONE: Mapping[str, str] = {}
 _LOOPBACK = re.compile(r"http://(127\.\d+\.\d+\.\d+|localhost|\[::1\])[:/]")
 
 
@@ -74,6 +75,18 @@ class PeerClient:
         if answer is None:
             raise ProblemError("peer.answer", "the peer has no exchange endpoint there")
         return answer
+
+    async def fetch(self, peer: Record, wait_s: int) -> bytes:
+        """The answer's body to GET /outbox."""
+        wait = {"Prefer": f"wait={wait_s}"}
+        answer = await self._send(peer, "GET", "/exchange/v1/outbox", None, POST_BYTES_MAX, wait)
+        if answer is None:
+            raise ProblemError("peer.answer", "the peer offers nothing to fetch: an older node")
+        return answer
+
+    async def receipts(self, peer: Record, body: bytes) -> None:
+        """POST /outbox/receipts."""
+        await self._send(peer, "POST", "/exchange/v1/outbox/receipts", body, NOTE_BYTES_MAX)
 
     async def checkpoint(self, peer: Record, origin: str) -> bytes | None:
         """The newest note of `origin` that the peer holds, or None."""
@@ -155,9 +168,17 @@ class PeerClient:
         given, base = signature_input(request, kid=self._signer.kid, created=self._clock.now())
         return headers | {"Signature-Input": given, "Signature": signature_header(self._signer.sign(base))}
 
-    async def _send(self, peer: Record, method: str, path: str, body: bytes | None, bytes_max: int) -> bytes | None:
+    async def _send(
+        self,
+        peer: Record,
+        method: str,
+        path: str,
+        body: bytes | None,
+        bytes_max: int,
+        more: Mapping[str, str] = _NONE,
+    ) -> bytes | None:
         uri = self._endpoint(peer) + path
-        headers = self._headers(method, uri, body)
+        headers = self._headers(method, uri, body) | dict(more)
         try:
             async with self._session(peer).request(
                 method, uri, data=body and BytesIO(body), headers=headers, allow_redirects=False
@@ -165,11 +186,18 @@ class PeerClient:
                 data = await _read(response, bytes_max)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ProblemError("peer.unreachable", type(error).__name__) from error
-        if response.status == 200:
+        if response.status in (200, 204):
             return data
         if response.status == 404 and method == "GET":
             return None
-        raise ProblemError(_code_of(data), "the peer answered with a problem")
+        problem = ProblemError(_code_of(data), "the peer answered with a problem")
+        problem.retry_after_s = float(_seconds(response.headers.get("Retry-After", "")))
+        raise problem
+
+
+def _seconds(text: str) -> int:
+    """Whole seconds of a Retry-After; 0 for anything else, a date too."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
 
 
 def _pins(peer: Record) -> frozenset[str]:

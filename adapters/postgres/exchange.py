@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from adapters.postgres.connect import Pool
@@ -46,6 +47,17 @@ WITH due AS (
 SELECT c.*, e.data AS entry FROM claimed c JOIN entry e ON e.origin = c.origin AND e.index = c.index
 ORDER BY c.urgent DESC, c.due, c.id
 """
+_OFFER = """
+WITH next AS (
+    SELECT id, sum(length(envelope)) OVER (ORDER BY urgent DESC, attempts, id) AS total
+    FROM (SELECT id, urgent, attempts, envelope FROM outbox WHERE state = 'queued' AND recipient = $1
+          ORDER BY urgent DESC, attempts, id LIMIT $2) AS first
+), offered AS (
+    UPDATE outbox o SET attempts = attempts + 1 FROM next WHERE o.id = next.id AND next.total <= $3 RETURNING o.*
+)
+SELECT o.*, e.data AS entry FROM offered o JOIN entry e ON e.origin = o.origin AND e.index = o.index
+ORDER BY o.urgent DESC, o.attempts, o.id
+"""
 _PILES = f"""
 SELECT 'outbox' AS kind, recipient AS peer, count(*) AS count, min(created) AS since
 FROM outbox WHERE state = 'queued' GROUP BY recipient
@@ -73,7 +85,21 @@ class PostgresExchange:
     async def claim(self, recipient: str, now: datetime, lease: datetime, count: int, bytes_max: int) -> list[Claimed]:
         """Claims due messages, urgent and oldest first, until `lease`."""
         rows = await self._pool.fetch(_CLAIM, recipient, now, lease, count, bytes_max)
-        return [Claimed(**{name: row[name] for name in _CLAIMED}) for row in rows]
+        return [_claimed(row) for row in rows]
+
+    async def offer(self, recipient: str, count: int, bytes_max: int) -> list[Claimed]:
+        """Queued messages, claimed or not: urgent first, then the least offered."""
+        rows = await self._pool.fetch(_OFFER, recipient, count, bytes_max)
+        return [_claimed(row) for row in rows]
+
+    async def unsettled(self, recipient: str, ids: Sequence[UUID]) -> list[Claimed]:
+        """Messages of these ids that a receipt can still settle."""
+        rows = await self._pool.fetch(
+            "SELECT o.*, e.data AS entry FROM outbox o JOIN entry e ON e.origin = o.origin AND e.index = o.index "
+            "WHERE o.id = ANY($1) AND o.recipient = $2 AND o.state IN ('queued', 'undelivered')",
+            *(list(ids), recipient),
+        )
+        return [_claimed(row) for row in rows]
 
     async def sealed(self, ids: Sequence[UUID]) -> list[SealedRow]:
         """What these messages were sealed as before."""
@@ -83,7 +109,8 @@ class PostgresExchange:
     async def postpone(self, due: Mapping[UUID, datetime], problems: Mapping[UUID, str] = _NONE) -> None:
         """Gives claimed messages back, one attempt more."""
         await self._pool.execute(
-            "UPDATE outbox SET leased = NULL, due = w.at, attempts = attempts + 1, problem = coalesce(w.why, problem) "
+            "UPDATE outbox SET leased = NULL, due = w.at, problem = coalesce(w.why, problem), "
+            "attempts = attempts + (w.why IS DISTINCT FROM 'peer.fetches')::int "  # then nothing was tried
             "FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS w(i, at, why) WHERE id = i AND state = 'queued'",
             *(list(due), list(due.values()), [problems.get(id_) for id_ in due]),
         )
@@ -113,7 +140,7 @@ class PostgresExchange:
             "SELECT c.*, e.data AS entry FROM c JOIN entry e ON e.origin = c.origin AND e.index = c.index",
             *(now, id_, lease),
         )
-        return Claimed(**{name: row[name] for name in _CLAIMED}) if row else None
+        return _claimed(row) if row else None
 
     async def release(self) -> None:
         """Ends every lease."""
@@ -128,7 +155,10 @@ class PostgresExchange:
 
     async def backlog(self, sender: str, most: int) -> int:
         """How many of a sender's arrived messages are not dispatched, counted up to `most`."""
-        waiting = "SELECT 1 FROM inbox WHERE sender = $1 AND NOT dispatched LIMIT $2"
+        waiting = (
+            "(SELECT 1 FROM inbox WHERE sender = $1 AND NOT dispatched LIMIT $2) UNION ALL "
+            "(SELECT 1 FROM relay WHERE sender = $1 AND answer IS NULL LIMIT $2)"
+        )
         row = await self._pool.row(f"SELECT count(*) AS n FROM ({waiting}) w", sender, most)
         return int(row["n"]) if row else 0
 
@@ -243,3 +273,8 @@ class PostgresExchange:
         """Members that named sizes of this ledger of ours which they could not link."""
         sql = "SELECT member FROM peer_named WHERE origin = $1 AND cardinality(sizes) > 1"
         return [row["member"] for row in await self._pool.fetch(sql, origin)]
+
+
+def _claimed(row: Any) -> Claimed:
+    """The envelope is gone where the message was given up."""
+    return Claimed(**{name: row[name] for name in _CLAIMED} | {"envelope": row["envelope"] or b""})

@@ -20,6 +20,7 @@ from protocols.ports.rows import (
     OutboxRow,
     ProofRow,
     RefusalRow,
+    RelayRow,
     ReviewRow,
     Row,
     SealedRow,
@@ -47,6 +48,7 @@ _TABLES: dict[type[Any], str] = {
     EventRow: "event",
     IdempotencyRow: "idempotency",
     ReviewRow: "review",
+    RelayRow: "relay",
 }
 _COLUMNS = {row: [field.name for field in fields(row)] for row in (*_TABLES, Leg, ApprovalRow)}
 _COLUMN_LIST = {row: ", ".join(f'"{name}"' for name in names) for row, names in _COLUMNS.items()}
@@ -132,6 +134,10 @@ class PostgresBatch:
             sql = "SELECT recipient, next FROM pair WHERE origin = $1 AND recipient = ANY($2)"
             rows = await self._db.fetch(sql, self.head.origin, list(wanted.pairs))
             found.pairs = {row["recipient"]: row["next"] for row in rows}
+        if wanted.relays:
+            sql = f"SELECT {_COLUMN_LIST[RelayRow]} FROM relay WHERE digest = ANY($1)"
+            rows = await self._db.fetch(sql, list(wanted.relays))
+            found.relays = {row["digest"]: RelayRow(**row) for row in rows}
         if wanted.approvals:
             sql = f"SELECT {_COLUMN_LIST[ApprovalRow]} FROM approval WHERE id = ANY($1)"
             rows = await self._db.fetch(sql, list(wanted.approvals))

@@ -141,6 +141,29 @@ class Sealed(SQLModel, table=True):
     index: int = _big()
 
 
+class Relay(SQLModel, table=True):
+    """Parcels between others that we carry as a hub, as lines; `post` goes when the recipient's receipt came."""
+
+    __tablename__ = "relay"
+    __table_args__ = (
+        Index("ix_relay_due", "recipient", "due", postgresql_where=text("answer IS NULL")),
+        Index("ix_relay_sender_id", "sender", "id"),
+        Index("ix_relay_backlog", "sender", postgresql_where=text("answer IS NULL")),
+        Index("ix_relay_expires", "expires"),
+    )
+    digest: bytes = _bytes(key=True)
+    sender: str = _text()
+    id: UUID
+    recipient: str = _text()
+    at: datetime = _at()
+    expires: datetime = _at()
+    origin: str = _text()
+    index: int = _big()
+    post: bytes | None = _bytes(nullable=True)
+    due: datetime = _at()
+    answer: bytes | None = _bytes(nullable=True)
+
+
 class Inbox(SQLModel, table=True):
     """Messages that arrived whole."""
 

@@ -2,21 +2,23 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
 
 from aiohttp import web
 
-from gateway.http.serve import application, read_body
+from gateway.http.serve import application, read_body, wait_seconds
 from gateway.services.committed import LedgerView
+from gateway.services.offer import Offer
 from gateway.services.pace import Pace
 from gateway.services.probe import Probe
 from gateway.services.receive import Receive
+from gateway.services.relay import Relay
 from gateway.services.submit import current
 from protocols.exchange.httpsig import Request, digest_of, parse_signature
-from protocols.exchange.lines import MEDIA_TYPE, encode_post, parse_post
+from protocols.exchange.lines import MEDIA_TYPE, Post, encode_post, parse_post
 from protocols.limits import PARCEL_BYTES, POST_BYTES_MAX, POSTS_A_MEMBER_MAX, POSTS_MAX
 from protocols.ports.crypto import Verifier
 from protocols.ports.directory import DirectorySource
@@ -36,6 +38,8 @@ class Exchange:
         *,
         url: str,
         receive: Receive,
+        relay: Relay,
+        offer: Offer,
         pace: Pace,
         directory: DirectorySource,
         ledger: LedgerView,
@@ -44,6 +48,7 @@ class Exchange:
         clock: Clock,
     ) -> None:
         self._url, self._receive, self._pace, self._directory = url.rstrip("/"), receive, pace, directory
+        self._relay, self._offer = relay, offer
         self._ledger, self._probe, self._verifier, self._clock = ledger, probe, verifier, clock
         self._posts: Counter[str] = Counter()
 
@@ -51,6 +56,8 @@ class Exchange:
         """The listener's application."""
         routes = [
             web.post(f"{_PREFIX}/messages", self.post_messages),
+            web.get(f"{_PREFIX}/outbox", self.get_outbox),
+            web.post(f"{_PREFIX}/outbox/receipts", self.post_receipts),
             web.get(f"{_PREFIX}/checkpoints/{{log}}", self.get_checkpoint),
             web.get(f"{_PREFIX}/directory/{{name:.+}}", self.get_directory),
             web.get(f"{_PREFIX}/probe", self.get_probe),
@@ -100,6 +107,30 @@ class Exchange:
 
     async def post_messages(self, request: web.Request) -> web.Response:
         """Parcels in, receipts out."""
+
+        async def answer(caller: str, post: Post) -> web.Response:
+            take = self._relay.take if self._relay.concerns(post) else self._receive.receive
+            return _lines(await take(caller, post))
+
+        return await self._posted(request, answer, parcels=True)
+
+    async def post_receipts(self, request: web.Request) -> web.Response:
+        """Receipts of what a member fetched here, or of what a hub carried for us."""
+
+        async def take(caller: str, post: Post) -> web.Response:
+            await self._offer.take(caller, post)
+            return web.Response(status=204)
+
+        return await self._posted(request, take, parcels=False)
+
+    async def get_outbox(self, request: web.Request) -> web.Response:
+        """What waits for whoever asks; `Prefer: wait=30` until there is something."""
+        caller = self._reader(request)
+        return _lines(await self._offer.offer(caller, wait_seconds(request)))
+
+    async def _posted(
+        self, request: web.Request, take: Callable[[str, Post], Awaitable[web.Response]], *, parcels: bool
+    ) -> web.Response:
         if request.content_type != MEDIA_TYPE:
             raise ProblemError("http.media_type", f"send {MEDIA_TYPE}")
         caller, digest = self._caller(request, body=True)
@@ -111,13 +142,12 @@ class Exchange:
             try:
                 if sha256(body).digest() != digest:
                     raise ProblemError("httpsig.digest", "the body differs from its digest")
-                post = await asyncio.to_thread(parse_post, body, answer=False)
+                post = await asyncio.to_thread(parse_post, body, answer=not parcels)
                 self._pace.spend(caller, parcels=max(0, len(post.items) - cost))
-                answer = await self._receive.receive(caller, post)
+                return await take(caller, post)
             except ProblemError as problem:
                 self._pace.spend(caller, failures=problem.kind.retry != "later")
                 raise
-        return web.Response(body=encode_post(answer), content_type=MEDIA_TYPE)
 
     @contextmanager
     def _slot(self, caller: str) -> Iterator[None]:
@@ -165,3 +195,7 @@ class Exchange:
             raise ProblemError("auth.scope", "entry bundles need an auditor's token")
         data = await self._ledger.tile(request.match_info["log"], path)
         return web.Response(body=data, content_type="application/octet-stream", headers=_IMMUTABLE)
+
+
+def _lines(post: Post) -> web.Response:
+    return web.Response(body=encode_post(post), content_type=MEDIA_TYPE)

@@ -1,7 +1,7 @@
 """The one composition root: explicit constructor calls, plain values and ports."""
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,6 +20,7 @@ from adapters.postgres.connect import Pool
 from adapters.postgres.exchange import PostgresExchange
 from adapters.postgres.ledger import PostgresLedger
 from adapters.postgres.registry import PostgresRegistry
+from adapters.postgres.relays import PostgresRelays
 from adapters.postgres.threads import PostgresClients, PostgresThreads
 from gateway.http.agency import Agency
 from gateway.http.exchange import Exchange
@@ -32,6 +33,7 @@ from gateway.services.answer import Answer
 from gateway.services.approve import Approve
 from gateway.services.chain import Chains
 from gateway.services.check import Check
+from gateway.services.collect import Collect
 from gateway.services.commit import Committer
 from gateway.services.committed import LedgerView
 from gateway.services.converse import Converse
@@ -42,13 +44,17 @@ from gateway.services.judge import Judge
 from gateway.services.lapse import Lapse
 from gateway.services.link import Linking
 from gateway.services.notices import Notices
+from gateway.services.offer import Offer
 from gateway.services.pace import Pace
+from gateway.services.pack import Pack
 from gateway.services.probe import Probe
 from gateway.services.prove import Prove, Release
 from gateway.services.read import Read
 from gateway.services.receive import Receive
 from gateway.services.records import Records
+from gateway.services.relay import Relay
 from gateway.services.report import Reports
+from gateway.services.settle import Settle
 from gateway.services.submit import Submit
 from keys.guard import FileGuard
 from keys.keystore import KeyStore
@@ -65,6 +71,7 @@ from protocols.ports.directory import DirectorySource
 from protocols.ports.store import (
     ExchangeStore,
     LedgerStore,
+    RelayStore,
     ThreadStore,
 )
 from protocols.ports.transport import Transport
@@ -79,6 +86,7 @@ class Ports:
 
     ledger: LedgerStore
     exchange: ExchangeStore
+    relays: RelayStore
     threads: ThreadStore
     directory: DirectorySource
     transport: Transport
@@ -89,6 +97,17 @@ class Ports:
     clock: SteadyClock
     ids: SystemIds
     guard: FileGuard
+
+
+@dataclass(slots=True, kw_only=True)
+class Ways:
+    """How parcels and receipts travel: pushed, fetched, carried for others."""
+
+    settle: Settle
+    relay: Relay
+    offer: Offer
+    deliver: Deliver
+    collect: Collect
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,6 +122,7 @@ class Parts:
     records: Records
     export: Export
     deliver: Deliver
+    ways: Ways
     answer: Answer | None
     lapse: Lapse
     directory: DirectorySource
@@ -111,6 +131,11 @@ class Parts:
     probe: Probe
     health: dict[str, str]
     requests: Histogram
+
+    def loops(self) -> list[Coroutine[None, None, None]]:
+        """Everything that works by itself, but for the committer."""
+        ways, answer = self.ways, [self.answer.run()] if self.answer else []
+        return [ways.deliver.run(), ways.collect.run(), ways.relay.run(ways.offer.wake), self.lapse.run(), *answer]
 
 
 def connect_ports(
@@ -128,6 +153,7 @@ def connect_ports(
     return Ports(
         ledger=PostgresLedger(dsn, pool),
         exchange=PostgresExchange(pool),
+        relays=PostgresRelays(pool),
         threads=PostgresThreads(pool, settings.member),
         directory=directory or open_directory(node, node / "directory", settings),
         transport=PeerClient(
@@ -172,17 +198,12 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
         member=member, directory=ports.directory, committer=committer, store=ports.exchange, linking=linking,
         prove=prove, judge=judge, pace=pace, clock=clock,
     )  # fmt: skip
-    deliver = Deliver(
-        member=member, directory=ports.directory, committer=committer, store=ports.exchange, linking=linking,
-        prove=prove, transport=ports.transport, threads=ports.threads, vault=vault, submit=submit, sealer=sealer, clock=clock, ids=ids,
-        retry_first_s=settings.retry_first_s,
-    )  # fmt: skip
+    ways = ways_of(settings, ports, keys, committer, linking, prove, submit, receive, vault)
     read = Read(
         member=member, store=ports.threads, vault=vault, opener=keys.opener(), sealer=sealer, committer=committer, submit=submit,
         clock=clock, answered=settings.answers,
     )  # fmt: skip
     office = {"name": settings.name, "country": {"code": settings.country, "raw": settings.country}}
-    committer.on_commit(deliver.wake)
     committer.on_commit(read.wake)
     health: dict[str, str] = {}
     view = LedgerView(ports.ledger, ports.exchange, release)
@@ -201,17 +222,58 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     access = TokenAccess(keys.signer("token"), issuer=member, audience=settings.audience)
     agency = agency_of(member, ports, access, submit, read, view, probe, export, converse, approve, records, notices)
     exchange = Exchange(
-        url=settings.exchange_url, receive=receive, pace=pace, directory=ports.directory, ledger=view, probe=probe, verifier=verifier, clock=clock,
+        url=settings.exchange_url, receive=receive, relay=ways.relay, offer=ways.offer, pace=pace, directory=ports.directory, ledger=view, probe=probe, verifier=verifier, clock=clock,
     )  # fmt: skip
-    measured = measure(node, settings, ports, committer, deliver, receive, linking, health)
+    measured = measure(node, settings, ports, committer, ways.settle, receive, linking, health)
     operations = Operations(wrong=measured.look, warnings=lambda: warnings(ports, linking), registry=measured.registry)
     halted = unless_halted(lambda: committer.halted, but=_WHILE_HALTED)
     listeners = {"agency": agency.app(halted), "exchange": exchange.app(halted), "operations": operations.app()}
     return Parts(
-        committer=committer, submit=submit, read=read, converse=converse, approve=approve, records=records, export=export, deliver=deliver, answer=answer,
+        committer=committer, submit=submit, read=read, converse=converse, approve=approve, records=records, export=export, answer=answer,
+        deliver=ways.deliver, ways=ways,
         lapse=Lapse(member=member, store=ports.threads, committer=committer, sealer=sealer, clock=clock), directory=ports.directory, listeners=listeners,
         linking=linking, probe=probe, health=health, requests=measured.requests,
     )  # fmt: skip
+
+
+def ways_of(
+    settings: Settings,
+    ports: Ports,
+    keys: KeyStore,
+    committer: Committer,
+    linking: Linking,
+    prove: Prove,
+    submit: Submit,
+    receive: Receive,
+    vault: EpochVault,
+) -> Ways:
+    """How parcels and receipts travel, over the services that make and judge them."""
+    member, clock, ids, sealer = settings.member, ports.clock, ports.ids, keys.sealer()
+    settle = Settle(
+        member=member, committer=committer, store=ports.exchange, linking=linking, prove=prove, sealer=sealer, clock=clock,
+    )  # fmt: skip
+    pack = Pack(
+        member=member, committer=committer, store=ports.exchange, threads=ports.threads, linking=linking, prove=prove,
+        settle=settle, submit=submit, vault=vault,
+    )  # fmt: skip
+    relay = Relay(
+        member=member, directory=ports.directory, committer=committer, store=ports.relays, linking=linking, prove=prove,
+        transport=ports.transport, sealer=sealer, clock=clock, ids=ids, retry_first_s=settings.retry_first_s,
+    )  # fmt: skip
+    offer = Offer(
+        member=member, directory=ports.directory, store=ports.exchange, pack=pack, settle=settle, relay=relay, clock=clock,
+    )  # fmt: skip
+    deliver = Deliver(
+        member=member, directory=ports.directory, committer=committer, store=ports.exchange, linking=linking, pack=pack,
+        settle=settle, transport=ports.transport, offer=offer, clock=clock, ids=ids, retry_first_s=settings.retry_first_s,
+    )  # fmt: skip
+    collect = Collect(
+        member=member, directory=ports.directory, receive=receive, transport=ports.transport, ids=ids,
+        retry_first_s=settings.retry_first_s,
+    )  # fmt: skip
+    committer.on_commit(deliver.wake)
+    committer.on_commit(relay.wake)
+    return Ways(settle=settle, relay=relay, offer=offer, deliver=deliver, collect=collect)
 
 
 def answering(
@@ -311,14 +373,14 @@ def measure(
     settings: Settings,
     ports: Ports,
     committer: Committer,
-    deliver: Deliver,
+    settle: Settle,
     receive: Receive,
     linking: Linking,
     health: Mapping[str, str],
 ) -> Metrics:
     """The metrics of a node; `health` is read whenever they are."""
     return Metrics(
-        committer=committer, deliver=deliver, receive=receive, store=ports.exchange, directory=ports.directory,
+        committer=committer, settle=settle, receive=receive, store=ports.exchange, directory=ports.directory,
         clock=ports.clock, free=lambda: free_bytes(node, settings), certificate_ends=certificate_ends(node, settings),
         wrong=lambda: {**health, **wrong(ports, committer)}, warnings=lambda: warnings(ports, linking),
     )  # fmt: skip

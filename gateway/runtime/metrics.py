@@ -15,8 +15,8 @@ from prometheus_client.registry import Collector
 from gateway.http.serve import DeadlineHandler
 from gateway.runtime.world import SteadyClock
 from gateway.services.commit import Committer
-from gateway.services.deliver import Deliver
 from gateway.services.receive import Receive
+from gateway.services.settle import Settle
 from protocols.ports.directory import DirectorySource
 from protocols.ports.rows import Pile
 from protocols.ports.store import ExchangeStore, Unavailable
@@ -38,7 +38,7 @@ class Metrics(Collector):
         self,
         *,
         committer: Committer,
-        deliver: Deliver,
+        settle: Settle,
         receive: Receive,
         store: ExchangeStore,
         directory: DirectorySource,
@@ -48,7 +48,7 @@ class Metrics(Collector):
         wrong: Codes,
         warnings: Codes,
     ) -> None:
-        self._committer, self._deliver, self._receive, self._store = committer, deliver, receive, store
+        self._committer, self._settle, self._receive, self._store = committer, settle, receive, store
         self._directory, self._clock, self._free = directory, clock, free
         self._certificate_ends, self._wrong, self._warnings = certificate_ends, wrong, warnings
         self._piles: list[Pile] | None = None
@@ -90,7 +90,7 @@ class Metrics(Collector):
         yield _gauge("ledger_entries", "Entries of the open ledger.", self._committer.size)
         yield _gauge("commit_queue_changes", "Changes that wait to be committed.", self._committer.waiting)
         for name, text, outcomes in (
-            ("delivery_attempts_total", "Messages tried to deliver, by what became of it.", self._deliver.outcomes),
+            ("delivery_attempts_total", "Messages tried to deliver, by what became of it.", self._settle.outcomes),
             ("parcels_total", "Parcels that came, by what they were answered or refused for.", self._receive.outcomes),
         ):
             counted = [((each,), count) for each, count in outcomes.items() if each in _OUTCOMES]

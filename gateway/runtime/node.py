@@ -31,8 +31,9 @@ from protocols.problems import ProblemError
 
 _log = structlog.get_logger()
 _WAIT_S = 1.0
-_IDEMPOTENCY = timedelta(days=7)  # how long a key answers the same (docs/design.md section 7)
+_KEPT = timedelta(days=7)  # how long an Idempotency-Key answers the same (docs/design.md section 7); what a hub carried
 _REFRESH_S = 60.0
+_TIDY_S = 3600.0
 _DRAIN_S = 20.0
 _KEEPALIVE_S = 75.0
 
@@ -94,8 +95,7 @@ async def serve(
 
 
 def _loops(parts: Parts, ports: Ports, keys: KeyStore) -> list[Coroutine[None, None, None]]:
-    loops = [parts.deliver.run(), parts.lapse.run(), _follow(parts, ports, keys)]
-    return loops if parts.answer is None else [*loops, parts.answer.run()]
+    return [*parts.loops(), _follow(parts, ports, keys), _tidy(parts, ports)]
 
 
 async def _drain(
@@ -184,14 +184,10 @@ async def _open_ledger(settings: Settings, parts: Parts, directory: Directory, k
 
 async def _follow(parts: Parts, ports: Ports, keys: KeyStore) -> None:
     """Follows the directory; every version that is accepted stands in the ledger."""
-    noted, purged = ports.directory.current.ref if ports.directory.current else None, None
+    noted = ports.directory.current.ref if ports.directory.current else None
     while True:
         await asyncio.sleep(_REFRESH_S)
         try:
-            await ports.exchange.forget_answers(ports.clock.now() - _IDEMPOTENCY)
-            if purged != (today := ports.clock.now().date()):
-                await parts.records.purge()
-                purged = today
             directory = await ports.directory.refresh(ports.clock.now())
             if directory.ref != noted:
                 random = keys.sealer().random(NONCE_BYTES)
@@ -202,6 +198,18 @@ async def _follow(parts: Parts, ports: Ports, keys: KeyStore) -> None:
             _log.warning("directory_refresh_failed", code=problem.code)
         except Exception:  # a full disk or a database that is away: the next round tries again
             _log.exception("directory_not_followed")
+
+
+async def _tidy(parts: Parts, ports: Ports) -> None:
+    """Drops what is kept for a time: answers to keys, parcels of others, shared records past their day."""
+    while True:
+        try:
+            await ports.exchange.forget_answers(ports.clock.now() - _KEPT)
+            await ports.relays.forget_relays(ports.clock.now() - _KEPT)
+            await parts.records.purge()
+        except Exception:  # a full disk or a database that is away: the next round tries again
+            _log.exception("not_tidied")
+        await asyncio.sleep(_TIDY_S)
 
 
 async def _listen(

@@ -15,7 +15,8 @@ from datetime import datetime
 from typing import NoReturn
 from uuid import UUID
 
-from gateway.services.changes import Change, Lost, Plan, Stage
+from gateway.services.changes import Change
+from gateway.services.stage import Lost, Plan, Stage
 from protocols.ledger.checkpoint import Checkpoint, LedgerKeys, verify_checkpoint
 from protocols.ledger.merkle import EMPTY_ROOT, inclusion_path, leaf_hash
 from protocols.ledger.merkle import root as tree_root

@@ -33,13 +33,17 @@ _PUBLIC = frozenset(("schema.invalid", "type.unknown", "msg.expired", "msg.not_p
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proven:
-    """A parcel whose sender's proof holds: the `sent` entry, its place, the root it was proven under, exact bytes."""
+    """A parcel whose sender's proof holds: the `sent` entry, its place, the root it was proven under, exact bytes.
+
+    `via` is the hub that handed it over.
+    """
 
     entry: Entry
     place: Place
     root: bytes
     envelope: bytes
     digest: bytes
+    via: str | None = None
 
     @property
     def peer(self) -> PeerRef:
@@ -164,7 +168,7 @@ class Judge:
             kind="received", at=now, n=self._sealer.random(NONCE_BYTES), id=sent.id, sender=sent.sender,
             recipient=sent.recipient, pair_seq=sent.pair_seq, kid=sent.kid, seal_kid=sent.seal_kid, suite=sent.suite,
             envelope=proven.digest, content_c=sent.content_c, thread_c=sent.thread_c, dir=directory.ref,
-            peer=proven.peer,
+            peer=proven.peer, via=proven.via,
         )  # fmt: skip
         row = InboxRow(
             sender=message.sender, id=message.id, thread=message.thread, type=message.type, received=now, origin="",
@@ -223,7 +227,7 @@ class Judge:
         entry = Entry(
             kind=kind, at=now, n=self._sealer.random(NONCE_BYTES), id=sent.id, sender=sent.sender,
             recipient=sent.recipient, pair_seq=sent.pair_seq, envelope=proven.digest, dir=directory.ref,
-            peer=proven.peer, content_c=content_c, first=first,
+            peer=proven.peer, via=proven.via, content_c=content_c, first=first,
             code=None if first else code, read=None if first else read,
         )  # fmt: skip
         row = RefusalRow(

@@ -70,6 +70,23 @@ class Linking:
                     await self._follow(origin, links[origin])
         return found, full
 
+    def verify(self, origin: str, size: int, note: bytes, directory: Directory) -> Checkpoint:
+        """A checkpoint of two others that pass by here: its signatures hold, nothing of it is kept.
+
+        `proof.origin` for a ledger that the directory does not list, `proof.policy` or `note.invalid` else.
+        """
+        before = self._verified.get((origin, size))
+        if before is not None and before.note == note:
+            return before
+        if origin not in directory.ledgers:
+            raise ProblemError("proof.origin", "the directory does not list this ledger")
+        checkpoint = verify_checkpoint(note, directory.ledgers[origin].keys, self._verifier)
+        if checkpoint.size != size:
+            raise ProblemError("note.invalid", "the checkpoint is of another size than its line")
+        if size == 0:
+            raise ProblemError("note.invalid", "an empty tree is never signed")
+        return checkpoint
+
     def _lock(self, origin: str) -> asyncio.Lock:
         """One at a time per ledger: two POSTs must not link two futures of the same size."""
         return self._locks.setdefault(origin, asyncio.Lock())
@@ -89,11 +106,7 @@ class Linking:
         if before is not None and before.note == note:
             await self._within(before, directory)
             return before
-        checkpoint = verify_checkpoint(note, directory.ledgers[origin].keys, self._verifier)
-        if checkpoint.size != size:
-            raise ProblemError("note.invalid", "the checkpoint is of another size than its line")
-        if size == 0:
-            raise ProblemError("note.invalid", "an empty tree is never signed")
+        checkpoint = self.verify(origin, size, note, directory)
         await self._within(checkpoint, directory)
         await self._check(checkpoint, links)
         self._verified[origin, size] = checkpoint

@@ -1,7 +1,8 @@
 """Builds proofs and links of our own ledger from its stored tiles."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Protocol
 
 from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.linking import Link, chain
@@ -13,6 +14,21 @@ from protocols.ports.store import (
     LedgerStore,
 )
 from protocols.problems import ProblemError
+
+
+class Standing(Protocol):
+    """What names an entry of ours."""
+
+    @property
+    def origin(self) -> str:
+        """Its ledger."""
+        ...
+
+    @property
+    def index(self) -> int:
+        """Its index there."""
+        ...
+
 
 _TILES_MAX = 4_096  # full tiles kept in memory: 8 KiB each
 _TRIES_MAX, _WAIT_S = 100, 0.05
@@ -86,6 +102,38 @@ class Prove:
         """As `places`, reading the entries too."""
         entries = {index: await self.entry(checkpoint.origin, index) for index in set(indexes)}
         return await self.places(checkpoint, entries)
+
+    async def under_one(
+        self, standing: Sequence[Place | Standing]
+    ) -> tuple[dict[tuple[str, int], Place], dict[tuple[str, int], bytes]]:
+        """Entries of ours by (origin, index), each ledger's under one checkpoint; and those checkpoints' notes."""
+        places: dict[tuple[str, int], Place] = {}
+        notes: dict[tuple[str, int], bytes] = {}
+        for origin in {each.origin for each in standing}:
+            ours = [each for each in standing if each.origin == origin]
+            fresh = {each.index: each for each in ours if isinstance(each, Place)}
+            sizes = {place.size for place in fresh.values()}
+            if len(sizes) == 1 and len(fresh) == len({each.index for each in ours}):  # one batch took them all
+                checkpoint = await self.at(origin, sizes.pop())
+            else:
+                checkpoint = await self.newest(origin)
+                fresh = await self.places_at(checkpoint, {each.index for each in ours})
+            notes[origin, checkpoint.size] = checkpoint.note
+            places |= {(origin, index): place for index, place in fresh.items()}
+        return places, notes
+
+    async def links_of(
+        self, notes: Collection[tuple[str, int]], named: Mapping[str, Sequence[int]]
+    ) -> dict[str, tuple[Link, ...]]:
+        """Links of each of these ledgers up to its newest checkpoint here, along the sizes named of it and those here."""
+        newest: dict[str, int] = {}
+        for origin, size in notes:
+            newest[origin] = max(size, newest.get(origin, 0))
+        links = {}
+        for origin, size in newest.items():
+            sizes = {*(named.get(origin) or (0,)), *(at for held, at in notes if held == origin)}
+            links[origin] = await self.links(await self.at(origin, size), sizes)
+        return links
 
     async def entry(self, origin: str, index: int) -> bytes:
         """One entry of ours."""

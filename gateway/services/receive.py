@@ -10,12 +10,13 @@ from uuid import UUID
 
 import structlog
 
-from gateway.services.changes import Lost, Refused, arrived_before
+from gateway.services.changes import Refused, arrived_before
 from gateway.services.commit import Committer, Done
 from gateway.services.judge import Judge, Proven
 from gateway.services.link import Key, Linking
 from gateway.services.pace import Pace
 from gateway.services.prove import Prove
+from gateway.services.stage import Lost
 from gateway.services.submit import current
 from protocols.directory import Directory
 from protocols.exchange.lines import Answer, Hello, Parcel, Post, ProblemLine, Receipt
@@ -83,20 +84,26 @@ class Receive:
             raise ProblemError("peer.suspended", "the member is not active in the directory")
         if self._committer.halted:
             raise self._committer.halted
-        entries = [_entry_of(parcel, caller, directory) for parcel in post.items]
-        about = {caller} | {entry.sender or "" for entry in entries if isinstance(entry, Entry)}
-        checkpoints, full = await self._linking.take(post.checkpoints, post.hello.links, directory, about=about)
+        entries = [_entry_of(parcel, directory) for parcel in post.items]
+        senders = {entry.sender or "" for entry in entries if isinstance(entry, Entry)}
+        speaker = directory.speaker(caller, senders, self._member)
+        if speaker != caller:
+            self._pace.afford(speaker)
+        checkpoints, full = await self._linking.take(post.checkpoints, post.hello.links, directory, about=[speaker])
         origin = self._committer.origin
-        await self._store.name(caller, origin, post.hello.held.get(origin, (0,)))
-        results = await self._judge_all(post.items, entries, checkpoints, full, directory)
+        await self._store.name(speaker, origin, post.hello.held.get(origin, (0,)))
+        via = caller if caller != speaker else None
+        results = await self._judge_all(post.items, entries, checkpoints, full, directory, via)
         # what overtook its request is rare; for threads that never were it would cost us an opening each, for nothing
         hopeless = [
             each
             for each in results
             if isinstance(each, ProblemError) and (each.kind.retry == "never" or each.code == "msg.overtook")
         ]
-        self._pace.spend(caller, failures=len(hopeless))
-        return await self._answer(caller, results, directory, post)
+        proofs = sum(each.code.startswith("proof.") for each in hopeless)  # a hub can see to these, and to no others
+        self._pace.spend(caller, failures=proofs)
+        self._pace.spend(speaker, failures=len(hopeless) - proofs)
+        return await self._answer(speaker, results, directory, post)
 
     async def _fresh(self, their_version: int) -> Directory:
         directory, now = current(self._directory), self._clock.now()
@@ -124,6 +131,7 @@ class Receive:
         checkpoints: Mapping[Key, Checkpoint],
         full: set[Key],
         directory: Directory,
+        via: str | None,
     ) -> list[_Result]:
         results: list[_Result | None] = [None] * len(parcels)
         proven: dict[int, Proven] = {}
@@ -131,7 +139,7 @@ class Receive:
             try:
                 if (parcel.place.origin, parcel.place.size) in full:
                     raise ProblemError("checkpoint.unlinked", "this checkpoint waits for links")
-                proven[i] = _prove(parcel, entry, checkpoints, self._member)
+                proven[i] = prove_parcel(parcel, entry, checkpoints, self._member, via)
             except ProblemError as problem:
                 results[i] = problem
         await self._linking.one_history([each.place for each in proven.values()], checkpoints)
@@ -197,8 +205,9 @@ class Receive:
         self.outcomes[change.refusal.cause] += 1
         return _result(await self._committer.commit(change))
 
-    async def _answer(self, caller: str, results: Sequence[_Result], directory: Directory, post: Post) -> Post:
-        places, notes = await self._places(results)
+    async def _answer(self, speaker: str, results: Sequence[_Result], directory: Directory, post: Post) -> Post:
+        standing = [result for result in results if not isinstance(result, ProblemError)]
+        places, notes = await self._prove.under_one(standing)
         items: list[Answer] = []
         for result in results:
             if isinstance(result, ProblemError):
@@ -207,41 +216,12 @@ class Receive:
             else:
                 self.outcomes["repeated"] += isinstance(result, _Repeat)
                 items.append(Receipt(place=places[result.origin, result.index]))
-        hello = await self.hello(caller, directory, notes, post.hello.held)
+        hello = Hello(
+            dir_version=directory.ref.version,
+            held=await self._linking.held(directory.ledgers_of(speaker)),
+            links=await self._prove.links_of(notes, post.hello.held),
+        )
         return Post(hello=hello, checkpoints=notes, items=tuple(items))
-
-    async def _places(self, results: Sequence[_Result]) -> tuple[dict[Key, Place], dict[Key, bytes]]:
-        """Every receipt by (origin, index) under one checkpoint a ledger, and those checkpoints' notes."""
-        places: dict[Key, Place] = {}
-        notes: dict[Key, bytes] = {}
-        standing = [result for result in results if not isinstance(result, ProblemError)]
-        for origin in {each.origin for each in standing}:
-            ours = [each for each in standing if each.origin == origin]
-            fresh = {each.index: each for each in ours if isinstance(each, Place)}
-            sizes = {place.size for place in fresh.values()}
-            if len(sizes) == 1 and len(fresh) == len({each.index for each in ours}):  # one batch took them all
-                checkpoint = await self._prove.at(origin, sizes.pop())
-            else:
-                checkpoint = await self._prove.newest(origin)
-                fresh = await self._prove.places_at(checkpoint, {each.index for each in ours})
-            notes[origin, checkpoint.size] = checkpoint.note
-            places |= {(origin, index): place for index, place in fresh.items()}
-        return places, notes
-
-    async def hello(
-        self, member: str, directory: Directory, notes: Mapping[Key, bytes], named: Mapping[str, Sequence[int]]
-    ) -> Hello:
-        """Our first line to a member: what we hold of its ledgers, and links of ours along the sizes it named."""
-        theirs = [origin for origin, ledger in directory.ledgers.items() if ledger.member == member]
-        newest: dict[str, int] = {}
-        for origin, size in notes:
-            newest[origin] = max(size, newest.get(origin, 0))
-        links = {}
-        for origin, size in newest.items():
-            checkpoint = await self._prove.at(origin, size)
-            sizes = {*named.get(origin, (0,)), *(size for held, size in notes if held == origin)}
-            links[origin] = await self._prove.links(checkpoint, sizes)
-        return Hello(dir_version=directory.ref.version, held=await self._linking.held(theirs), links=links)
 
 
 def outside(code: str) -> str:
@@ -254,23 +234,22 @@ def _id(entry: Entry) -> UUID:
     return entry.id
 
 
-def _entry_of(parcel: Parcel, caller: str, directory: Directory) -> Entry | ProblemError:
-    """The `sent` entry of a parcel; raises for the whole POST where the caller may not carry it."""
+def _entry_of(parcel: Parcel, directory: Directory) -> Entry | ProblemError:
+    """The `sent` entry of a parcel, which nobody has proven yet."""
     try:
         entry = parse_entry(parcel.place.entry)
         if entry.kind != "sent":
             raise ProblemError("proof.entry", "the proof is not of a sent entry")
     except ProblemError as problem:
         return problem
-    sender = entry.sender or ""
-    if sender != caller and caller not in getattr(directory.records.get(sender), "hubs", ()):
-        raise ProblemError("peer.identity_mismatch", "the caller is no hub of the parcel's sender")
-    if directory.failing.get(sender) == "dir.stale":
+    if directory.failing.get(entry.sender or "") == "dir.stale":
         return ProblemError("dir.stale", "the sender's newest record has failed for longer than the grace")
     return entry
 
 
-def _prove(parcel: Parcel, entry: Entry | ProblemError, checkpoints: Mapping[Key, Checkpoint], member: str) -> Proven:
+def prove_parcel(
+    parcel: Parcel, entry: Entry | ProblemError, checkpoints: Mapping[Key, Checkpoint], member: str, via: str | None
+) -> Proven:
     """The parcel with its verified proof; ProblemError `proof.*`, and nothing of it is stored."""
     if isinstance(entry, ProblemError):
         raise entry
@@ -286,7 +265,7 @@ def _prove(parcel: Parcel, entry: Entry | ProblemError, checkpoints: Mapping[Key
         raise ProblemError("proof.entry", "the proof is of another envelope")
     if entry.recipient != member:
         raise ProblemError("env.recipient_mismatch", "the parcel is for another member")
-    return Proven(entry=entry, place=place, root=checkpoint.root, envelope=parcel.envelope, digest=digest)
+    return Proven(entry=entry, place=place, root=checkpoint.root, envelope=parcel.envelope, digest=digest, via=via)
 
 
 def _result(outcome: Done | Lost) -> _Result:

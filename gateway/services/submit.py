@@ -7,10 +7,11 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from gateway.services.changes import Answered, Dispatched, Lost, Resealed, Submitted
+from gateway.services.changes import Answered, Dispatched, Resealed, Submitted
 from gateway.services.commit import Committer
 from gateway.services.content import Content, at_rest
 from gateway.services.policy import permit
+from gateway.services.stage import Lost
 from protocols.directory import SUITE, Directory
 from protocols.exchange.envelope import seal
 from protocols.exchange.message import SALT_BYTES, Message, Part, seal_part, sign_message

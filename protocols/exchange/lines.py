@@ -22,7 +22,7 @@ from protocols.strict import b64u, dump_json, parse_object
 MEDIA_TYPE = "application/x-ndjson"
 _CHECKPOINTS_MAX = 2 * PARCELS_MAX
 _ORIGINS_MAX = 64
-_LINKS_MAX = HELD_SIZES_MAX + 1
+_LINKS_MAX = 2 * (HELD_SIZES_MAX + 1)  # along the sizes that two members named: a POST and the hub that carries it
 _LINE_BYTES_MAX = 2 * ENVELOPE_BYTES_MAX + 16 * ENTRY_BYTES_MAX
 
 
@@ -106,6 +106,21 @@ def encode_post(post: Post) -> bytes:
         lines.append(dump_json({"t": "checkpoint", "origin": origin, "size": size, "note": note.decode()}))
     lines += [dump_json(_item(item)) for item in post.items]
     return b"\n".join(lines) + b"\n"
+
+
+def merge(posts: Sequence[Post]) -> Post:
+    """Several POSTs, or answers, of one speaker to one other as one: all that they prove, the last one's `held`."""
+    links: dict[str, dict[tuple[int, int], Link]] = {}
+    for post in posts:
+        for origin, found in post.hello.links.items():
+            links.setdefault(origin, {}).update({(link.old, link.new): link for link in found})
+    hello = Hello(
+        dir_version=max(post.hello.dir_version for post in posts),
+        held=posts[-1].hello.held,
+        links={origin: tuple(found.values())[-_LINKS_MAX:] for origin, found in links.items()},
+    )
+    checkpoints = {key: note for post in posts for key, note in post.checkpoints.items()}
+    return Post(hello=hello, checkpoints=checkpoints, items=tuple(item for post in posts for item in post.items))
 
 
 def _bad(detail: str) -> ProblemError:

@@ -167,7 +167,38 @@ class ApprovalRow:
     used: bool = False
 
 
-Row = SealedRow | OutboxRow | InboxRow | RefusalRow | ContentRow | ProofRow | EventRow | IdempotencyRow | ReviewRow
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayRow:
+    """A parcel that we carry as a hub; `index` is its `relayed` entry.
+
+    `post` is it as lines, with its sender's `hello` and checkpoint; `answer` likewise the recipient's receipt.
+    """
+
+    digest: bytes
+    sender: str
+    id: UUID
+    recipient: str
+    at: datetime
+    expires: datetime
+    origin: str
+    index: int
+    post: bytes | None
+    due: datetime
+    answer: bytes | None = None
+
+
+Row = (
+    RelayRow
+    | SealedRow
+    | OutboxRow
+    | InboxRow
+    | RefusalRow
+    | ContentRow
+    | ProofRow
+    | EventRow
+    | IdempotencyRow
+    | ReviewRow
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ from protocols.ports.rows import (
     Pile,
     ProofRow,
     RefusalRow,
+    RelayRow,
     Resealing,
     ReviewRow,
     Row,
@@ -70,6 +71,7 @@ class Wanted:
     legs: set[tuple[UUID, str]] = field(default_factory=set)
     pairs: set[str] = field(default_factory=set)
     approvals: set[UUID] = field(default_factory=set)
+    relays: set[bytes] = field(default_factory=set)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,6 +88,7 @@ class Standing:
     legs: dict[tuple[UUID, str], Leg] = field(default_factory=dict)
     pairs: dict[str, int] = field(default_factory=dict)
     approvals: dict[UUID, ApprovalRow] = field(default_factory=dict)
+    relays: dict[bytes, RelayRow] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -181,6 +184,14 @@ class ExchangeStore(Protocol):
 
     async def claim(self, recipient: str, now: datetime, lease: datetime, count: int, bytes_max: int) -> list[Claimed]:
         """Claims due messages, urgent and oldest first, until `lease`; no one else gets them meanwhile."""
+        ...
+
+    async def offer(self, recipient: str, count: int, bytes_max: int) -> list[Claimed]:
+        """Queued messages for a member that fetches, claimed or not: urgent first, then the least offered."""
+        ...
+
+    async def unsettled(self, recipient: str, ids: Sequence[UUID]) -> list[Claimed]:
+        """Messages of these ids to a member that a receipt can still settle; the envelope may be gone."""
         ...
 
     async def sealed(self, ids: Sequence[UUID]) -> list[SealedRow]:
@@ -283,6 +294,32 @@ class ExchangeStore(Protocol):
 
     async def unlinked_members(self, origin: str) -> list[str]:
         """Members that named sizes of this ledger of ours which they could not link."""
+        ...
+
+
+class RelayStore(Protocol):
+    """What a hub carries; parcels come in through the batch."""
+
+    async def due_relays(self, now: datetime) -> list[str]:
+        """Recipients of parcels that are due."""
+        ...
+
+    async def claim_relays(
+        self, recipient: str, now: datetime | None, again: datetime, count: int, bytes_max: int
+    ) -> list[RelayRow]:
+        """Parcels of one sender for a recipient, the oldest due first, due or (`now` None) not; due again at `again`."""
+        ...
+
+    async def relays(self, sender: str, ids: Sequence[UUID]) -> list[RelayRow]:
+        """What we carry, or carried, of a sender under these ids."""
+        ...
+
+    async def answer_relay(self, digest: bytes, answer: bytes) -> None:
+        """Keeps the recipient's receipt; the parcel goes."""
+        ...
+
+    async def forget_relays(self, before: datetime) -> None:
+        """Drops what expired before a time."""
         ...
 
 

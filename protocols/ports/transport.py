@@ -20,6 +20,14 @@ class Transport(Protocol):
         """The answer's body to POST /messages."""
         ...
 
+    async def fetch(self, peer: Record, wait_s: int) -> bytes:
+        """The answer's body to GET /outbox, after at most `wait_s` without anything."""
+        ...
+
+    async def receipts(self, peer: Record, body: bytes) -> None:
+        """POST /outbox/receipts."""
+        ...
+
     async def checkpoint(self, peer: Record, origin: str) -> bytes | None:
         """The newest note of `origin` that the peer holds, or None."""
         ...

@@ -9,7 +9,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from gateway.services.judge import Judge, Proven
-from gateway.services.receive import Receive, _prove
+from gateway.services.receive import Receive, prove_parcel
 from protocols.exchange.lines import Parcel, Receipt, encode_post, parse_post
 from protocols.ledger.checkpoint import parse_checkpoint
 from protocols.ledger.entry import parse_entry
@@ -73,7 +73,9 @@ async def test_an_envelope_for_another_member_is_no_message_for_us(
     assert await m.give(b, m.fresh(for_c)) == "env.invalid"
     with pytest.raises(ProblemError) as caught:
         checkpoint = parse_checkpoint(m.note())
-        _prove(m.fresh(for_c), parse_entry(for_c.place.entry), {(m.origin, checkpoint.size): checkpoint}, b.name)
+        prove_parcel(
+            m.fresh(for_c), parse_entry(for_c.place.entry), {(m.origin, checkpoint.size): checkpoint}, b.name, None
+        )
     assert caught.value.code == "env.recipient_mismatch"
     await nothing_stored(b)
     causes = {

@@ -66,6 +66,10 @@ class Receives:
         self.callers.append(caller)
         return Post(hello=post.hello, checkpoints={}, items=())
 
+    def concerns(self, post: Post) -> bool:
+        """Nothing is for others."""
+        return False
+
 
 async def nothing_waits(member: str, most: int) -> int:
     return 0
@@ -88,7 +92,7 @@ async def listener() -> AsyncIterator[Listener]:
     pace = Pace(time.monotonic, nothing_waits)
     url = f"http://127.0.0.1:{at.getsockname()[1]}"
     exchange = Exchange(
-        url=url, receive=receives, pace=pace, directory=fixed, ledger=None, probe=None, verifier=Tw1Verifier(), clock=fixed,  # type: ignore[arg-type]
+        url=url, receive=receives, relay=receives, offer=None, pace=pace, directory=fixed, ledger=None, probe=None, verifier=Tw1Verifier(), clock=fixed,  # type: ignore[arg-type]
     )  # fmt: skip
     async with listening(exchange.app(), at=at) as port:
         yield Listener(port, receives, pace)

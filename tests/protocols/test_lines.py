@@ -120,7 +120,7 @@ BAD: list[tuple[str, bytes, str]] = [
     ("18 held sizes", joined(H | {"held": {"o": list(range(18))}}), "schema.invalid"),
     ("held of 65 origins", joined(H | {"held": {str(i): [0] for i in range(65)}}), "schema.invalid"),
     ("a held size as text", joined(H | {"held": {"o": ["1"]}}), "entry.invalid"),
-    ("19 links", joined(H | {"links": {"o": [L] * 19}}), "schema.invalid"),
+    ("37 links", joined(H | {"links": {"o": [L] * 37}}), "schema.invalid"),
     ("a link with more", joined(H | {"links": {"o": [L | {"x": 1}]}}), "schema.invalid"),
     ("a link without path", joined(H | {"links": {"o": [{"old": 0, "new": 5}]}}), "schema.invalid"),
     ("a link of 64 hashes", joined(H | {"links": {"o": [L | {"path": [b64u(bytes(32))] * 64}]}}), "schema.invalid"),
@@ -164,7 +164,7 @@ def test_an_answer_with_one_fault_is_refused(line: dict[str, Any], code: str) ->
 
 
 def test_the_most_of_everything_is_taken() -> None:
-    whole = H | {"held": {str(i): list(range(17)) for i in range(64)}, "links": {"o": [L] * 18}}
+    whole = H | {"held": {str(i): list(range(17)) for i in range(64)}, "links": {"o": [L] * 36}}
     assert len(parse_post(joined(whole, C, *MANY[:-1]), answer=False).items) == PARCELS_MAX
 
 

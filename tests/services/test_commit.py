@@ -17,8 +17,9 @@ from adapters.postgres.connect import Pool
 from adapters.postgres.embedded import EmbeddedServer
 from adapters.postgres.ledger import PostgresLedger
 from gateway.runtime.world import SystemClock, SystemIds
-from gateway.services.changes import Dispatched, Lost, Noted, Received, Refused, Settled, Submitted
+from gateway.services.changes import Dispatched, Noted, Received, Refused, Settled, Submitted
 from gateway.services.commit import Committer, Done
+from gateway.services.stage import Lost
 from keys.guard import FileGuard
 from keys.notes import LedgerNoteSigner
 from keys.suite import Tw1Verifier

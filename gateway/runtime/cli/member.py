@@ -25,7 +25,7 @@ app = cyclopts.App(name="member", help="Be listed in a network's directory, and 
 
 _FILE = "member-request.json"
 _FACTS_FILE = "record.toml"
-_FACTS = ("contact", "competences", "agreements")
+_FACTS = ("contact", "competences", "agreements", "modes", "hubs")
 _NO_SECRET = SecretFrom()
 
 
@@ -40,8 +40,8 @@ def request(
     """Write NODE/member-request.json for the directory's authority: this node's record, signed by all its keys.
 
     Run it after `tracewire init`, and again whenever a key, the address or NODE/record.toml has changed: a file of your
-    own that states your point of contact, what you answer for and what you agreed on with other members (see
-    docs/runbooks/install.md). Needs the record key, which is better kept off this machine otherwise.
+    own that states your point of contact, what you answer for, what you agreed on with other members and how messages
+    reach you (see docs/runbooks/install.md). Needs the record key, which is better kept off this machine otherwise.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def member_request(
 ) -> bytes:
     """The request of a member's node; `url` None for one without an inbound port, `spki` base64url SHA-256.
 
-    `facts` are further members of the record: contact, competences, agreements.
+    `facts` are further members of the record: contact, competences, agreements; `modes` and `hubs`, how messages reach us.
 
     Keys of the `previous` record keep their validity; those the store no longer uses end now and stay listed, so
     that what was signed with them can be verified. Its ledgers stay as they are.
@@ -93,11 +93,10 @@ def member_request(
     if origin not in {ledger["origin"] for ledger in ledgers}:
         ledgers.append({"origin": origin, "vkeys": list(keystore.note_signer(origin).vkeys), "state": "open"})
     shown: dict[str, Any] = {"v": 1, "member": member, "name": name, "suite": "tw1"}
-    if url is not None:
+    modes = {"modes": ["push" if url else "pull"]} | dict(facts or {})
+    if url is not None and "push" in modes["modes"]:
         shown["endpoint"] = {"url": url, "spki": list(spki)}
-    record = dump_json(
-        shown | {"keys": keys, "ledgers": ledgers, "modes": ["push" if url else "pull"], **(facts or {})}
-    )
+    record = dump_json(shown | {"keys": keys, "ledgers": ledgers, **modes})
     parse_record(record)
     return build_request(
         record=record,

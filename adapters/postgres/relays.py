@@ -1,0 +1,59 @@
+"""What a hub carries, in PostgreSQL; parcels come in through the committer alone."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import datetime
+from uuid import UUID
+
+from adapters.postgres.connect import Pool
+from protocols.ports.rows import RelayRow
+
+_LIST = ", ".join(f'"{field.name}"' for field in fields(RelayRow))
+_CLAIM = """
+WITH due AS (
+    SELECT digest, sender, sum(length(post)) OVER (ORDER BY due, digest) AS total
+    FROM (SELECT digest, sender, due, post FROM relay
+          WHERE answer IS NULL AND recipient = $1 AND ($2::timestamptz IS NULL OR due <= $2) AND sender = (
+              SELECT sender FROM relay WHERE answer IS NULL AND recipient = $1 AND ($2::timestamptz IS NULL OR due <= $2)
+              ORDER BY due LIMIT 1)
+          ORDER BY due, digest LIMIT $4 FOR UPDATE SKIP LOCKED) AS locked
+), claimed AS (
+    UPDATE relay r SET due = $3 FROM due WHERE r.digest = due.digest AND due.total - length(r.post) <= $5
+    RETURNING r.*, due.total
+)
+SELECT * FROM claimed ORDER BY total
+"""
+
+
+class PostgresRelays:
+    """RelayStore over the pool."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def due_relays(self, now: datetime) -> list[str]:
+        """Recipients of parcels that are due."""
+        sql = "SELECT DISTINCT recipient FROM relay WHERE answer IS NULL AND due <= $1"
+        return [row["recipient"] for row in await self._pool.fetch(sql, now)]
+
+    async def claim_relays(
+        self, recipient: str, now: datetime | None, again: datetime, count: int, bytes_max: int
+    ) -> list[RelayRow]:
+        """Parcels of one sender for a recipient, due or (`now` None) not; the one that goes over `bytes_max` is the last."""
+        rows = await self._pool.fetch(_CLAIM, recipient, now, again, count, bytes_max)
+        return [RelayRow(**{field.name: row[field.name] for field in fields(RelayRow)}) for row in rows]
+
+    async def relays(self, sender: str, ids: Sequence[UUID]) -> list[RelayRow]:
+        """What we carry, or carried, of a sender under these ids."""
+        rows = await self._pool.fetch(
+            f"SELECT {_LIST} FROM relay WHERE sender = $1 AND id = ANY($2)", sender, list(ids)
+        )
+        return [RelayRow(**row) for row in rows]
+
+    async def answer_relay(self, digest: bytes, answer: bytes) -> None:
+        """Keeps the recipient's receipt; the parcel goes."""
+        await self._pool.execute("UPDATE relay SET answer = $2, post = NULL WHERE digest = $1", digest, answer)
+
+    async def forget_relays(self, before: datetime) -> None:
+        """Drops what expired before a time."""
+        await self._pool.execute("DELETE FROM relay WHERE expires < $1", before)

@@ -1,0 +1,88 @@
+"""Collect: fetches what waits elsewhere, for a member without an inbound port (docs/protocol.md section 4, GET /outbox)."""
+
+import asyncio
+from collections import Counter
+
+import structlog
+
+from gateway.services.receive import Receive
+from gateway.services.submit import current
+from protocols.directory import Directory
+from protocols.exchange.lines import Post, Receipt, encode_post, parse_post
+from protocols.ports.directory import DirectorySource
+from protocols.ports.transport import Transport
+from protocols.ports.world import Ids
+from protocols.problems import ProblemError
+
+_log = structlog.get_logger()
+_WAIT_S = 30
+_LOOK_S = 5.0  # the directory may name other sources
+_PAUSE_MAX_S = 300.0
+
+
+class Collect:
+    """One task a source, so that one that is away never delays another."""
+
+    def __init__(
+        self,
+        *,
+        member: str,
+        directory: DirectorySource,
+        receive: Receive,
+        transport: Transport,
+        ids: Ids,
+        retry_first_s: float,
+    ) -> None:
+        self._member, self._directory, self._receive = member, directory, receive
+        self._transport, self._ids, self._retry_first_s = transport, ids, retry_first_s
+        self._vain = Counter[str]()  # rounds of a source, one after the other, that brought nothing to an end
+
+    async def run(self) -> None:
+        """Follows the directory; ends its tasks with itself."""
+        tasks: dict[str, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                wanted = sources(self._member, current(self._directory))
+                for source in tasks.keys() - wanted:
+                    tasks.pop(source).cancel()
+                for source in wanted - tasks.keys():
+                    tasks[source] = group.create_task(self._follow(source))
+                await asyncio.sleep(_LOOK_S)
+
+    async def _follow(self, source: str) -> None:
+        while True:
+            try:
+                self._vain[source] = 0 if await self.fetch(source) else self._vain[source] + 1
+            except ProblemError as problem:
+                self._vain[source] += 1
+                _log.warning("fetch_failed", peer=source, code=problem.code)
+            except Exception:  # one source's failure is its own
+                self._vain[source] += 1
+                _log.exception("fetch_failed", peer=source)
+            if vain := self._vain[source]:
+                ceiling = min(_PAUSE_MAX_S, self._retry_first_s * 2 ** min(vain, 10))
+                await asyncio.sleep(max(self._retry_first_s, ceiling * self._ids.jitter()))
+
+    async def fetch(self, source: str) -> bool:
+        """One round: what is offered is received, its receipts are given back; whether to ask again at once."""
+        record = current(self._directory).records[source]
+        offered = parse_post(await self._transport.fetch(record, _WAIT_S), answer=False)
+        answer = await self._receive.receive(source, offered)
+        receipts = tuple(item for item in answer.items if isinstance(item, Receipt))
+        if receipts:
+            given = Post(hello=answer.hello, checkpoints=answer.checkpoints, items=receipts)
+            await self._transport.receipts(record, encode_post(given))
+        return bool(receipts) or not offered.items
+
+
+def sources(member: str, directory: Directory) -> set[str]:
+    """Whom to ask: every active member with an endpoint where our record says pull, our hubs where it says hub."""
+    record = directory.records.get(member)
+    if record is None or not directory.active(member):
+        return set()
+    asked: set[str] = set()
+    if "pull" in record.modes:
+        asked |= {name for name, each in directory.records.items() if each.endpoint and directory.active(name)}
+    if "hub" in record.modes and "push" not in record.modes:
+        asked |= {hub for hub in record.hubs if directory.hub(hub, member)}
+    return asked - {member}

@@ -1,0 +1,87 @@
+"""Offer: what waits for a member that fetches, and what it answers (docs/protocol.md section 4, GET /outbox)."""
+
+import asyncio
+from collections import defaultdict
+
+from gateway.services.pack import Pack
+from gateway.services.relay import Relay
+from gateway.services.settle import Settle
+from gateway.services.submit import current
+from protocols.exchange.lines import Post, Receipt
+from protocols.ledger.entry import parse_entry
+from protocols.limits import PARCELS_MAX, POST_BYTES_MAX
+from protocols.ports.directory import DirectorySource
+from protocols.ports.store import ExchangeStore
+from protocols.ports.world import Clock
+from protocols.problems import ProblemError
+
+_LOOK_S = 5.0  # the store is looked at this often: another process of ours may have written
+_BYTES = POST_BYTES_MAX // 2
+
+
+class Offer:
+    """Offering does not claim: a parcel is offered until a receipt came, the least offered first."""
+
+    def __init__(
+        self,
+        *,
+        member: str,
+        directory: DirectorySource,
+        store: ExchangeStore,
+        pack: Pack,
+        settle: Settle,
+        relay: Relay,
+        clock: Clock,
+    ) -> None:
+        self._member, self._directory, self._store, self._pack = member, directory, store, pack
+        self._settle, self._relay, self._clock = settle, relay, clock
+        self._woken: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._asking: set[str] = set()
+
+    def wake(self, peer: str) -> None:
+        """Something waits for this member: it is told at once if it listens."""
+        if peer in self._asking:
+            self._woken[peer].set()
+
+    async def offer(self, peer: str, wait_s: float) -> Post:
+        """Parcels for a member, ours or one sender's that we carry as a hub; none after `wait_s` without any.
+
+        `store.busy` while the same member asks already.
+        """
+        if peer in self._asking:
+            raise ProblemError("store.busy", "the same member asks already")
+        self._asking.add(peer)
+        try:
+            end = asyncio.get_running_loop().time() + wait_s
+            while True:
+                self._woken[peer].clear()
+                directory = current(self._directory)
+                found = await self._store.offer(peer, PARCELS_MAX, _BYTES)
+                ready, _, _ = await self._pack.ready(found, directory, self._clock.now())
+                if ready:
+                    return await self._pack.post(peer, ready, directory)
+                if relayed := await self._relay.offer(peer):
+                    return relayed
+                left = end - asyncio.get_running_loop().time()
+                if left <= 0:
+                    return await self._pack.post(peer, (), directory)
+                try:
+                    async with asyncio.timeout(min(left, _LOOK_S)):
+                        await self._woken[peer].wait()
+                except TimeoutError:
+                    continue
+        finally:
+            self._asking.discard(peer)
+            self._woken.pop(peer, None)
+
+    async def take(self, caller: str, post: Post) -> None:
+        """Receipts of what was offered, ours or carried."""
+        directory = current(self._directory)
+        entries = [parse_entry(item.place.entry) for item in post.items if isinstance(item, Receipt)]
+        senders = {entry.sender for entry in entries}
+        if senders <= {self._member}:
+            await self._settle.take(post, caller, directory)
+        elif len(senders) == 1:
+            await self._relay.take_receipts(caller, post, directory)
+        else:
+            raise ProblemError("peer.identity_mismatch", "the receipts are of several senders' messages")

@@ -1,0 +1,294 @@
+"""Pull and hub: one parcel whichever way it comes; a member without an inbound port; a hub that can only delay."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from gateway.services.register import import_register
+from protocols.exchange.lines import Post, Receipt, encode_post, parse_post
+from protocols.problems import ProblemError
+from tests.federation import (
+    EVERY_ROLE,
+    Federation,
+    Json,
+    Node,
+    match_ledgers,
+    refused,
+    unreachable,
+    verify_ledger,
+    wait_until,
+)  # fmt: skip
+
+Send = Callable[[], Awaitable[bytes]]
+PULL = {"modes": ["pull"]}
+HUB = (*EVERY_ROLE, "hub")
+REGISTER = (
+    b"ref,serial,make,model,type,calibre,sold_on,dealer,country\ng1,KLM4471X9,Glock,17,pistol,9mm,2019-04-01,D,AT\n"
+)
+
+
+def behind(*hubs: str, modes: tuple[str, ...] = ("hub",)) -> Json:
+    """The facts of a member that is reached through hubs."""
+    return {"modes": list(modes), "hubs": [f"testnet/{hub}" for hub in hubs]}
+
+
+# ---- pull
+
+
+async def test_a_member_without_an_inbound_port_gets_and_answers_everything(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    (b,) = await fed.nodes("b", facts=PULL, registry=True)
+    await import_register(REGISTER, b._ports.registry)
+    assert fed.directory.records[b.name].endpoint is None
+    asked = await a.trace(b, "KLM4471X9")
+    await a.becomes(asked, "delivered")
+    await a.leg_becomes(asked, "ANSWERED")
+    assert not [post for post in a.wire.posts if post[0] == b.name], "nothing was sent to it"
+    found = await match_ledgers(a, b)
+    assert [entry.kind for entry in found[b.origin]][:2] == ["ledger-opened", "received"]
+    assert await a.sql("SELECT problem FROM outbox LIMIT 1") is not None
+
+
+async def test_two_members_without_inbound_ports_reach_each_other_by_no_way_but_a_hub(fed: Federation) -> None:
+    await fed.nodes("h", roles=HUB)
+    a, b = await fed.nodes("a", "b", facts=behind("h"))
+    sent, back = await a.trace(b), await b.trace(a)
+    await a.becomes(sent, "delivered")
+    await b.becomes(back, "delivered")
+    await match_ledgers(a, b)
+
+
+async def test_what_is_offered_is_offered_until_a_receipt_came(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    (b,) = await fed.strangers("b")
+    b.facts = PULL
+    b.ask()
+    await fed.publish(b.request)
+    sent = [await a.trace(b) for _ in range(3)]
+    client, record = b.client(), fed.directory.records[a.name]
+    try:
+        first, second = [parse_post(await client.fetch(record, 0), answer=False) for _ in range(2)]
+        assert [parcel.place.entry for parcel in first.items] == [parcel.place.entry for parcel in second.items]
+        assert await a.count("outbox", "state = 'queued' AND leased IS NULL") == 3
+        receipts = tuple(b.receipt(parcel) for parcel in first.items[:2])
+        receipts = tuple(replace(each, place=b.place(each.place.index)) for each in receipts)
+        await client.receipts(record, encode_post(b.post_of(*receipts)))
+        assert [await a.delivery(each) for each in sent] == ["delivered", "delivered", "queued"]
+        await client.receipts(record, encode_post(b.post_of(*receipts)))
+        (left,) = parse_post(await client.fetch(record, 0), answer=False).items
+        assert left.place.entry == first.items[2].place.entry
+    finally:
+        await client.close()
+    assert (await a.kinds()).count("receipt") == 2, "the same receipts again change nothing"
+    await verify_ledger(a)
+
+
+async def test_whoever_asks_is_told_as_soon_as_something_waits(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    (b,) = await fed.strangers("b")
+    b.facts = PULL
+    b.ask()
+    await fed.publish(b.request)
+    client, record = b.client(), fed.directory.records[a.name]
+    try:
+        asking = asyncio.ensure_future(client.fetch(record, 30))
+        await asyncio.sleep(0.1)
+        await refused("store.busy", client.fetch(record, 0))
+        await a.trace(b)
+        assert len(parse_post(await asyncio.wait_for(asking, 4), answer=False).items) == 1
+    finally:
+        await client.close()
+
+
+async def test_nobody_fetches_or_settles_what_is_anothers(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    (m,) = await fed.strangers("m")
+    a.wire.hook = unreachable
+    sent = await a.trace(b)
+    client, record = m.client(), fed.directory.records[a.name]
+    try:
+        assert parse_post(await client.fetch(record, 0), answer=False).items == ()
+        parcel = m.parcel(a)  # any place and entry will do
+        receipt = replace(m.receipt(parcel, sender=a.name, recipient=b.name))
+        await refused("peer.identity_mismatch", client.receipts(record, encode_post(m.post_of(receipt))))
+    finally:
+        await client.close()
+    assert await a.delivery(sent) == "queued"
+
+
+async def test_a_late_receipt_that_comes_by_itself_supersedes_undelivered(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    (b,) = await fed.strangers("b")
+    b.facts = PULL
+    b.ask()
+    await fed.publish(b.request)
+    sent = await a.trace(b)
+    client, record = b.client(), fed.directory.records[a.name]
+    try:
+        (parcel,) = parse_post(await client.fetch(record, 0), answer=False).items
+        await a.parts.deliver.drop(UUID(sent["id"]))
+        assert await a.delivery(sent) == "undelivered"
+        await client.receipts(record, encode_post(b.post_of(b.receipt(parcel))))
+    finally:
+        await client.close()
+    assert await a.delivery(sent) == "delivered"
+    assert (await a.kinds())[-2:] == ["undelivered", "receipt"]
+
+
+# ---- hub
+
+
+async def hubbed(fed: Federation, *, modes: tuple[str, ...] = ("hub",)) -> tuple[Node, Node, Node]:
+    """A sender that can be reached, a hub, and a recipient behind it."""
+    (a,) = await fed.nodes("a")
+    (h,) = await fed.nodes("h", roles=HUB)
+    (b,) = await fed.nodes("b", facts=behind("h", modes=modes))
+    return a, h, b
+
+
+async def test_a_hub_forwards_what_it_cannot_read_and_the_receipt_travels_back(fed: Federation) -> None:
+    a, h, b = await hubbed(fed)
+    sent = await a.trace(b)
+    await a.becomes(sent, "delivered")
+    found = await match_ledgers(a, b)
+    received = next(entry for entry in found[b.origin] if entry.kind == "received")
+    assert received.via == h.name
+    (relayed,) = [entry for entry in await verify_ledger(h) if entry.kind == "relayed"]
+    assert (relayed.via, relayed.sender, relayed.recipient, relayed.id) == (h.name, a.name, b.name, received.id)
+    assert await h.count("content") == 0, "it never opens anything"
+    assert await h.count("relay", "post IS NOT NULL") == 0, "what was received is not kept"
+    assert {post[0] for post in a.wire.posts} == {h.name}
+    for node, origin in ((a, b.origin), (b, a.origin)):
+        assert await node.count("peer_checkpoint", f"origin = '{origin}'") > 0, "each end holds the other's checkpoints"
+
+
+async def test_checkpoints_are_linked_through_a_hub_too(fed: Federation) -> None:
+    a, _, b = await hubbed(fed)
+    for _ in range(4):
+        sent = await a.trace(b)
+        await a.becomes(sent, "delivered")
+
+    for node, origin in ((a, b.origin), (b, a.origin)):
+
+        async def linked(node: Node = node, origin: str = origin) -> bool:
+            return await node.count("peer_checkpoint", f"origin = '{origin}' AND linked") > 1
+
+        await wait_until(linked)
+
+
+async def test_the_same_parcel_by_two_ways_takes_effect_once(fed: Federation) -> None:
+    a, h, b = await hubbed(fed, modes=("hub", "push"))
+    answers: list[bytes] = []
+
+    async def twice(peer: str, body: bytes, send: Send) -> bytes:
+        if peer == h.name:
+            answers.append(await send())
+            raise ProblemError("peer.unreachable", "the hub's answer was lost")
+        return await send()
+
+    a.wire.hook = twice
+    sent = await a.trace(b)
+    await a.becomes(sent, "delivered")
+
+    async def carried() -> bool:
+        return await h.count("relay", "answer IS NOT NULL") == 1
+
+    await wait_until(carried)
+    assert answers
+    assert (await b.kinds()).count("received") == 1
+    assert (await a.kinds()).count("receipt") == 1
+    await match_ledgers(a, b)
+
+
+async def test_a_hub_that_is_away_or_keeps_quiet_is_gone_around(fed: Federation) -> None:
+    a, h, b = await hubbed(fed, modes=("hub", "push"))
+    await h.stop()
+    sent = await a.trace(b)
+    await a.becomes(sent, "delivered")
+    assert await b.count("inbox") == 1
+    await match_ledgers(a, b)
+
+
+async def test_a_hub_alone_ends_nothing(fed: Federation) -> None:
+    a, h, b = await hubbed(fed)
+    await b.stop()
+    sent = await a.trace(b)
+
+    async def told() -> bool:
+        return bool(await a.count("outbox", "problem = 'hub.relayed'"))
+
+    await wait_until(told)
+    assert await a.delivery(sent) == "queued"
+    assert await a.leg(sent) == "SENT"
+    assert (await h.kinds()).count("relayed") == 1, "the same parcel again is no second one"
+    await b.start()
+    await a.becomes(sent, "delivered")
+    await match_ledgers(a, b)
+
+
+async def test_a_hub_that_forges_a_receipt_settles_nothing(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    (h,) = await fed.strangers("h", roles=HUB)
+    (b,) = await fed.nodes("b", facts=behind("h"))
+    a.wire.hook = h.answering(lambda parcel: h.receipt(parcel, recipient=b.name))
+    sent = await a.trace(b)
+
+    async def tried() -> bool:
+        return await a.count("outbox", "attempts > 1") == 1
+
+    await wait_until(tried)
+    assert await a.delivery(sent) == "queued"
+    assert (await a.kinds()).count("receipt") == 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        (lambda m, a, b: m.parcel(b, entry={"sender": a.name}), "peer.identity_mismatch"),
+        (lambda m, a, b: m.parcel(a), "hub.unlisted"),
+        (lambda m, a, b: m.parcel(b, entry={"envelope": bytes(32)}), "proof.entry"),
+        (lambda m, a, b: m.parcel(b, header={"id": m.message(b).id}), "proof.entry"),
+    ],
+    ids=["another's parcel", "for a member that does not list it", "another envelope", "another message's envelope"],
+)
+async def test_a_hub_takes_only_what_is_the_callers_and_for_its_own(
+    fed: Federation, spoil: Callable[[Any, Node, Node], Any], code: str
+) -> None:
+    a, h, b = await hubbed(fed)
+    (m,) = await fed.strangers("m")
+    assert await m.give(h, spoil(m, a, b)) == code
+    assert await h.count("relay") == 0
+    assert "relayed" not in await h.kinds()
+
+
+async def test_a_parcel_that_no_hub_may_carry_is_refused_by_its_recipient(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    m, h = await fed.strangers("m", "h", roles=HUB)
+    parcel = m.parcel(b)
+    client = h.client()
+    try:
+        body = encode_post(m.post_of(parcel))
+        await refused("peer.identity_mismatch", client.post(fed.directory.records[b.name], body))
+    finally:
+        await client.close()
+    assert await b.count("inbox") == 0
+
+
+async def test_an_answer_of_the_hub_repeats_the_receipt_when_the_parcel_comes_again(fed: Federation) -> None:
+    a, h, b = await hubbed(fed)
+    sent = await a.trace(b)
+    await a.becomes(sent, "delivered")
+    client = a.client()
+    try:
+        again = parse_post(await client.post(fed.directory.records[h.name], a.wire.posts[0][1]), answer=True)
+    finally:
+        await client.close()
+    (item,) = again.items
+    assert isinstance(item, Receipt)
+    assert item.place.origin == b.origin
+    assert isinstance(again, Post)
+    assert (await h.kinds()).count("relayed") == 1
