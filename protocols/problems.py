@@ -202,6 +202,9 @@ CODES: dict[str, Kind] = {
         502, "A hub has it", "later", "Nothing: the recipient's receipt comes back through the hub, or it expires."
     ),
     "hub.unlisted": Kind(403, "Not a hub of this member", "after-fix", "The recipient's record must list the hub."),
+    "courier.bag": Kind(
+        422, "Not a courier's bag", "after-fix", "Name a folder that `tracewire courier export` wrote."
+    ),
     "store.busy": Kind(503, "Busy", "later", "Try again in some seconds; over HTTP, after those of Retry-After."),
     "store.full": Kind(503, "Store is full", "later", "Free disk space on the node."),
     "store.data": Kind(422, "The store refused the data", "never", "Report it with the time; the data was not kept."),

@@ -20,12 +20,13 @@ from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 from tuf.ngclient import Updater, UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 
-from adapters.directory.fetch import Fetch, fetch_from
+from adapters.directory.fetch import fetch_from
 from adapters.directory.members import Check, Failure, Member, Top, load_members, read_top, reload_member
-from adapters.directory.repository import Repository, parse, problem
+from adapters.directory.repository import Repository, locked, parse, problem
 from protocols.directory import Directory, build_directory
 from protocols.ledger.entry import DirRef
 from protocols.limits import DIRECTORY_FILE_BYTES_MAX, DIRECTORY_GRACE_S
+from protocols.ports.directory import Fetch
 from protocols.problems import ProblemError
 from protocols.strict import b64u, dump_json, format_time, parse_object, parse_time, unb64u
 
@@ -36,24 +37,24 @@ _OLD_VERSIONS_MAX = 16  # rebuilt for evidence and kept in memory
 
 
 class DirectoryClient:
-    """The port DirectorySource over a folder of its own; one instance a folder."""
+    """The port DirectorySource over a folder; several processes may share it, one writes at a time."""
 
     def __init__(self, folder: Path, root: bytes, source: str | Fetch) -> None:
         """`root` is the pinned root.json; `source` an URL, a folder or a function. Loads the last accepted version."""
         self._root = root
         self._fetch = fetch_from(source) if isinstance(source, str) else source
-        self._trusted = folder / "trusted"
+        self._folder, self._trusted = folder, folder / "trusted"
         self._trusted.mkdir(parents=True, exist_ok=True)
         self._mirror = Repository(folder=folder / "mirror")
         self._accepted = folder / "accepted.jsonl"
-        self._lines = _read_lines(self._accepted)
+        self._lines: dict[DirRef, dict[str, Any]] = {}
         self._members: dict[str, Member] = {}
         self._failures: dict[str, Failure] = {}
         self._current: Directory | None = None
         self._old: dict[DirRef, Directory] = {}
         self._one = threading.Lock()  # taken by workers: it also holds when a caller was cancelled
-        if self._lines:
-            self._restore()
+        with locked(folder / ".lock"):
+            self._catch_up()
 
     @property
     def current(self) -> Directory | None:
@@ -79,7 +80,8 @@ class DirectoryClient:
         return await asyncio.to_thread(self._files, ref, members)
 
     def _refresh(self, now: datetime, fetch: Fetch) -> Directory:
-        with self._one:
+        with self._one, locked(self._folder / ".lock"):
+            self._catch_up()
             snapshot, expires = self._update(now, fetch)
             current, digest = self._current, sha256(snapshot).digest()
             sound = not self._failures and all(member.expires > now for member in self._members.values())
@@ -169,6 +171,13 @@ class DirectoryClient:
         if not found:
             self._mirror.keep(name, data)
         return data
+
+    def _catch_up(self) -> None:
+        """Takes over what another process accepted."""
+        lines = _read_lines(self._accepted)
+        if list(lines) != list(self._lines):
+            self._lines = lines
+            self._restore()
 
     def _append(self, line: dict[str, Any]) -> None:
         with self._accepted.open("ab") as file:

@@ -1,7 +1,6 @@
 """Where TUF files come from: an authority or a peer over HTTP, or a folder; bounded in size and time."""
 
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -10,9 +9,7 @@ import urllib3
 
 from adapters.directory.repository import Repository
 from protocols.limits import DIRECTORY_FETCH_S, DIRECTORY_FILE_BYTES_MAX
-
-Fetch = Callable[[str], bytes | None]
-"""The bytes of a file of the repository, None where the source does not have it, OSError where it cannot be asked."""
+from protocols.ports.directory import Fetch
 
 _CONNECT_S = 5
 _SILENCE_S = 10

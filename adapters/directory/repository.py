@@ -1,9 +1,11 @@
 """TUF files in a folder: their names, atomic writes, parsing, and python-tuf's errors as our problems."""
 
+import fcntl
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -106,6 +108,14 @@ def file_info(version: int, data: bytes) -> MetaFile:
 def target_info(path: str, data: bytes) -> TargetFile:
     """What a targets role says of a file."""
     return TargetFile(len(data), {"sha256": sha256(data).hexdigest()}, path)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds an exclusive flock; a holder that dies lets go of it."""
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:

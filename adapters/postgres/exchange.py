@@ -74,13 +74,13 @@ class PostgresExchange:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def due_peers(self, now: datetime) -> list[str]:
-        """Recipients with a queued message that is due and not leased."""
+    async def due_peers(self, now: datetime) -> dict[str, bool]:
+        """Recipients with a queued message that is due and not leased; whether one of these is not to wait for others."""
         sql = (
-            "SELECT DISTINCT recipient FROM outbox WHERE state = 'queued' AND due <= $1 "
-            "AND (leased IS NULL OR leased < $1)"
+            "SELECT recipient, bool_or(attempts > 0 OR urgent) AS again FROM outbox WHERE state = 'queued' AND due <= $1 "
+            "AND (leased IS NULL OR leased < $1) GROUP BY recipient"
         )
-        return [row["recipient"] for row in await self._pool.fetch(sql, now)]
+        return {row["recipient"]: row["again"] for row in await self._pool.fetch(sql, now)}
 
     async def claim(self, recipient: str, now: datetime, lease: datetime, count: int, bytes_max: int) -> list[Claimed]:
         """Claims due messages, urgent and oldest first, until `lease`."""
@@ -90,6 +90,16 @@ class PostgresExchange:
     async def offer(self, recipient: str, count: int, bytes_max: int) -> list[Claimed]:
         """Queued messages, claimed or not: urgent first, then the least offered."""
         rows = await self._pool.fetch(_OFFER, recipient, count, bytes_max)
+        return [_claimed(row) for row in rows]
+
+    async def queued(self, recipient: str, after: UUID, count: int, bytes_max: int) -> list[Claimed]:
+        """Queued messages by id, claimed or not, after an id."""
+        rows = await self._pool.fetch(
+            "SELECT o.*, e.data AS entry FROM (SELECT *, sum(length(envelope)) OVER (ORDER BY id) - length(envelope) AS before "
+            "FROM (SELECT * FROM outbox WHERE state = 'queued' AND recipient = $1 AND id > $2 ORDER BY id LIMIT $3) AS first) "
+            "AS o JOIN entry e ON e.origin = o.origin AND e.index = o.index WHERE o.before < $4 ORDER BY o.id",
+            *(recipient, after, count, bytes_max),
+        )
         return [_claimed(row) for row in rows]
 
     async def unsettled(self, recipient: str, ids: Sequence[UUID]) -> list[Claimed]:
@@ -127,7 +137,7 @@ class PostgresExchange:
     async def hasten(self, now: datetime, *, recipient: str | None = None, id_: UUID | None = None) -> int:
         """Makes queued messages that nobody holds due at `now`; how many."""
         rows = await self._pool.fetch(
-            f"UPDATE outbox SET due = least(due, $1) WHERE {_FREE} AND ($2::text IS NULL OR recipient = $2) "
+            f"UPDATE outbox SET due = least(due, $1), attempts = greatest(attempts, 1) WHERE {_FREE} AND ($2::text IS NULL OR recipient = $2) "
             "AND ($3::uuid IS NULL OR id = $3) RETURNING id",
             *(now, recipient, id_),
         )

@@ -1,4 +1,4 @@
-"""What a hub carries, in PostgreSQL; parcels come in through the committer alone."""
+"""What a hub carries, and what goes back by courier, in PostgreSQL; parcels come in through the committer alone."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from adapters.postgres.connect import Pool
-from protocols.ports.rows import RelayRow
+from protocols.ports.rows import OwedRow, RelayRow
 
 _LIST = ", ".join(f'"{field.name}"' for field in fields(RelayRow))
 _CLAIM = """
@@ -57,3 +57,31 @@ class PostgresRelays:
     async def forget_relays(self, before: datetime) -> None:
         """Drops what expired before a time."""
         await self._pool.execute("DELETE FROM relay WHERE expires < $1", before)
+
+
+class PostgresCourier:
+    """CourierStore over the pool."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def owe(self, peer: str, places: Sequence[tuple[str, int]], at: datetime) -> None:
+        """Remembers entries of ours for a member."""
+        await self._pool.execute(
+            "INSERT INTO owed (peer, origin, index, at) SELECT $1, o, i, $4 FROM unnest($2::text[], $3::bigint[]) AS w(o, i) "
+            "ON CONFLICT (peer, origin, index) DO UPDATE SET at = excluded.at",
+            *(peer, [origin for origin, _ in places], [index for _, index in places], at),
+        )
+
+    async def owed(self, peer: str, after: tuple[str, int], count: int) -> list[OwedRow]:
+        """What is owed to a member, in order, after a place."""
+        rows = await self._pool.fetch(
+            "SELECT peer, origin, index, at FROM owed WHERE peer = $1 AND (origin, index) > ($2, $3) "
+            "ORDER BY origin, index LIMIT $4",
+            *(peer, *after, count),
+        )
+        return [OwedRow(**row) for row in rows]
+
+    async def forget_owed(self, before: datetime) -> None:
+        """Drops what was remembered before a time."""
+        await self._pool.execute("DELETE FROM owed WHERE at < $1", before)

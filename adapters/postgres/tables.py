@@ -164,6 +164,17 @@ class Relay(SQLModel, table=True):
     answer: bytes | None = _bytes(nullable=True)
 
 
+class Owed(SQLModel, table=True):
+    """Receipts of ours that go to a member by courier, since their parcels came so."""
+
+    __tablename__ = "owed"
+    __table_args__ = (Index("ix_owed_at", "at"),)
+    peer: str = _text(key=True)
+    origin: str = _text(key=True)
+    index: int = _big(key=True)
+    at: datetime = _at()
+
+
 class Inbox(SQLModel, table=True):
     """Messages that arrived whole."""
 

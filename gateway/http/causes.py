@@ -125,6 +125,7 @@ CAUSES: dict[str, str] = {
     "peer.fetches": "The directory lists no address of that member and no hub: it has no inbound port, so it asks for what waits.",
     "hub.relayed": "A hub proved in its own ledger that it took the sealed message; it cannot answer for the recipient.",
     "hub.unlisted": "A parcel for another member came to a node that is no hub, or not one through which that member is reached.",
+    "courier.bag": "The folder is no bag of files between two members, is for another member, or lacks what it cannot be read without.",
     "store.busy": "The database is not reachable or too busy just now. Nothing was done.",
     "store.full": "The disk of the database is full. Nothing was done, and nothing that was accepted is lost.",
     "store.data": "The data is well-formed and still cannot be kept. Nothing was done.",

@@ -20,7 +20,7 @@ from adapters.postgres.connect import Pool
 from adapters.postgres.exchange import PostgresExchange
 from adapters.postgres.ledger import PostgresLedger
 from adapters.postgres.registry import PostgresRegistry
-from adapters.postgres.relays import PostgresRelays
+from adapters.postgres.relays import PostgresCourier, PostgresRelays
 from adapters.postgres.threads import PostgresClients, PostgresThreads
 from gateway.http.agency import Agency
 from gateway.http.exchange import Exchange
@@ -37,6 +37,7 @@ from gateway.services.collect import Collect
 from gateway.services.commit import Committer
 from gateway.services.committed import LedgerView
 from gateway.services.converse import Converse
+from gateway.services.courier import Courier
 from gateway.services.deliver import Deliver
 from gateway.services.diversion import Diversions
 from gateway.services.evidence import Export
@@ -69,6 +70,7 @@ from protocols.limits import DIRECTORY_GRACE_S, REQUEST_AHEAD_MAX_S
 from protocols.ports.crypto import Verifier
 from protocols.ports.directory import DirectorySource
 from protocols.ports.store import (
+    CourierStore,
     ExchangeStore,
     LedgerStore,
     RelayStore,
@@ -87,6 +89,7 @@ class Ports:
     ledger: LedgerStore
     exchange: ExchangeStore
     relays: RelayStore
+    owed: CourierStore
     threads: ThreadStore
     directory: DirectorySource
     transport: Transport
@@ -108,6 +111,7 @@ class Ways:
     offer: Offer
     deliver: Deliver
     collect: Collect
+    courier: Courier
 
 
 @dataclass(slots=True, kw_only=True)
@@ -154,6 +158,7 @@ def connect_ports(
         ledger=PostgresLedger(dsn, pool),
         exchange=PostgresExchange(pool),
         relays=PostgresRelays(pool),
+        owed=PostgresCourier(pool),
         threads=PostgresThreads(pool, settings.member),
         directory=directory or open_directory(node, node / "directory", settings),
         transport=PeerClient(
@@ -273,7 +278,11 @@ def ways_of(
     )  # fmt: skip
     committer.on_commit(deliver.wake)
     committer.on_commit(relay.wake)
-    return Ways(settle=settle, relay=relay, offer=offer, deliver=deliver, collect=collect)
+    courier = Courier(
+        member=member, directory=ports.directory, store=ports.exchange, owed=ports.owed, pack=pack, prove=prove, linking=linking,
+        receive=receive, settle=settle, clock=clock,
+    )  # fmt: skip
+    return Ways(settle=settle, relay=relay, offer=offer, deliver=deliver, collect=collect, courier=courier)
 
 
 def answering(

@@ -83,8 +83,10 @@ class Deliver:
                 self._wake.clear()
                 try:
                     await self._give_back()
-                    for peer in await self._store.due_peers(self._clock.now()):
-                        if peer not in self._busy:
+                    now = self._clock.now()
+                    for peer, again in (await self._store.due_peers(now)).items():
+                        # in a pause what is new waits, but for what is urgent or was hastened by a person
+                        if peer not in self._busy and (again or now >= self._paused.get(peer, now)):
                             self._busy.add(peer)
                             group.create_task(self._drain(peer))
                 except Exception:  # the store may be away for a while; the loop outlives it
@@ -159,8 +161,6 @@ class Deliver:
         """One POST to a peer; whether there may be more. Claimed messages are settled or postponed when it returns."""
         now = self._clock.now()
         directory = current(self._directory)
-        if now < self._paused.get(peer, now):
-            return False
         if now > directory.expires + timedelta(seconds=DIRECTORY_GRACE_S) or self._committer.halted:
             return False  # submissions are held (docs/protocol.md section 5)
         try:
@@ -201,6 +201,8 @@ class Deliver:
         self._ways[peer] += not settled
         self._settle.outcomes.update(codes[each.id] for each in rest)
         await self._rest(rest, codes, directory, asked=now, due=due)
+        if due is not None:
+            return due <= self._clock.now()  # by the next way
         return bool(settled) or len(posted) < len(claimed)
 
     def _pause(self, peer: str, problem: ProblemError, directory: Directory) -> datetime:

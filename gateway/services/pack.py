@@ -94,13 +94,19 @@ class Pack:
             entries = {each.index: each.entry for each in messages if each.origin == origin}
             places |= {(origin, index): place for index, place in (await self._prove.places(newest, entries)).items()}
         items = tuple(Parcel(place=places[each.origin, each.index], envelope=each.envelope) for each in messages)
+        hello = await self.hello(peer, notes, directory, speakers=speakers)
+        return Post(hello=hello, checkpoints=notes, items=items)
+
+    async def hello(
+        self, peer: str, notes: Collection[Key], directory: Directory, *, speakers: Collection[str] = ()
+    ) -> Hello:
+        """Our first line to a member: what we hold of its ledgers, and links of ours along the sizes it named last."""
         named = {origin: await self._store.named(peer, origin) for origin, _ in notes}
-        hello = Hello(
+        return Hello(
             dir_version=directory.ref.version,
             held=await self._linking.held(directory.ledgers_of(peer, *speakers)),
             links=await self._prove.links_of(notes, named),
         )
-        return Post(hello=hello, checkpoints=notes, items=items)
 
 
 def _seal_retired(claimed: Claimed, directory: Directory, now: datetime) -> bool:

@@ -48,10 +48,10 @@ class Settle:
         # of every message tried: its new state, or the code of why it waits on
         self.outcomes = Counter[str](dict.fromkeys(_STATES.values(), 0))
 
-    async def take(self, post: Post, caller: str, directory: Directory) -> None:
+    async def take(self, post: Post, caller: str, directory: Directory) -> int:
         """Receipts that come by themselves: of a member that fetches, through a hub, by courier.
 
-        Problem lines say nothing here. `peer.identity_mismatch` for receipts of a member for whom the caller does not
+        Gives how many settled a message; problem lines say nothing here. `peer.identity_mismatch` for receipts of a member for whom the caller does not
         speak; what was settled before stays so.
         """
         places = [item.place for item in post.items if isinstance(item, Receipt)]
@@ -65,7 +65,8 @@ class Settle:
         ids = [entry.id for entry in map(parse_entry, (place.entry for place in proven)) if entry.id]
         waiting = {each.id: each for each in await self._store.unsettled(speaker, ids)}
         pairs = [(waiting[id_], place) for id_, place in zip(ids, proven, strict=True) if id_ in waiting]
-        await self.settle(pairs, checkpoints, directory)
+        codes = await self.settle(pairs, checkpoints, directory)
+        return sum(not code for code in codes.values())
 
     async def settle(
         self, pairs: Sequence[tuple[Claimed, Place]], checkpoints: Mapping[Key, Checkpoint], directory: Directory

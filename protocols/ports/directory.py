@@ -1,11 +1,14 @@
 """Port of the directory: frozen snapshots of what the authority and the members signed."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Protocol
 
 from protocols.directory import Directory
 from protocols.ledger.entry import DirRef
+
+Fetch = Callable[[str], bytes | None]
+"""The bytes of a file of the repository, None where the source does not have it, OSError where it cannot be asked."""
 
 
 class DirectorySource(Protocol):
@@ -16,8 +19,8 @@ class DirectorySource(Protocol):
         """The version in force; None until the first was accepted. Never goes back."""
         ...
 
-    async def refresh(self, now: datetime) -> Directory:
-        """Fetches from the source and accepts what is newer; ProblemError `dir.*` leaves the old one in force."""
+    async def refresh(self, now: datetime, *, fetch: Fetch | None = None) -> Directory:
+        """Fetches from the source (or by `fetch`) and accepts what is newer; ProblemError `dir.*` leaves the old in force."""
         ...
 
     async def at(self, ref: DirRef) -> Directory | None:

@@ -254,6 +254,16 @@ class Pile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwedRow:
+    """An entry of ours that a courier has to bring to a member."""
+
+    peer: str
+    origin: str
+    index: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Overdue:
     """A leg whose clock has run out, and the request that opened it."""
 

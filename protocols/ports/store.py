@@ -23,6 +23,7 @@ from protocols.ports.rows import (
     IdempotencyRow,
     InboxRow,
     Overdue,
+    OwedRow,
     Pile,
     ProofRow,
     RefusalRow,
@@ -178,8 +179,8 @@ class LedgerStore(Protocol):
 class ExchangeStore(Protocol):
     """Outbox, inbox and what we hold of peers: short statements, no ledger entry."""
 
-    async def due_peers(self, now: datetime) -> list[str]:
-        """Recipients with a queued message that is due and not leased."""
+    async def due_peers(self, now: datetime) -> dict[str, bool]:
+        """Recipients with a queued message that is due and not leased; whether one of these was tried, hastened or is urgent."""
         ...
 
     async def claim(self, recipient: str, now: datetime, lease: datetime, count: int, bytes_max: int) -> list[Claimed]:
@@ -188,6 +189,10 @@ class ExchangeStore(Protocol):
 
     async def offer(self, recipient: str, count: int, bytes_max: int) -> list[Claimed]:
         """Queued messages for a member that fetches, claimed or not: urgent first, then the least offered."""
+        ...
+
+    async def queued(self, recipient: str, after: UUID, count: int, bytes_max: int) -> list[Claimed]:
+        """Queued messages for a member by id, claimed or not, after an id; at least one where there is any."""
         ...
 
     async def unsettled(self, recipient: str, ids: Sequence[UUID]) -> list[Claimed]:
@@ -294,6 +299,22 @@ class ExchangeStore(Protocol):
 
     async def unlinked_members(self, origin: str) -> list[str]:
         """Members that named sizes of this ledger of ours which they could not link."""
+        ...
+
+
+class CourierStore(Protocol):
+    """Receipts that go back by courier, since their parcels came so."""
+
+    async def owe(self, peer: str, places: Sequence[tuple[str, int]], at: datetime) -> None:
+        """Remembers entries of ours, by (origin, index), for a member; the same again changes nothing."""
+        ...
+
+    async def owed(self, peer: str, after: tuple[str, int], count: int) -> list[OwedRow]:
+        """What is owed to a member, in order, after a place."""
+        ...
+
+    async def forget_owed(self, before: datetime) -> None:
+        """Drops what was remembered before a time."""
         ...
 
 

@@ -385,6 +385,31 @@ def test_a_file_of_guns_is_looked_at_with_its_wrong_rows_among_the_findings(worl
     assert all(line["advice"] for line in found["lines"])
 
 
+def test_a_courier_carries_what_the_network_does_not(world: World) -> None:
+    world.b.end(signal.SIGTERM)
+    asked = world.submit("COURIER1")
+    stick = world.folder / "stick"
+    stick.mkdir()
+    there = world.run("courier", "export", world.a.folder, world.b.name, stick, *world.a.secret)
+    assert (there["messages"], there["receipts"]) == (1, 0)
+    world.run("courier", "import", world.a.folder, there["bag"], *world.a.secret, code=1)
+    (envelope,) = Path(there["bag"]).glob("data/parcels/*.jwe")
+    good = envelope.read_bytes()
+    envelope.write_bytes(good[:-1])
+    found = world.run("courier", "import", world.b.folder, there["bag"], *world.b.secret, code=3)
+    assert (found["parcels"], list(found["aside"])) == ({}, [envelope.relative_to(there["bag"]).as_posix()])
+    envelope.write_bytes(good)
+    for _ in range(2):
+        found = world.run("courier", "import", world.b.folder, there["bag"], *world.b.secret)
+        assert (found["parcels"], found["aside"]) == ({"received": 1}, {})
+    back = world.run("courier", "export", world.b.folder, world.a.name, stick, *world.b.secret)
+    found = world.run("courier", "import", world.a.folder, back["bag"], *world.a.secret)
+    assert (found["receipts"], found["settled"]) == (1, 1)
+    assert world.run("show", world.a.folder, asked["thread"])["state"] == "DELIVERED"
+    world.b.start()
+    until(world.b.ready)
+
+
 def test_a_receiver_killed_in_the_midst_gets_everything_once(world: World) -> None:
     serials = [f"KILL{n:04}" for n in range(60)]
     accepted = asyncio.run(_many(world.a.folder, world.b.name, serials, lambda: world.b.end(signal.SIGKILL)))

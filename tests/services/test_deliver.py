@@ -493,3 +493,52 @@ async def test_a_request_that_the_store_was_away_for_is_answered_when_it_is_back
     await b.start()
     sent = await a.trace(b)
     await a.leg_becomes(sent, "ACKNOWLEDGED")
+
+
+# ---- a peer that is down
+
+
+async def test_a_peer_that_fails_is_paused_and_then_tried_with_one_parcel(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b", retry_first_s=0.3)
+    a.wire.hook = unreachable
+    sent = [await a.trace(b) for _ in range(8)]
+    await posts_of(a, 3)
+    sizes = [len(parse_post(body, answer=False).items) for _, body, _ in a.wire.posts]
+    assert sizes[1:3] == [1, 1]
+    await asyncio.sleep(0.2)
+    assert len(a.wire.posts) <= 5, "new messages do not hasten it"
+    a.wire.hook = None
+    for each in sent:
+        await a.becomes(each, "delivered")
+    order = [entry.pair_seq for entry in await b.entries() if entry.kind == "received"]
+    assert order == sorted(order), "what waited together keeps its order"
+    await match_ledgers(a, b)
+
+
+async def test_everything_that_expires_while_a_peer_is_down_ends(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b", retry_first_s=0.1)
+    a.wire.hook = unreachable
+    sent = [await a.trace(b) for _ in range(5)]
+    await posts_of(a, 2)
+    fed.clock.ahead += timedelta(days=91)
+    await fed.refresh()
+    for each in sent:
+        await a.becomes(each, "undelivered")
+    assert (await a.kinds()).count("undelivered") == 5
+
+
+async def test_a_peer_is_left_alone_for_as_long_as_it_asks(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+
+    async def busy(peer: str, body: bytes, send: Send) -> bytes:
+        problem = ProblemError("peer.rate")
+        problem.retry_after_s = 2.0
+        raise problem
+
+    a.wire.hook = busy
+    await a.trace(b)
+    await posts_of(a, 1)
+    await asyncio.sleep(0.5)
+    await a.trace(b)
+    await asyncio.sleep(0.5)
+    assert len(a.wire.posts) == 1

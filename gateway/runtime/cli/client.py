@@ -14,6 +14,7 @@ from gateway.runtime.client import key_path
 from gateway.runtime.database import app_dsn, server_of
 from gateway.runtime.settings import load_settings
 from keys.files import replace
+from keys.keystore import KeyStore
 from keys.tokens import new_client_key
 from protocols.ports.access import SCOPES
 from protocols.ports.store import (
@@ -25,6 +26,8 @@ from protocols.strict import dump_json
 if TYPE_CHECKING:
     from adapters.postgres.connect import Pool
     from adapters.postgres.threads import PostgresClients
+    from gateway.runtime.compose import Parts
+    from keys.secret import Secret
 
 app = cyclopts.App(name="client", help="Systems that may call this node: each has a key, actors and scopes.")
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
@@ -62,6 +65,34 @@ async def node_pool(node: Path) -> "AsyncIterator[Pool]":
         pool = await Pool.open(app_dsn(settings, server))
         stack.push_async_callback(pool.close)
         yield pool
+
+
+@contextlib.asynccontextmanager
+async def node_parts(node: Path, secret: "Secret") -> "AsyncIterator[Parts]":
+    """The parts of a node with its committer at work, for an operator's command, beside a running node or without one.
+
+    Head lock and guard make one history of two writers.
+    """
+    from gateway.runtime.compose import assemble, connect_ports, recall_time
+    from gateway.runtime.node import newest_origin
+
+    settings = load_settings(node)
+    keys = KeyStore.open(node / "keys", secret)
+    origin = newest_origin(keys)
+    async with node_pool(node) as pool:
+        ports = connect_ports(node, settings, keys, pool, app_dsn(settings, server_of(node, settings)))
+        try:
+            parts = assemble(node, settings, keys, secret, origin, ports)
+            await recall_time(ports, origin)
+            committing = asyncio.ensure_future(parts.committer.run())
+            try:
+                yield parts
+            finally:
+                committing.cancel()
+                await asyncio.wait([committing])
+        finally:
+            await ports.ledger.close()  # type: ignore[attr-defined]
+            await ports.transport.close()  # type: ignore[attr-defined]
 
 
 @app.command

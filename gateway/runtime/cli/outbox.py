@@ -8,10 +8,8 @@ from uuid import UUID
 import cyclopts
 from cyclopts import Parameter
 
-from gateway.runtime.cli.client import node_pool
+from gateway.runtime.cli.client import node_parts, node_pool
 from gateway.runtime.cli.say import SecretFrom, clock, problems, say
-from gateway.runtime.settings import load_settings
-from keys.keystore import KeyStore
 from protocols.ports.rows import Waiting
 from protocols.problems import CODES, Fault, ProblemError
 from protocols.strict import format_time
@@ -120,27 +118,8 @@ def drop(
     """
 
     async def give_up() -> None:
-        from gateway.runtime.compose import assemble, connect_ports, recall_time
-        from gateway.runtime.database import app_dsn, server_of
-        from gateway.runtime.node import newest_origin
-
-        settings, opened = load_settings(node), secret.secret()
-        keys = KeyStore.open(node / "keys", opened)
-        origin = newest_origin(keys)
-        async with node_pool(node) as pool:
-            ports = connect_ports(node, settings, keys, pool, app_dsn(settings, server_of(node, settings)))
-            try:
-                parts = assemble(node, settings, keys, opened, origin, ports)
-                await recall_time(ports, origin)
-                async with asyncio.TaskGroup() as group:
-                    committing = group.create_task(parts.committer.run())
-                    try:
-                        await parts.deliver.drop(message)
-                    finally:
-                        committing.cancel()
-            finally:
-                await ports.ledger.close()  # type: ignore[attr-defined]
-                await ports.transport.close()  # type: ignore[attr-defined]
+        async with node_parts(node, secret.secret()) as parts:
+            await parts.deliver.drop(message)
 
     with problems(as_json=json):
         if not yes:
@@ -148,8 +127,5 @@ def drop(
                 "", "config.invalid", "", f"Run it again with --yes: tracewire outbox drop {node} {message} --yes"
             )
             raise ProblemError("config.invalid", "this cannot be undone, and was not done", errors=[fault])
-        try:
-            asyncio.run(give_up())
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        asyncio.run(give_up())
         say(f"{message} is given up; the ledger says so.", {"id": str(message), "dropped": True}, as_json=json)

@@ -1,0 +1,1 @@
+"""What a courier carries, on any file system."""

@@ -1,0 +1,28 @@
+"""Port of what a courier carries: a bag of files that is written once and read by whoever gets it."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+
+class Outgoing(Protocol):
+    """A bag in the making; nobody sees it before it is whole."""
+
+    def add(self, name: str, data: bytes) -> None:
+        """A file."""
+        ...
+
+
+class Incoming(Protocol):
+    """A bag as it came; nothing in it is to be trusted."""
+
+    def names(self) -> Iterator[str]:
+        """The files that its manifest lists and that are there, in the manifest's order."""
+        ...
+
+    def read(self, name: str) -> bytes | None:
+        """A listed file, None where it is not there or differs from the manifest: then it was set aside."""
+        ...
+
+    def set_aside(self, name: str, why: str) -> None:
+        """Copies a file to where a person looks at it."""
+        ...

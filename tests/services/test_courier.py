@@ -1,0 +1,205 @@
+"""Courier: a bag carries what a POST would; on any file system, twice, spoiled, or for somebody else."""
+
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from adapters.courier.bag import BagReader, BagWriter
+from gateway.services.courier import Carried
+from gateway.services.register import import_register
+from protocols.problems import ProblemError
+from tests.federation import Federation, Node, match_ledgers, refused, verify_ledger, wait_until
+
+ON_FOOT = {"modes": ["courier"]}
+REGISTER = (
+    b"ref,serial,make,model,type,calibre,sold_on,dealer,country\ng1,KLM4471X9,Glock,17,pistol,9mm,2019-04-01,D,AT\n"
+)
+
+
+async def export(node: Node, to: Node, medium: Path) -> Path:
+    """A bag on a medium."""
+    bag = BagWriter(medium, sender=node.name, recipient=to.name, now=node.fed.clock.now())
+    await node.parts.ways.courier.export(to.name, bag)
+    return bag.close()
+
+
+async def take(node: Node, bag: Path) -> tuple[Carried, dict[str, str]]:
+    """What a bag brought, and what was set aside."""
+    reader = BagReader(bag, node.folder / "aside")
+    return await node.parts.ways.courier.take(reader.sender, reader), reader.wrong
+
+
+async def on_foot(fed: Federation, **settings: bool) -> tuple[Node, Node]:
+    a, b = await fed.nodes("a", "b", facts=ON_FOOT, **settings)
+    return a, b
+
+
+async def test_a_trace_is_asked_and_answered_by_courier_alone(fed: Federation, tmp_path: Path) -> None:
+    a, b = await on_foot(fed, registry=True)
+    await import_register(REGISTER, b._ports.registry)
+    asked = await a.trace(b, "KLM4471X9")
+    there, wrong = await take(b, await export(a, b, tmp_path))
+    assert (there.parcels, wrong) == ({"received": 1}, {})
+
+    async def answered() -> bool:
+        return await b.count("outbox") == 2
+
+    await wait_until(answered)
+    back, wrong = await take(a, await export(b, a, tmp_path))
+    assert (back.parcels, back.receipts, back.settled, wrong) == ({"received": 2}, 1, 1, {})
+    assert (await a.delivery(asked), await a.leg(asked)) == ("delivered", "ANSWERED")
+    last, _ = await take(b, await export(a, b, tmp_path))
+    assert (last.parcels, last.receipts, last.settled) == ({}, 2, 2)
+    assert a.wire.posts == b.wire.posts == []
+    await match_ledgers(a, b)
+
+
+async def test_a_bag_may_come_twice_late_and_beside_the_network(fed: Federation, tmp_path: Path) -> None:
+    a, b = await fed.nodes("a", "b")
+
+    async def cut(*_: object) -> bytes:
+        raise ProblemError("peer.unreachable", "no network yet")
+
+    a.wire.hook = cut
+    sent = [await a.trace(b) for _ in range(3)]
+    bag = await export(a, b, tmp_path)
+    first, _ = await take(b, bag)
+    a.wire.hook = None
+    for each in sent:
+        await a.becomes(each, "delivered")
+    size = len(await b.entries())
+    again, wrong = await take(b, bag)
+    assert (first.parcels, again.parcels, wrong) == ({"received": 3}, {"received": 3}, {})
+    assert len(await b.entries()) == size, "nothing was written"
+    late, _ = await take(a, await export(b, a, tmp_path))
+    assert (late.receipts, late.settled) == (3, 0)
+    await match_ledgers(a, b)
+
+
+async def test_checkpoints_are_linked_by_courier(fed: Federation, tmp_path: Path) -> None:
+    a, b = await on_foot(fed)
+    for _ in range(3):
+        await a.trace(b)
+        await take(b, await export(a, b, tmp_path))
+        await take(a, await export(b, a, tmp_path))
+    for node, origin in ((a, b.origin), (b, a.origin)):
+        assert await node.count("peer_checkpoint", f"origin = '{origin}' AND linked") > 1
+        assert await node.count("peer_checkpoint", f"origin = '{origin}' AND NOT linked") == 0
+
+
+async def test_the_directory_travels_in_the_bag(fed: Federation, tmp_path: Path) -> None:
+    a, b = await on_foot(fed)
+    running, b._task = b._task, None  # what is published does not reach b
+    fed.clock.ahead += timedelta(minutes=1)
+    await fed.publish()
+    b._task = running
+    assert a._ports.directory.current is not None
+    assert b._ports.directory.current is not None
+    assert b._ports.directory.current.ref.version < a._ports.directory.current.ref.version
+    found, _ = await take(b, await export(a, b, tmp_path))
+    assert found.directory == a._ports.directory.current.ref.version
+    assert b._ports.directory.current.ref == a._ports.directory.current.ref
+
+
+def change(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def forge(path: Path) -> None:
+    """As `change`, and the manifest agrees."""
+    change(path)
+    bag = path.parents[2]
+    manifest, name = bag / "manifest-sha256.txt", path.relative_to(bag).as_posix()
+    lines = [line for line in manifest.read_text().splitlines(keepends=True) if not line.endswith(f"  {name}\n")]
+    manifest.write_text("".join(lines) + f"{sha256(path.read_bytes()).hexdigest()}  {name}\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "file", "why"),
+    [
+        (change, "*.jwe", "changed"),
+        (change, "*.tlog-proof", "changed"),
+        (Path.unlink, "*.jwe", "missing"),
+        (forge, "*.jwe", "proof.entry"),
+        (forge, "*.tlog-proof", "."),
+    ],
+    ids=["envelope changed", "proof changed", "envelope gone", "envelope forged", "proof forged"],
+)
+async def test_a_spoiled_file_is_named_and_set_aside_and_the_others_are_taken(
+    fed: Federation, tmp_path: Path, spoil: Callable[[Path], None], file: str, why: str
+) -> None:
+    a, b = await on_foot(fed)
+    for _ in range(3):
+        await a.trace(b)
+    bag = await export(a, b, tmp_path)
+    target = sorted((bag / "data" / "parcels").glob(file))[1]
+    spoil(target)
+    found, wrong = await take(b, bag)
+    assert await b.count("inbox") == 2, "the others"
+    assert found.parcels["received"] == 2
+    stem = target.name.rpartition(".")[0]
+    assert any(stem in name and why in said for name, said in wrong.items()), wrong
+    assert why == "missing" or any(stem in each.name for each in (b.folder / "aside").rglob("*"))
+    await verify_ledger(b)
+
+
+async def test_foreign_files_and_links_are_named_and_never_read(fed: Federation, tmp_path: Path) -> None:
+    a, b = await on_foot(fed)
+    await a.trace(b)
+    bag = await export(a, b, tmp_path)
+    (bag / "data" / "parcels" / "holiday.jpg").write_bytes(b"foreign")
+    (bag / "data" / "secret").symlink_to(b.folder / "tracewire.toml")
+    manifest = bag / "manifest-sha256.txt"
+    manifest.write_text(manifest.read_text() + f"{'0' * 64}  data/../../a/tracewire.toml\n")
+    found, wrong = await take(b, bag)
+    assert found.parcels == {"received": 1}
+    assert wrong["data/parcels/holiday.jpg"].startswith("foreign")
+    assert wrong["data/secret"] == "a link: not read"
+    assert any(name.startswith("manifest-sha256.txt line") for name in wrong)
+
+
+async def test_a_bag_of_others_changes_nothing(fed: Federation, tmp_path: Path) -> None:
+    a, b = await on_foot(fed)
+    (c,) = await fed.nodes("c", facts=ON_FOOT)
+    await a.trace(b)
+    bag = await export(a, b, tmp_path)
+    info = bag / "bag-info.txt"
+    info.write_text(info.read_text().replace(b.name, c.name))
+    found, wrong = await take(c, bag)
+    assert found.parcels == {}
+    assert [said for said in wrong.values() if said.startswith("foreign")]
+    assert await c.kinds() == ["ledger-opened"]
+
+
+async def test_a_crash_leaves_no_bag_and_a_folder_that_is_none_is_said(fed: Federation, tmp_path: Path) -> None:
+    a, b = await on_foot(fed)
+    bag = BagWriter(tmp_path, sender=a.name, recipient=b.name, now=fed.clock.now())
+    await a.parts.ways.courier.export(b.name, bag)
+    assert not list(tmp_path.glob("tracewire-*z")), "not before it is whole"
+    bag.discard()
+    assert not list(tmp_path.glob("tracewire-*"))
+
+    async def read() -> None:
+        BagReader(tmp_path, tmp_path)
+
+    await refused("courier.bag", read())
+
+
+async def test_a_bag_stands_on_a_file_system_that_knows_no_cases_and_no_links(fed: Federation, tmp_path: Path) -> None:
+    a, b = await on_foot(fed)
+    await a.trace(b)
+    names = [path.relative_to(tmp_path).as_posix() for path in (await export(a, b, tmp_path)).rglob("*")]
+    tags = ("bagit.txt", "bag-info.txt", "manifest-sha256.txt", "tagmanifest-sha256.txt")
+    for name in names:
+        assert name == name.lower()
+        assert not set(name) & set('\\:*?"<>|')
+        assert len(name) < 200
+    assert {name.rpartition("/")[2] for name in names} >= set(tags)
+    copy = Path(shutil.copytree(next(tmp_path.glob("tracewire-*")), tmp_path / "stick"))
+    assert (await take(b, copy))[0].parcels == {"received": 1}
