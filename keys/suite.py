@@ -6,6 +6,7 @@ from functools import lru_cache
 from hashlib import shake_256
 from typing import Literal
 
+from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from protocols.jwk import PublicKey
-from protocols.ports.crypto import Algorithm, Wrapped
+from protocols.ports.crypto import Algorithm, Cipher, Wrapped
 
 SEED_BYTES = 32
 CEK_BYTES = 32
@@ -29,6 +30,7 @@ TAG_BYTES = 16
 _MLKEM_BYTES = 1184
 _SEAL_BYTES = _MLKEM_BYTES + 32
 _EK_BYTES = 1088 + 32
+_ATTACHMENT = b"tracewire attachment 1"  # the context of the stream: what is sealed for one use opens for no other
 _LOADED_KEYS_MAX = 1024  # public key objects kept; an ML-DSA-65 key is some kilobytes
 
 SealPrivate = hpke.MLKEM768X25519PrivateKey
@@ -148,6 +150,10 @@ class Tw1Sealer:
         blob = _HPKE.encrypt(cek, _load_seal_public(public), info=info)
         return Wrapped(cek=cek, ek=blob[:_EK_BYTES], encrypted_key=blob[_EK_BYTES:])
 
+    def stream(self, key: bytes) -> Cipher:
+        """Seals an attachment."""
+        return Cobblestone256Encryptor(key, _ATTACHMENT)
+
     def random(self, length: int) -> bytes:
         """Fresh random bytes."""
         return secrets.token_bytes(length)
@@ -174,6 +180,29 @@ class Tw1Opener:
         except (InvalidTag, ValueError):
             return None
 
+    def stream(self, key: bytes) -> Cipher:
+        """Opens an attachment; the library's errors as ValueError."""
+        return _Opening(Cobblestone256Decryptor(key, _ATTACHMENT))
+
     def decrypt(self, key: bytes, sealed: bytes, aad: bytes) -> bytes | None:
         """The plaintext, or None."""
         return decrypt(key, sealed, aad)
+
+
+class _Opening:
+    """A decryptor whose failures are ValueError."""
+
+    def __init__(self, decryptor: Cobblestone256Decryptor) -> None:
+        self._decryptor = decryptor
+
+    def update(self, data: bytes) -> bytes:
+        try:
+            return self._decryptor.update(data)
+        except InvalidTag:
+            raise ValueError("not sealed under this key, or changed") from None
+
+    def finalize(self) -> bytes:
+        try:
+            return self._decryptor.finalize()
+        except InvalidTag:
+            raise ValueError("cut") from None

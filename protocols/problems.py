@@ -202,6 +202,14 @@ CODES: dict[str, Kind] = {
         502, "A hub has it", "later", "Nothing: the recipient's receipt comes back through the hub, or it expires."
     ),
     "hub.unlisted": Kind(403, "Not a hub of this member", "after-fix", "The recipient's record must list the hub."),
+    "blob.range": Kind(
+        416, "Not a range of an attachment", "after-fix", "Ask HEAD where to go on, and send whole pieces."
+    ),
+    "blob.digest": Kind(422, "Attachment differs from its digest", "later", "Send it again from its beginning."),
+    "quota.blobs": Kind(429, "Too many attachments wait", "later", "Send the messages that name them first."),
+    "attachment.not_found": Kind(
+        404, "No such attachment", "never", "Read the thread: its messages name their attachments."
+    ),
     "courier.bag": Kind(
         422, "Not a courier's bag", "after-fix", "Name a folder that `tracewire courier export` wrote."
     ),

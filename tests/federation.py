@@ -64,6 +64,7 @@ from protocols.strict import parse_object
 
 Json = dict[str, Any]
 Hook = Callable[[str, bytes, Callable[[], Awaitable[bytes]]], Awaitable[bytes]]
+Ranges = Callable[[bytes, Callable[[bytes], Awaitable[None]]], Awaitable[None]]
 NETWORK = "testnet"
 WAIT_S = 10.0
 LEASE = timedelta(seconds=121)  # a claim that nobody finished is over
@@ -134,11 +135,15 @@ class SteadyIds(SystemIds):
 
 
 class Wire:
-    """A node's way to peers, recorded; `hook(peer, body, send)` may lose, hold or forge an answer."""
+    """A node's way to peers, recorded; `hook(peer, body, send)` may lose, hold or forge an answer.
+
+    `ranges(data, put)` likewise a range of an attachment.
+    """
 
     def __init__(self, client: PeerClient) -> None:
         self.client = client
         self.hook: Hook | None = None
+        self.ranges: Ranges | None = None
         self.posts: list[tuple[str, bytes, bytes | str]] = []
 
     async def post(self, peer: Record, body: bytes) -> bytes:
@@ -158,6 +163,18 @@ class Wire:
 
     async def receipts(self, peer: Record, body: bytes) -> None:
         await self.client.receipts(peer, body)
+
+    async def blob_held(self, peer: Record, digest: bytes) -> int:
+        return await self.client.blob_held(peer, digest)
+
+    async def put_blob(self, peer: Record, digest: bytes, *, offset: int, size: int, data: bytes) -> None:
+        async def put(changed: bytes) -> None:
+            await self.client.put_blob(peer, digest, offset=offset, size=size, data=changed)
+
+        await (self.ranges(data, put) if self.ranges else put(data))
+
+    async def get_blob(self, peer: Record, digest: bytes, *, offset: int, length: int) -> bytes:
+        return await self.client.get_blob(peer, digest, offset=offset, length=length)
 
     async def checkpoint(self, peer: Record, origin: str) -> bytes | None:
         return await self.client.checkpoint(peer, origin)
@@ -506,6 +523,7 @@ class Stranger(Member):
         envelope: Callable[[bytes], bytes] = bytes,
         signer: Member | None = None,
         kid: str | None = None,
+        keys: Mapping[bytes, bytes] | None = None,
     ) -> Parcel:
         """A sealed message with its `sent` entry logged; each layer may be made to differ."""
         said = message if isinstance(message, Message) else self.message(to, **message or {})
@@ -513,7 +531,7 @@ class Stranger(Member):
         public = to.keys.public("seal")[0]
         sealed = envelope(seal(
             jws=jws(sign_message(data, by)), message=replace(said, **header or {}), parts=(), kid=kid or public.kid,
-            public=public.public, sealer=sealer,
+            public=public.public, sealer=sealer, keys=keys,
         ))  # fmt: skip
         given: Json = {
             "kind": "sent", "at": self.fed.clock.now(), "n": os.urandom(16), "id": said.id, "sender": self.name,

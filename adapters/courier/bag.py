@@ -3,10 +3,11 @@
 The bag is not signed: what it holds proves itself. Its manifest tells what the medium spoiled.
 """
 
+import asyncio
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -36,6 +37,19 @@ class BagWriter:
         self._write(name, data)
         self._lines.append(f"{sha256(data).hexdigest()}  {name}\n")
         self._bytes += len(data)
+
+    async def stream(self, name: str, pieces: AsyncIterator[bytes]) -> None:
+        """A long file, as it comes."""
+        path, digest = self._part / name, sha256()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            async for piece in pieces:
+                await asyncio.to_thread(file.write, piece)
+                digest.update(piece)
+                self._bytes += len(piece)
+            file.flush()
+            await asyncio.to_thread(os.fsync, file.fileno())
+        self._lines.append(f"{digest.hexdigest()}  {name}\n")
 
     def close(self) -> Path:
         """The finished bag."""
@@ -106,6 +120,16 @@ class BagReader:
             self.set_aside(name, "too long" if data is None else "changed: it differs from the manifest")
             return None
         return data
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        return (self._bag / name).stat().st_size
+
+    def ranges(self, name: str, length: int) -> Iterator[bytes]:
+        """A long file in pieces."""
+        with (self._bag / name).open("rb") as file:
+            while piece := file.read(length):
+                yield piece
 
     def set_aside(self, name: str, why: str) -> None:
         """Copies a file to the node's folder, where a person looks at it; the bag stays as it is."""

@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from protocols.directory import Record
+from protocols.exchange.blobs import BLOB_TYPE, COMPLETE, OFFSET
 from protocols.exchange.httpsig import Request, content_digest, signature_header, signature_input
 from protocols.exchange.lines import MEDIA_TYPE
 from protocols.exchange.probe import PROBE_BYTES_MAX
@@ -88,6 +89,24 @@ class PeerClient:
         """POST /outbox/receipts."""
         await self._send(peer, "POST", "/exchange/v1/outbox/receipts", body, NOTE_BYTES_MAX)
 
+    async def blob_held(self, peer: Record, digest: bytes) -> int:
+        """How many bytes the peer holds; -1 where it is whole there."""
+        found = await self._ask(peer, "HEAD", _blob(digest), bytes_max=0)
+        if found is None:
+            return 0
+        return -1 if found.headers.get(COMPLETE) == "?1" else _number(found.headers.get(OFFSET, ""), digits=12)
+
+    async def put_blob(self, peer: Record, digest: bytes, *, offset: int, size: int, data: bytes) -> None:
+        """A range of a blob."""
+        ranged = {"Content-Range": f"bytes {offset}-{offset + len(data) - 1}/{size}"}
+        await self._ask(peer, "PUT", _blob(digest), data, media=BLOB_TYPE, more=ranged, bytes_max=NOTE_BYTES_MAX)
+
+    async def get_blob(self, peer: Record, digest: bytes, *, offset: int, length: int) -> bytes:
+        """A range of a blob that the peer holds."""
+        ranged = {"Range": f"bytes={offset}-{offset + length - 1}"}
+        found = await self._ask(peer, "GET", _blob(digest), more=ranged, bytes_max=length)
+        return found.data if found is not None else b""
+
     async def checkpoint(self, peer: Record, origin: str) -> bytes | None:
         """The newest note of `origin` that the peer holds, or None."""
         log = sha256(origin.encode()).hexdigest()
@@ -158,13 +177,13 @@ class PeerClient:
             self._sessions[key] = aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT, auto_decompress=False)
         return self._sessions[key]
 
-    def _headers(self, method: str, uri: str, body: bytes | None) -> dict[str, str]:
+    def _headers(self, method: str, uri: str, body: bytes | None, media: str) -> dict[str, str]:
         if body is None:
             request, headers = Request(method=method, uri=uri), {}
         else:
             digest = content_digest(sha256(body).digest())
-            request = Request(method=method, uri=uri, content_type=MEDIA_TYPE, digest=digest)
-            headers = {"Content-Type": MEDIA_TYPE, "Content-Digest": digest}
+            request = Request(method=method, uri=uri, content_type=media, digest=digest)
+            headers = {"Content-Type": media, "Content-Digest": digest}
         given, base = signature_input(request, kid=self._signer.kid, created=self._clock.now())
         return headers | {"Signature-Input": given, "Signature": signature_header(self._signer.sign(base))}
 
@@ -177,27 +196,53 @@ class PeerClient:
         bytes_max: int,
         more: Mapping[str, str] = _NONE,
     ) -> bytes | None:
+        found = await self._ask(peer, method, path, body, bytes_max=bytes_max, more=more)
+        return found.data if found is not None else None
+
+    async def _ask(
+        self,
+        peer: Record,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        bytes_max: int,
+        media: str = MEDIA_TYPE,
+        more: Mapping[str, str] = _NONE,
+    ) -> "_Answer | None":
+        """The answer; None for a 404 to what was only read."""
         uri = self._endpoint(peer) + path
-        headers = self._headers(method, uri, body) | dict(more)
+        headers = self._headers(method, uri, body, media) | dict(more)
         try:
             async with self._session(peer).request(
                 method, uri, data=body and BytesIO(body), headers=headers, allow_redirects=False
             ) as response:
-                data = await _read(response, bytes_max)
+                data = await _read(response, bytes_max if response.status < 400 else NOTE_BYTES_MAX)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ProblemError("peer.unreachable", type(error).__name__) from error
-        if response.status in (200, 204):
-            return data
-        if response.status == 404 and method == "GET":
+        if response.status in (200, 204, 206):
+            return _Answer(data, response.headers)
+        if response.status == 404 and method != "POST":
             return None
         problem = ProblemError(_code_of(data), "the peer answered with a problem")
-        problem.retry_after_s = float(_seconds(response.headers.get("Retry-After", "")))
+        problem.retry_after_s = float(_number(response.headers.get("Retry-After", "")))
         raise problem
 
 
-def _seconds(text: str) -> int:
-    """Whole seconds of a Retry-After; 0 for anything else, a date too."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
+class _Answer(NamedTuple):
+    """What a peer answered with success."""
+
+    data: bytes
+    headers: Mapping[str, str]
+
+
+def _blob(digest: bytes) -> str:
+    return f"/exchange/v1/blobs/{digest.hex()}"
+
+
+def _number(text: str, digits: int = 5) -> int:
+    """A whole number of a header, as the seconds of a Retry-After; 0 for anything else, a date too."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= digits else 0
 
 
 def _pins(peer: Record) -> frozenset[str]:

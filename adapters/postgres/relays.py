@@ -1,6 +1,6 @@
 """What a hub carries, and what goes back by courier, in PostgreSQL; parcels come in through the committer alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from uuid import UUID
@@ -49,6 +49,23 @@ class PostgresRelays:
             f"SELECT {_LIST} FROM relay WHERE sender = $1 AND id = ANY($2)", sender, list(ids)
         )
         return [RelayRow(**row) for row in rows]
+
+    async def blame_relays(self, problems: Mapping[bytes, str]) -> None:
+        """Keeps what the recipient said instead of a receipt."""
+        await self._pool.execute(
+            "UPDATE relay SET problem = p FROM unnest($1::bytea[], $2::text[]) AS w(d, p) WHERE digest = d",
+            *(list(problems), list(problems.values())),
+        )
+
+    async def blame_recipient(self, recipient: str, problem: str) -> None:
+        """As `blame_relays`, all that waits for a recipient."""
+        sql = "UPDATE relay SET problem = $2 WHERE recipient = $1 AND answer IS NULL"
+        await self._pool.execute(sql, recipient, problem)
+
+    async def clear_relays(self, sender: str, problem: str, now: datetime) -> None:
+        """A problem of a sender's parcels is over."""
+        sql = "UPDATE relay SET problem = NULL, due = $3 WHERE sender = $1 AND problem = $2 AND answer IS NULL"
+        await self._pool.execute(sql, sender, problem, now)
 
     async def answer_relay(self, digest: bytes, answer: bytes) -> None:
         """Keeps the recipient's receipt; the parcel goes."""

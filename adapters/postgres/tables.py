@@ -4,7 +4,19 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, Column, Date, DateTime, Index, LargeBinary, SmallInteger, Text, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Column,
+    Date,
+    DateTime,
+    Index,
+    LargeBinary,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
@@ -141,6 +153,33 @@ class Sealed(SQLModel, table=True):
     index: int = _big()
 
 
+class Blob(SQLModel, table=True):
+    """An attachment's ciphertext, as far as it is here; named by its digest, brought by `owner`."""
+
+    __tablename__ = "blob"
+    __table_args__ = (
+        UniqueConstraint("owner", "digest"),
+        Index("ix_blob_digest", "digest", postgresql_where=text("whole")),
+        Index("ix_blob_at", "at"),
+    )
+    id: UUID = Field(primary_key=True)
+    owner: str = _text()
+    digest: bytes | None = _bytes(nullable=True)
+    size: int | None = Field(sa_type=BigInteger, nullable=True)
+    held: int = _big()
+    whole: bool
+    at: datetime = _at()
+
+
+class Piece(SQLModel, table=True):
+    """1 MiB of a blob, the last one less."""
+
+    __tablename__ = "piece"
+    blob: UUID = Field(primary_key=True)
+    n: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    data: bytes = _bytes()
+
+
 class Relay(SQLModel, table=True):
     """Parcels between others that we carry as a hub, as lines; `post` goes when the recipient's receipt came."""
 
@@ -162,6 +201,7 @@ class Relay(SQLModel, table=True):
     post: bytes | None = _bytes(nullable=True)
     due: datetime = _at()
     answer: bytes | None = _bytes(nullable=True)
+    problem: str | None = Field(sa_type=Text, nullable=True)
 
 
 class Owed(SQLModel, table=True):
@@ -217,7 +257,10 @@ class Content(SQLModel, table=True):
     """Content at rest: the JWS (part '') and restricted parts, each under its own key wrapped by an epoch."""
 
     __tablename__ = "content"
-    __table_args__ = (Index("ix_content_generation", "generation"),)
+    __table_args__ = (
+        Index("ix_content_generation", "generation"),
+        Index("ix_content_attachment", "part", postgresql_where=text("part ^@ '@'")),
+    )
     sender: str = _text(key=True)
     id: UUID = Field(primary_key=True)
     part: str = _text(key=True)

@@ -14,6 +14,7 @@ import structlog
 from aiohttp import web
 
 from gateway.http.approvals import Rulings
+from gateway.http.attachments import Attachments
 from gateway.http.batch import CSV, NDJSON, Line, lines_of
 from gateway.http.derived import Chain, Report, RequestDraft
 from gateway.http.dialogue import SUBMITS, Dialogue, thread_of
@@ -25,8 +26,6 @@ from gateway.http.documents import (
     EventsQuery,
     EvidenceQuery,
     PageQuery,
-    Peers,
-    Probed,
     Query,
     ReportQuery,
     Reviews,
@@ -39,10 +38,12 @@ from gateway.http.documents import (
 )
 from gateway.http.knowledge import Knowledge
 from gateway.http.openapi import FORM, JSON, Asked, Operation, openapi
+from gateway.http.outside import Outside
 from gateway.http.pages import reference_routes
 from gateway.http.records import SharedRecords
 from gateway.http.serve import PRIVATE, application, json_response, read_body, wait_seconds, whole_number
 from gateway.services.approve import Approve
+from gateway.services.blobs import Blobs
 from gateway.services.chain import Chains
 from gateway.services.check import Check
 from gateway.services.committed import LedgerView
@@ -52,11 +53,11 @@ from gateway.services.draft import drafted
 from gateway.services.evidence import Export
 from gateway.services.notices import Notices
 from gateway.services.policy import permit_client
-from gateway.services.probe import Probe, probed_json
+from gateway.services.probe import Probe
 from gateway.services.read import Read, events_json, review_json, thread_json
 from gateway.services.records import Records
 from gateway.services.report import Reports
-from gateway.services.submit import Draft, Request, Submit, current
+from gateway.services.submit import Draft, Request, Submit
 from protocols.limits import BATCHES_MAX, REQUEST_BYTES_MAX, SUBMISSIONS_BYTES_MAX
 from protocols.messages import validate_model
 from protocols.ports.access import Access, Caller, Client
@@ -99,14 +100,15 @@ class Agency:
         notices: Notices,
         diversions: Diversions,
         records: Records,
+        blobs: Blobs,
     ) -> None:
         self._rulings, self._knowledge = Rulings(approve), Knowledge(check, notices, diversions)
-        self._shared = SharedRecords(records)
+        self._shared, self._attachments = SharedRecords(records), Attachments(blobs, read)
         self._chains, self._reports = chains, reports
         self._converse, self._dialogue = converse, Dialogue(converse)
-        self._export, self._probe = export, probe
+        self._export, self._outside = export, Outside(directory, probe, ledger)
         self._member, self._access, self._clients, self._submit = member, access, clients, submit
-        self._read, self._ledger, self._directory, self._clock = read, ledger, directory, clock
+        self._read, self._clock = read, clock
         self._callers: dict[str, tuple[Caller, float]] = {}
         self._batches = Counter[str]()  # being worked on, of each client
 
@@ -132,8 +134,9 @@ class Agency:
             *self._rulings.operations(),
             *self._knowledge.operations(),
             *self._shared.operations(),
+            *self._attachments.operations(),
             *self._reading(),
-            *self._outside(),
+            *self._outside.operations(),
         )  # fmt: skip
 
     def _reading(self) -> tuple[Operation, ...]:
@@ -165,25 +168,6 @@ class Agency:
             Operation(
                 method="GET", path="/v1/reports/{year}", scope=read, call=self.get_report, query=ReportQuery, answer=Report,
                 problems=("http.not_found",),
-            ),
-        )  # fmt: skip
-
-    def _outside(self) -> tuple[Operation, ...]:
-        """Other members, and our ledger."""
-        read, audit, log = "trace:read", "ledger:read", "/v1/ledger/{log}"
-        return (
-            Operation(method="GET", path="/v1/peers", scope=read, call=self.get_peers, answer=Peers, problems=("dir.stale",)),
-            Operation(
-                method="POST", path="/v1/peers/{network}/{member}/probes", scope=read, call=self.post_probe, answer=Probed,
-                problems=("member.unknown", "dir.stale"),
-            ),
-            Operation(
-                method="GET", path=f"{log}/checkpoint", scope=audit, call=self.get_checkpoint, answers="text/plain",
-                problems=("http.not_found",),
-            ),
-            Operation(
-                method="GET", path=f"{log}/tile/{{tile:.+}}", scope=audit, call=self.get_tile, answers="application/octet-stream",
-                problems=("http.not_found", "tile.missing"),
             ),
         )  # fmt: skip
 
@@ -410,42 +394,6 @@ class Agency:
             raise ProblemError("http.not_found", "no such year")
         return json_response(await self._reports.year(year, query.seized))
 
-    async def get_peers(self, request: web.Request, asked: Asked) -> web.Response:
-        """List the members of the directory in force."""
-        del request, asked
-        directory = current(self._directory)
-        peers = [
-            {
-                "member": name,
-                "name": record.name,
-                "roles": list(directory.admitted[name].roles),
-                "status": directory.admitted[name].status,
-                **({"problem": directory.failing[name]} if name in directory.failing else {}),
-                **record.model_dump(mode="json", include={"contact", "competences"}, exclude_defaults=True),
-            }
-            for name, record in directory.records.items()
-        ]
-        return json_response({"directory": directory.ref.version, "peers": peers})
-
-    async def post_probe(self, request: web.Request, asked: Asked) -> web.Response:
-        """Probe the way to a peer: name, connection, TLS key, clock, trust, rights, version, readiness.
-
-        Each step takes 5 s at most; the first that fails is named with its fix. Nothing is stored on either side.
-        """
-        del asked
-        return json_response(probed_json(await self._probe.ask("{network}/{member}".format_map(request.match_info))))
-
-    async def get_checkpoint(self, request: web.Request, asked: Asked) -> web.Response:
-        """Read the newest checkpoint of our ledger, a signed note."""
-        del asked
-        return web.Response(body=await self._ledger.own_note(request.match_info["log"]), content_type="text/plain")
-
-    async def get_tile(self, request: web.Request, asked: Asked) -> web.Response:
-        """Read a hash tile or an entry bundle (C2SP tlog-tiles)."""
-        del asked
-        data = await self._ledger.tile(request.match_info["log"], f"tile/{request.match_info['tile']}")
-        return web.Response(body=data, content_type="application/octet-stream")
-
 
 def _form(data: bytes) -> list[tuple[str, str]]:
     try:
@@ -479,6 +427,7 @@ def _draft(said: TraceSubmission) -> Draft:
         body=said.body,
         handling=said.handling,
         parts=said.given_parts(),
+        attachments=said.given_attachments(),
         due=said.due,
         expires=said.expires,
     )

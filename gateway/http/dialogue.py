@@ -89,7 +89,7 @@ class Dialogue:
         assert asked.idempotency is not None  # the operation names the header
         told = Told(
             type=type_, body=asked.body.body, handling=said.handling, parts=said.given_parts(), to=said.to,
-            in_reply_to=UUID(said.in_reply_to) if said.in_reply_to else None, expires=said.expires,
+            attachments=said.given_attachments(), in_reply_to=UUID(said.in_reply_to) if said.in_reply_to else None, expires=said.expires,
         )  # fmt: skip
         answer = await self._converse.say(thread_of(request), told, asked.idempotency, asked.if_match)
         return web.Response(body=answer, status=202, content_type=JSON)
@@ -100,7 +100,7 @@ class Dialogue:
         assert asked.idempotency is not None  # the operation names the header
         draft = Draft(
             type=type_, recipient=said.to, thread=None, body=asked.body.body, handling=said.handling,
-            parts=said.given_parts(), expires=said.expires,
+            parts=said.given_parts(), attachments=said.given_attachments(), expires=said.expires,
         )  # fmt: skip
         return web.Response(body=await self._converse.open(draft, asked.idempotency), status=202, content_type=JSON)
 

@@ -1,7 +1,7 @@
 """What the agency interface takes and gives, as models: they check requests, and the interface description is made of them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
@@ -18,13 +18,15 @@ from pydantic import (
 
 from gateway.services.approve import Act
 from gateway.services.read import PAGE_MAX
+from gateway.services.submit import Attached as Attachment
 from protocols.directory import Competence, Contact, Role
+from protocols.limits import ATTACHMENTS_MAX
 from protocols.messages.parts import LastLegalHolder, Persons
 from protocols.messages.registry import RegistrySearch
-from protocols.messages.shared import Broken, Handling, Maybe, MemberName, Model
+from protocols.messages.shared import Broken, Handling, Many, Maybe, MemberName, Model
 from protocols.messages.trace import TraceRequest
 from protocols.problems import ProblemError
-from protocols.strict import parse_time
+from protocols.strict import parse_time, unb64u
 from protocols.thread import Delivery, ThreadState
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -91,6 +93,7 @@ After = Annotated[
     Cursor, BeforeValidator(_cursor), WithJsonSchema({"type": "string", "pattern": f"^[0-9]{{1,16}}-{_UUID7}$"})
 ]
 Seq = Annotated[int, Field(ge=0, lt=10**17), BeforeValidator(_whole)]
+Digest = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$")]
 Limit = Annotated[int, Field(ge=1, le=PAGE_MAX), BeforeValidator(_whole)]
 
 
@@ -104,12 +107,30 @@ class Parts(Model):
     last_legal_holder: Annotated[Maybe[Object], Described(LastLegalHolder)] = None
 
 
+class Attached(Model):
+    """An attachment as its upload answered, with what it is called. The body points to it by `sha256`."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    media_type: Annotated[str, Field(pattern=r"^[a-z0-9]{1,40}/[a-z0-9.+-]{1,80}$")]
+    sha256: Digest
+    key: Annotated[Digest, Field(description="As the upload gave it: who holds it can open the ciphertext.")]
+    size: Annotated[int, Field(ge=1, lt=2**53)]
+
+
 class Said(Model):
     """What every message of a client has."""
 
     handling: Annotated[Object, Described(Handling)]
     parts: Maybe[Parts] = None
+    attachments: Annotated[Many[Attached], Field(max_length=ATTACHMENTS_MAX)] = ()
     expires: Maybe[Time] = None
+
+    def given_attachments(self) -> Sequence[Attachment]:
+        """The attachments, their digests and keys as bytes."""
+        return [
+            Attachment(name=a.name, media_type=a.media_type, sha256=unb64u(a.sha256), key=unb64u(a.key), size=a.size)
+            for a in self.attachments
+        ]
 
     def given_parts(self) -> Mapping[str, Object]:
         """The parts that are there."""
@@ -126,6 +147,14 @@ class TraceSubmission(Said):
         Maybe[Id], Field(description="With `referral`: the thread in which we were told to ask again.")
     ] = None
     referral: Annotated[Maybe[Id], Field(description="The message that tells us to ask this member.")] = None
+
+
+class Uploaded(Model):
+    """An attachment that is stored, sealed: repeat all three in the message that names it, within seven days."""
+
+    sha256: Digest
+    key: Digest
+    size: int
 
 
 class TraceCheck(Model):

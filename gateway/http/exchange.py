@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway.http.serve import application, read_body, wait_seconds
+from gateway.services.blobs import Blobs
 from gateway.services.committed import LedgerView
 from gateway.services.offer import Offer
 from gateway.services.pace import Pace
@@ -17,9 +18,10 @@ from gateway.services.probe import Probe
 from gateway.services.receive import Receive
 from gateway.services.relay import Relay
 from gateway.services.submit import current
+from protocols.exchange.blobs import BLOB_TYPE, COMPLETE, OFFSET, parse_digest, parse_get, parse_put
 from protocols.exchange.httpsig import Request, digest_of, parse_signature
 from protocols.exchange.lines import MEDIA_TYPE, Post, encode_post, parse_post
-from protocols.limits import PARCEL_BYTES, POST_BYTES_MAX, POSTS_A_MEMBER_MAX, POSTS_MAX
+from protocols.limits import BLOB_RANGE_BYTES_MAX, PARCEL_BYTES, POST_BYTES_MAX, POSTS_A_MEMBER_MAX, POSTS_MAX
 from protocols.ports.crypto import Verifier
 from protocols.ports.directory import DirectorySource
 from protocols.ports.world import Clock
@@ -40,6 +42,7 @@ class Exchange:
         receive: Receive,
         relay: Relay,
         offer: Offer,
+        blobs: Blobs,
         pace: Pace,
         directory: DirectorySource,
         ledger: LedgerView,
@@ -48,7 +51,7 @@ class Exchange:
         clock: Clock,
     ) -> None:
         self._url, self._receive, self._pace, self._directory = url.rstrip("/"), receive, pace, directory
-        self._relay, self._offer = relay, offer
+        self._relay, self._offer, self._blobs = relay, offer, blobs
         self._ledger, self._probe, self._verifier, self._clock = ledger, probe, verifier, clock
         self._posts: Counter[str] = Counter()
 
@@ -58,6 +61,9 @@ class Exchange:
             web.post(f"{_PREFIX}/messages", self.post_messages),
             web.get(f"{_PREFIX}/outbox", self.get_outbox),
             web.post(f"{_PREFIX}/outbox/receipts", self.post_receipts),
+            web.put(f"{_PREFIX}/blobs/{{digest}}", self.put_blob),
+            web.head(f"{_PREFIX}/blobs/{{digest}}", self.head_blob),
+            web.get(f"{_PREFIX}/blobs/{{digest}}", self.get_blob, allow_head=False),
             web.get(f"{_PREFIX}/checkpoints/{{log}}", self.get_checkpoint),
             web.get(f"{_PREFIX}/directory/{{name:.+}}", self.get_directory),
             web.get(f"{_PREFIX}/probe", self.get_probe),
@@ -128,6 +134,40 @@ class Exchange:
         caller = self._reader(request)
         return _lines(await self._offer.offer(caller, wait_seconds(request)))
 
+    async def put_blob(self, request: web.Request) -> web.Response:
+        """The next range of an attachment; answered with how much is here."""
+        if request.content_type != BLOB_TYPE:
+            raise ProblemError("http.media_type", f"send {BLOB_TYPE}")
+        caller, digest = self._caller(request, body=True)
+        blob = parse_digest(request.match_info["digest"])
+        offset, length, size = parse_put(request.headers.get("Content-Range", ""))
+        self._pace.afford(caller)
+        with self._slot(caller):
+            data = await read_body(request, bytes_max=BLOB_RANGE_BYTES_MAX, media_type=BLOB_TYPE)
+            self._pace.spend(caller, parcels=1)
+            if len(data) != length or sha256(data).digest() != digest:
+                raise ProblemError("httpsig.digest", "the body differs from its digest or range")
+            held = await self._blobs.put(caller, blob, offset, size, data)
+        if held >= size:
+            await self._relay.came(caller)
+        return web.Response(status=204, headers=_held(held, whole=held >= size))
+
+    async def head_blob(self, request: web.Request) -> web.Response:
+        """How much of the caller's attachment is here."""
+        caller = self._reader(request)
+        blob = await self._blobs.held(caller, parse_digest(request.match_info["digest"]))
+        return web.Response(status=204, headers=_held(blob.held, whole=blob.whole))
+
+    async def get_blob(self, request: web.Request) -> web.Response:
+        """A range of an attachment, for whoever knows its digest: that stands inside sealed messages alone."""
+        caller = self._reader(request)
+        offset, length = parse_get(request.headers.get("Range", ""))
+        data = await self._blobs.range(parse_digest(request.match_info["digest"]), offset, length)
+        if not data:
+            await self._relay.missed(caller)
+            raise ProblemError("http.not_found", "no such attachment is held")
+        return web.Response(status=206, body=data, content_type=BLOB_TYPE)
+
     async def _posted(
         self, request: web.Request, take: Callable[[str, Post], Awaitable[web.Response]], *, parcels: bool
     ) -> web.Response:
@@ -195,6 +235,10 @@ class Exchange:
             raise ProblemError("auth.scope", "entry bundles need an auditor's token")
         data = await self._ledger.tile(request.match_info["log"], path)
         return web.Response(body=data, content_type="application/octet-stream", headers=_IMMUTABLE)
+
+
+def _held(held: int, *, whole: bool) -> dict[str, str]:
+    return {OFFSET: str(held), COMPLETE: f"?{int(whole)}"}
 
 
 def _lines(post: Post) -> web.Response:

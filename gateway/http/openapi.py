@@ -19,6 +19,7 @@ from protocols.problems import CODES
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
+OCTETS = "application/octet-stream"
 PROBLEM = "application/problem+json"
 _HEADERS: dict[str, dict[str, Any]] = {
     "Idempotency-Key": {
@@ -34,6 +35,10 @@ _HEADERS: dict[str, dict[str, Any]] = {
     "If-None-Match": {
         "schema": {"type": "string"},
         "description": "An ETag: 304 where the thread is still that one.",
+    },
+    "Range": {
+        "schema": {"type": "string", "pattern": "^bytes=[0-9]{1,12}-$"},
+        "description": "`bytes=N-`: from a byte on, to go on where a transfer broke off (RFC 9110).",
     },
     "Prefer": {
         "schema": {"type": "string"},
@@ -90,7 +95,7 @@ class Operation:
     def codes(self) -> list[str]:
         """Every problem code that it may answer."""
         found = [*_ANY, *(_TOKEN if self.scope else ()), *self.problems]
-        if self.body:
+        if self.body or OCTETS in self.media:
             found += [*_BODY, *(_STRICT if JSON in self.media else ())]
         for header in self.headers:
             found += _BY_HEADER.get(header, ())
@@ -142,6 +147,11 @@ def _operation(each: Operation, path: str, named: Mapping[Any, str], query: dict
         schema = {"$ref": named[each.body]} if JSON in each.media or FORM in each.media else lines
         content = {media: {"schema": schema} for media in each.media}
         shown["requestBody"] = {"required": True, "content": content}
+    elif OCTETS in each.media:
+        shown["requestBody"] = {
+            "required": True,
+            "content": {OCTETS: {"schema": {"type": "string", "minLength": 1, "description": "The file's bytes."}}},
+        }
     return shown
 
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -44,9 +45,9 @@ _SAID = {  # the parser tells these apart in words only: tests/http guards every
 }
 
 
-def json_response(value: Any, headers: Mapping[str, str] = PRIVATE) -> web.Response:
+def json_response(value: Any, headers: Mapping[str, str] = PRIVATE, status: int = 200) -> web.Response:
     """A JSON answer, by default one that nobody on the way may keep."""
-    return web.Response(body=dump_json(value), content_type="application/json", headers=headers)
+    return web.Response(body=dump_json(value), status=status, content_type="application/json", headers=headers)
 
 
 def problem_response(problem: ProblemError) -> web.Response:
@@ -222,6 +223,21 @@ async def leave_expect(request: web.Request) -> None:
 
 async def read_body(request: web.Request, *, bytes_max: int, media_type: str, grace_s: float = BODY_GRACE_S) -> bytes:
     """The body, bounded in size and time; `http.media_type`, `http.too_large`, `http.body_timeout`, `http.framing` else."""
+    streamed = stream_body(
+        request, bytes_max=bytes_max, media_type=media_type, grace_s=grace_s, longest_s=BODY_DEADLINE_S
+    )
+    return b"".join([chunk async for chunk in streamed])
+
+
+async def stream_body(
+    request: web.Request,
+    *,
+    bytes_max: int,
+    media_type: str,
+    grace_s: float = BODY_GRACE_S,
+    longest_s: float = math.inf,
+) -> AsyncIterator[bytes]:
+    """The body as it comes, bounded as in `read_body`; without `longest_s` it may take as long as its rate allows."""
     if request.content_type != media_type:
         raise ProblemError("http.media_type", f"send {media_type}")
     if (request.content_length or 0) > bytes_max:
@@ -230,21 +246,20 @@ async def read_body(request: web.Request, *, bytes_max: int, media_type: str, gr
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # as aiohttp's own answer does: the response has not begun
     loop = asyncio.get_running_loop()
-    started, chunks, size = loop.time(), [], 0
+    started, size = loop.time(), 0
     try:
         while not request.content.at_eof():
-            deadline = started + min(BODY_DEADLINE_S, grace_s + size / BODY_RATE_MIN)
+            deadline = started + min(longest_s, grace_s + size / BODY_RATE_MIN)
             async with asyncio.timeout_at(deadline):
                 chunk = await request.content.readany()
             size += len(chunk)
             if size > bytes_max:
                 raise ProblemError("http.too_large", f"more than {bytes_max} bytes")
-            chunks.append(chunk)
+            yield chunk
     except TimeoutError:
         raise ProblemError("http.body_timeout", "the body came too slowly") from None
     except (ConnectionError, web.RequestPayloadError):
         raise ProblemError("http.framing", "the body does not end as announced") from None
-    return b"".join(chunks)
 
 
 def wait_seconds(request: web.Request, longest: int = 30) -> int:

@@ -3,6 +3,7 @@
 The models are those from which the interface's own description is made (`gateway.http.documents`).
 """
 
+import mimetypes
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from gateway.http.batch import NDJSON
 from gateway.http.documents import Accepted, BatchLine, Event, Events, Problem, Thread, Threads, ThreadWhole
+from gateway.http.openapi import OCTETS
 from gateway.runtime.settings import load_settings
 from gateway.runtime.world import SystemClock, SystemIds
 from keys.files import read_private
@@ -145,6 +147,26 @@ class AgencyClient:
         """The evidence file of a thread."""
         async with self._asked("GET", f"/v1/traces/{thread}/evidence", params=query) as response:
             return await response.read()
+
+    async def attach(self, file: Path) -> Json:
+        """Uploads a file; what a message repeats under `attachments`, the digest for its body included."""
+        media = mimetypes.guess_type(file.name)[0] or OCTETS
+        with file.open("rb") as data:
+            sealed = await self._json("POST", "/v1/attachments", headers={"Content-Type": OCTETS}, data=data)
+        return {"name": file.name[-128:], "media_type": media, **sealed}
+
+    async def save(self, thread: str, message: str, attachment: Mapping[str, Any], file: Path) -> None:
+        """Writes an attachment, as the thread lists it, to a file; where a part of it is there already, the rest."""
+        path = f"/v1/traces/{thread}/messages/{message}/attachments/{attachment['sha256']}"
+        part = file.with_name(f"{file.name}.part")
+        held = part.stat().st_size if part.exists() else 0
+        if held < attachment["size"]:
+            headers = {"Range": f"bytes={held}-"} if held else {}
+            async with self._asked("GET", path, headers=headers) as response:
+                with part.open("ab") as data:
+                    async for chunk in response.content.iter_chunked(1024 * 1024):
+                        data.write(chunk)
+        part.rename(file)
 
     async def get(self, path: str, **params: str) -> Json:
         """The JSON of a GET of whatever else there is."""

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram
 from adapters.directory.client import DirectoryClient
 from adapters.peers.http import PeerClient
 from adapters.postgres.approvals import PostgresApprovals
+from adapters.postgres.blobs import PostgresBlobs
 from adapters.postgres.connect import Pool
 from adapters.postgres.exchange import PostgresExchange
 from adapters.postgres.ledger import PostgresLedger
@@ -31,6 +32,7 @@ from gateway.runtime.settings import Settings
 from gateway.runtime.world import SteadyClock, SystemClock, SystemIds
 from gateway.services.answer import Answer
 from gateway.services.approve import Approve
+from gateway.services.blobs import Blobs
 from gateway.services.chain import Chains
 from gateway.services.check import Check
 from gateway.services.collect import Collect
@@ -65,11 +67,13 @@ from keys.tls import end_of_pem, spki_sha256
 from keys.tokens import TokenAccess
 from keys.vault import EpochVault
 from protocols.directory import Directory
+from protocols.exchange.blobs import sealed_bytes
 from protocols.ledger.entry import parse_entry
 from protocols.limits import DIRECTORY_GRACE_S, REQUEST_AHEAD_MAX_S
 from protocols.ports.crypto import Verifier
 from protocols.ports.directory import DirectorySource
 from protocols.ports.store import (
+    BlobStore,
     CourierStore,
     ExchangeStore,
     LedgerStore,
@@ -90,6 +94,7 @@ class Ports:
     exchange: ExchangeStore
     relays: RelayStore
     owed: CourierStore
+    blobs: BlobStore
     threads: ThreadStore
     directory: DirectorySource
     transport: Transport
@@ -112,6 +117,7 @@ class Ways:
     deliver: Deliver
     collect: Collect
     courier: Courier
+    blobs: Blobs
 
 
 @dataclass(slots=True, kw_only=True)
@@ -139,7 +145,8 @@ class Parts:
     def loops(self) -> list[Coroutine[None, None, None]]:
         """Everything that works by itself, but for the committer."""
         ways, answer = self.ways, [self.answer.run()] if self.answer else []
-        return [ways.deliver.run(), ways.collect.run(), ways.relay.run(ways.offer.wake), self.lapse.run(), *answer]
+        sending = [ways.deliver.run(), ways.collect.run(), ways.relay.run(ways.offer.wake), ways.blobs.run()]
+        return [*sending, self.lapse.run(), *answer]
 
 
 def connect_ports(
@@ -159,6 +166,7 @@ def connect_ports(
         exchange=PostgresExchange(pool),
         relays=PostgresRelays(pool),
         owed=PostgresCourier(pool),
+        blobs=PostgresBlobs(pool),
         threads=PostgresThreads(pool, settings.member),
         directory=directory or open_directory(node, node / "directory", settings),
         transport=PeerClient(
@@ -195,15 +203,10 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     prove, linking = Prove(ports.ledger, release), Linking(ports.exchange, verifier, clock)
     submit = Submit(
         member=member, directory=ports.directory, committer=committer, signer=keys.signer("message"), sealer=sealer,
-        vault=vault, clock=clock, ids=ids, store=ports.exchange,
+        vault=vault, clock=clock, ids=ids, store=ports.exchange, blobs=ports.blobs,
     )  # fmt: skip
-    judge = Judge(member=member, opener=keys.opener(), sealer=sealer, vault=vault, verifier=verifier, clock=clock)
-    pace = Pace(monotonic, ports.exchange.backlog)
-    receive = Receive(
-        member=member, directory=ports.directory, committer=committer, store=ports.exchange, linking=linking,
-        prove=prove, judge=judge, pace=pace, clock=clock,
-    )  # fmt: skip
-    ways = ways_of(settings, ports, keys, committer, linking, prove, submit, receive, vault)
+    receive, blobs, pace = receiving(settings, ports, keys, committer, linking, prove, vault)
+    ways = ways_of(settings, ports, keys, committer, linking, prove, submit, receive, blobs, vault)
     read = Read(
         member=member, store=ports.threads, vault=vault, opener=keys.opener(), sealer=sealer, committer=committer, submit=submit,
         clock=clock, answered=settings.answers,
@@ -225,9 +228,11 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
         member=member, office=office, read=read, submit=submit, directory=ports.directory, clock=clock, approve=approve,
     )  # fmt: skip
     access = TokenAccess(keys.signer("token"), issuer=member, audience=settings.audience)
-    agency = agency_of(member, ports, access, submit, read, view, probe, export, converse, approve, records, notices)
+    agency = agency_of(
+        member, ports, access, submit, read, view, probe, export, converse, approve, records, notices, blobs
+    )
     exchange = Exchange(
-        url=settings.exchange_url, receive=receive, relay=ways.relay, offer=ways.offer, pace=pace, directory=ports.directory, ledger=view, probe=probe, verifier=verifier, clock=clock,
+        url=settings.exchange_url, receive=receive, relay=ways.relay, offer=ways.offer, blobs=blobs, pace=pace, directory=ports.directory, ledger=view, probe=probe, verifier=verifier, clock=clock,
     )  # fmt: skip
     measured = measure(node, settings, ports, committer, ways.settle, receive, linking, health)
     operations = Operations(wrong=measured.look, warnings=lambda: warnings(ports, linking), registry=measured.registry)
@@ -241,6 +246,33 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     )  # fmt: skip
 
 
+def receiving(
+    settings: Settings,
+    ports: Ports,
+    keys: KeyStore,
+    committer: Committer,
+    linking: Linking,
+    prove: Prove,
+    vault: EpochVault,
+) -> tuple[Receive, Blobs, Pace]:
+    """What takes parcels and attachments in, and what bounds it."""
+    member, clock, sealer, verifier = settings.member, ports.clock, keys.sealer(), ports.verifier
+    judge = Judge(
+        member=member, opener=keys.opener(), sealer=sealer, vault=vault, verifier=verifier, clock=clock,
+        attachment_max=sealed_bytes(settings.attachment_bytes),
+    )  # fmt: skip
+    blobs = Blobs(
+        member=member, directory=ports.directory, store=ports.blobs, transport=ports.transport, sealer=sealer,
+        opener=keys.opener(), clock=clock, bytes_max=settings.attachment_bytes,
+    )  # fmt: skip
+    pace = Pace(monotonic, ports.exchange.backlog)
+    receive = Receive(
+        member=member, directory=ports.directory, committer=committer, store=ports.exchange, linking=linking,
+        prove=prove, judge=judge, pace=pace, blobs=blobs, clock=clock,
+    )  # fmt: skip
+    return receive, blobs, pace
+
+
 def ways_of(
     settings: Settings,
     ports: Ports,
@@ -250,6 +282,7 @@ def ways_of(
     prove: Prove,
     submit: Submit,
     receive: Receive,
+    blobs: Blobs,
     vault: EpochVault,
 ) -> Ways:
     """How parcels and receipts travel, over the services that make and judge them."""
@@ -270,7 +303,7 @@ def ways_of(
     )  # fmt: skip
     deliver = Deliver(
         member=member, directory=ports.directory, committer=committer, store=ports.exchange, linking=linking, pack=pack,
-        settle=settle, transport=ports.transport, offer=offer, clock=clock, ids=ids, retry_first_s=settings.retry_first_s,
+        settle=settle, transport=ports.transport, offer=offer, blobs=blobs, clock=clock, ids=ids, retry_first_s=settings.retry_first_s,
     )  # fmt: skip
     collect = Collect(
         member=member, directory=ports.directory, receive=receive, transport=ports.transport, ids=ids,
@@ -279,10 +312,10 @@ def ways_of(
     committer.on_commit(deliver.wake)
     committer.on_commit(relay.wake)
     courier = Courier(
-        member=member, directory=ports.directory, store=ports.exchange, owed=ports.owed, pack=pack, prove=prove, linking=linking,
+        member=member, directory=ports.directory, store=ports.exchange, owed=ports.owed, pack=pack, prove=prove, linking=linking, blobs=blobs,
         receive=receive, settle=settle, clock=clock,
     )  # fmt: skip
-    return Ways(settle=settle, relay=relay, offer=offer, deliver=deliver, collect=collect, courier=courier)
+    return Ways(settle=settle, relay=relay, offer=offer, deliver=deliver, collect=collect, courier=courier, blobs=blobs)
 
 
 def answering(
@@ -317,6 +350,7 @@ def agency_of(
     approve: Approve,
     records: Records,
     notices: Notices,
+    blobs: Blobs,
 ) -> Agency:
     """The agency interface over the services of a node."""
     chains = Chains(member=member, read=read, clock=ports.clock)
@@ -324,7 +358,7 @@ def agency_of(
         member=member, access=access, clients=ports.clients, submit=submit, read=read, ledger=view,
         directory=ports.directory, clock=ports.clock, export=export, probe=probe, converse=converse, approve=approve,
         chains=chains, diversions=Diversions(read=read, chains=chains), reports=Reports(member=member, read=read),
-        check=Check(member=member, directory=ports.directory, clock=ports.clock), notices=notices, records=records,
+        check=Check(member=member, directory=ports.directory, clock=ports.clock), notices=notices, records=records, blobs=blobs,
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from keys.keystore import KeyStore
 from keys.secret import Secret
 from protocols.directory import Directory, year_and_number
 from protocols.ledger.entry import NONCE_BYTES, Entry, parse_entry
+from protocols.limits import BLOB_UNNAMED_S
 from protocols.ports.store import (
     Unavailable,
 )
@@ -206,6 +207,8 @@ async def _tidy(parts: Parts, ports: Ports) -> None:
         try:
             await ports.exchange.forget_answers(ports.clock.now() - _KEPT)
             await ports.relays.forget_relays(ports.clock.now() - _KEPT)
+            while await ports.blobs.sweep(ports.clock.now() - timedelta(seconds=BLOB_UNNAMED_S)):
+                pass
             await parts.records.purge()
         except Exception:  # a full disk or a database that is away: the next round tries again
             _log.exception("not_tidied")

@@ -44,12 +44,20 @@ class Settings(BaseModel):
     reference: Annotated[
         bool, Field(description="answer what kind of weapon something is, from the reference table")
     ] = False
+    attachment_mib: Annotated[
+        int, Field(ge=1, le=2_048, description="the largest attachment, in MiB, that clients and peers may send")
+    ] = 256
     retry_first_s: Annotated[float, Field(gt=0, le=60)] = 5.0
 
     @property
     def exchange_tls(self) -> bool:
         """Whether the exchange listener speaks TLS."""
         return self.exchange_url.startswith("https://")
+
+    @property
+    def attachment_bytes(self) -> int:
+        """The largest attachment, before it is sealed."""
+        return self.attachment_mib * 1024 * 1024
 
     @property
     def answers(self) -> list[str]:

@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from gateway.services.stage import Lost, Stage
+from protocols.exchange.message import AttachmentRef
 from protocols.ledger.entry import Entry
 from protocols.ports.rows import (
     ApprovalRow,
@@ -130,13 +131,14 @@ class Resealed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A parcel that was opened, verified and permitted: `received`."""
+    """A parcel that was opened, verified and permitted: `received`. Its attachments have to be here before it is committed."""
 
     entry: Entry
     inbox: InboxRow
     proof: ProofRow
     content: tuple[ContentRow, ...]
     said: Said
+    attachments: tuple[AttachmentRef, ...] = ()
 
     def wants(self, wanted: Wanted) -> None:
         """Arrival and leg; and what became of the request that it speaks of."""

@@ -67,7 +67,7 @@ class Collect:
         """One round: what is offered is received, its receipts are given back; whether to ask again at once."""
         record = current(self._directory).records[source]
         offered = parse_post(await self._transport.fetch(record, _WAIT_S), answer=False)
-        answer = await self._receive.receive(source, offered)
+        answer = await self._receive.receive(source, offered, fetched=True)
         receipts = tuple(item for item in answer.items if isinstance(item, Receipt))
         if receipts:
             given = Post(hello=answer.hello, checkpoints=answer.checkpoints, items=receipts)

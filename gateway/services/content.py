@@ -21,15 +21,24 @@ def _scope(sender: str, id_: UUID, part: str) -> str:
     return f"{sender}/{id_}/{part}"
 
 
-def at_rest(vault: Vault, message: Message, jws: bytes, parts: Sequence[Part]) -> tuple[ContentRow, ...]:
-    """Rows for the JWS (part '') and each part (its key, then its ciphertext), so that a part can be erased alone.
+def at_rest(
+    vault: Vault, message: Message, jws: bytes, parts: Sequence[Part], keys: Mapping[bytes, bytes]
+) -> tuple[ContentRow, ...]:
+    """Rows for the JWS (part ''), each part (its key, then its ciphertext) and the key of each attachment ('@' and its digest).
 
+    So each can be erased alone; an attachment whose row is there is named by a message, and stays.
     A part stays as it was sealed: the same JWS can be sealed again, and shown to an arbiter with or without it.
     """
     plain = {"": jws, **{part.ref.name: part.key + part.sealed for part in parts}}
+    plain |= {attachment_part(digest): key for digest, key in keys.items()}
     return tuple(
         sealed_row(vault, message.sender, message.id, part, data, thread=message.thread) for part, data in plain.items()
     )
+
+
+def attachment_part(digest: bytes) -> str:
+    """How the row of an attachment's key is called."""
+    return f"@{digest.hex()}"
 
 
 def sealed_row(vault: Vault, sender: str, id_: UUID, part: str, plain: bytes, *, thread: UUID) -> ContentRow:
@@ -50,11 +59,15 @@ def open_row(vault: Vault, row: ContentRow) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """A message out of the store with its restricted parts as they were sealed; `commitment` is its content_c."""
+    """A message out of the store with its restricted parts as they were sealed; `commitment` is its content_c.
+
+    `keys` are those of its attachments by digest, without what was erased.
+    """
 
     message: Message
     jws: bytes
     parts: tuple[Part, ...]
+    keys: Mapping[bytes, bytes]
     commitment: bytes
 
     def read_parts(self, opener: Opener) -> Mapping[str, dict[str, Any]]:
@@ -74,4 +87,6 @@ def open_content(vault: Vault, rows: Sequence[ContentRow]) -> Content:
         for ref in message.parts
         if ref.name in plain
     )
-    return Content(message=message, jws=plain[""], parts=parts, commitment=content_commitment(message.salt, payload))
+    keys = {ref.sha256: plain[part] for ref in message.attachments if (part := attachment_part(ref.sha256)) in plain}
+    commitment = content_commitment(message.salt, payload)
+    return Content(message=message, jws=plain[""], parts=parts, commitment=commitment, keys=keys)

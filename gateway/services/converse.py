@@ -7,10 +7,10 @@ from uuid import UUID
 
 from gateway.services.approve import Approve
 from gateway.services.read import Read
-from gateway.services.submit import Draft, Request, Submit, current
+from gateway.services.submit import Attached, Draft, Request, Submit, current
 from gateway.services.terms import consented, find, handling_of
 from protocols.exchange.message import Message
-from protocols.messages import validate_body, validate_handling
+from protocols.messages import pointed, validate_body, validate_handling
 from protocols.messages.registry import RegistrySearch
 from protocols.messages.shared import Handling
 from protocols.messages.terms import onward_forbidden, tightens
@@ -19,7 +19,7 @@ from protocols.ports.directory import DirectorySource
 from protocols.ports.rows import Arrived
 from protocols.ports.world import Clock
 from protocols.problems import Fault, ProblemError
-from protocols.strict import format_time
+from protocols.strict import b64u, format_time
 from protocols.thread import TABLE, Leg
 
 _ANSWERS = ("trace.response", "trace.refusal", "trace.referral", "reference.answer", "registry.hit")
@@ -35,6 +35,7 @@ class Saying:
     body: dict[str, Any]
     handling: dict[str, Any]
     parts: Mapping[str, dict[str, Any]]
+    attachments: Sequence[Attached] = ()
     to: str | None = None
     in_reply_to: UUID | None = None
     expires: Any = None
@@ -81,7 +82,7 @@ class Converse:
             await self._check(leg, said)
             draft = Draft(
                 type=said.type, recipient=leg.counterpart, thread=thread, body=said.body, handling=said.handling,
-                parts=said.parts, in_reply_to=self._reply_to(leg, said), expires=said.expires, if_match=if_match,
+                parts=said.parts, attachments=said.attachments, in_reply_to=self._reply_to(leg, said), expires=said.expires, if_match=if_match,
             )  # fmt: skip
             forwarded = [await self._forwarded(leg, said)] if said.body.get("mode") == "ANSWERER_FORWARDS" else []
             arrived = await self._handled(leg, said)
@@ -226,8 +227,18 @@ class Converse:
         body |= {"request_ref": str(leg.thread), "requester": self._office, "referred": referred}
         return Draft(
             type="trace.request", recipient=recipient, thread=leg.thread, body=body, in_reply_to=leg.request, due=leg.ends,
-            handling=handling.model_dump(mode="json", exclude_unset=True),
+            handling=handling.model_dump(mode="json", exclude_unset=True), attachments=await self._attached(asked, body),
         )  # fmt: skip
+
+    async def _attached(self, asked: Message, body: Mapping[str, Any]) -> list[Attached]:
+        """The attachments of a message that a body made of it still points to."""
+        digests = {digest for _, digest in pointed(body, "")}
+        keys = (await self._read.content(asked.sender, asked.id)).keys if digests else {}
+        return [
+            Attached(name=ref.name, media_type=ref.media_type, sha256=ref.sha256, key=keys[ref.sha256], size=ref.size)
+            for ref in asked.attachments
+            if b64u(ref.sha256) in digests and ref.sha256 in keys
+        ]
 
     async def _repeats_nothing(self, leg: Leg, said: Saying) -> None:
         """An answer that repeats what another member told us in this thread discloses it: that member's handling decides."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
+from gateway.services.blobs import Blobs
 from gateway.services.link import Key, Linking
 from gateway.services.pack import Pack
 from gateway.services.prove import Prove
@@ -16,7 +17,9 @@ from gateway.services.receive import Receive
 from gateway.services.settle import Settle
 from gateway.services.submit import current
 from protocols.directory import Directory
+from protocols.exchange.blobs import parse_digest
 from protocols.exchange.courier import (
+    BLOBS,
     DIRECTORY,
     HELLO,
     envelope_name,
@@ -27,8 +30,9 @@ from protocols.exchange.courier import (
     read_item,
 )
 from protocols.exchange.lines import Hello, Parcel, Post, ProblemLine, Receipt
+from protocols.exchange.message import Message
 from protocols.ledger.entry import parse_entry
-from protocols.limits import EXPIRES_MAX_S, PARCELS_MAX, POST_BYTES_MAX
+from protocols.limits import BLOB_RANGE_BYTES_MAX, EXPIRES_MAX_S, PARCELS_MAX, POST_BYTES_MAX
 from protocols.ports.courier import Incoming, Outgoing
 from protocols.ports.directory import DirectorySource
 from protocols.ports.store import CourierStore, ExchangeStore
@@ -63,12 +67,13 @@ class Courier:
         pack: Pack,
         prove: Prove,
         linking: Linking,
+        blobs: Blobs,
         receive: Receive,
         settle: Settle,
         clock: Clock,
     ) -> None:
         self._member, self._directory, self._store, self._owed = member, directory, store, owed
-        self._linking, self._pack, self._prove = linking, pack, prove
+        self._linking, self._pack, self._prove, self._blobs = linking, pack, prove, blobs
         self._receive, self._settle, self._clock = receive, settle, clock
 
     async def export(self, peer: str, bag: Outgoing) -> tuple[int, int]:
@@ -88,6 +93,7 @@ class Courier:
 
     async def _parcels(self, peer: str, bag: Outgoing, directory: Directory, notes: Notes) -> int:
         count, after, now = 0, UUID(int=0), self._clock.now()
+        carried: set[bytes] = set()
         while batch := await self._store.queued(peer, after, PARCELS_MAX, _BYTES):
             after = batch[-1].id
             ready, again, _ = await self._pack.ready(batch, directory, now)
@@ -97,8 +103,16 @@ class Courier:
             notes |= post.checkpoints
             for name, data in files_of(post):
                 bag.add(name, data)
+            for each in ready:
+                await self._attachments((await self._pack.content(each)).message, bag, carried)
             count += len(ready)
         return count
+
+    async def _attachments(self, message: Message, bag: Outgoing, carried: set[bytes]) -> None:
+        for ref in message.attachments:
+            if ref.sha256 not in carried:
+                carried.add(ref.sha256)
+                await bag.stream(BLOBS + ref.sha256.hex(), self._blobs.sealed(ref.sha256, ref.size))
 
     async def _receipts(self, peer: str, bag: Outgoing, notes: Notes) -> int:
         await self._owed.forget_owed(self._clock.now() - _KEPT)
@@ -125,9 +139,22 @@ class Courier:
         if hello is None:
             raise ProblemError("courier.bag", "data/hello.ndjson is missing or changed")
         said = read_hello(hello)
+        for name in bag.names():
+            if name.startswith(BLOBS):
+                await self._blob(peer, bag, name)
         for parcels in (True, False):
             await self._take_all(peer, bag, said, found, parcels=parcels)
         return found
+
+    async def _blob(self, peer: str, bag: Incoming, name: str) -> None:
+        """An attachment comes before the message that names it; a part of it may be here already."""
+        try:
+            digest, size, at = parse_digest(name.removeprefix(BLOBS)), bag.size(name), 0
+            for piece in bag.ranges(name, BLOB_RANGE_BYTES_MAX):
+                await self._blobs.put(peer, digest, at, size, piece)
+                at += len(piece)
+        except ProblemError as problem:
+            bag.set_aside(name, f"{problem.code}: {problem.kind.title}")
 
     async def _take_all(self, peer: str, bag: Incoming, said: Post, found: Carried, *, parcels: bool) -> None:
         names: list[str] = []

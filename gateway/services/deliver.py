@@ -8,6 +8,7 @@ from uuid import UUID
 
 import structlog
 
+from gateway.services.blobs import Blobs
 from gateway.services.commit import Committer
 from gateway.services.link import Linking
 from gateway.services.offer import Offer
@@ -52,12 +53,14 @@ class Deliver:
         settle: Settle,
         transport: Transport,
         offer: Offer,
+        blobs: Blobs,
         clock: Clock,
         ids: Ids,
         retry_first_s: float,
     ) -> None:
         self._member, self._directory, self._committer, self._store = member, directory, committer, store
         self._linking, self._pack, self._settle, self._transport = linking, pack, settle, transport
+        self._blobs = blobs
         self._offer, self._clock, self._ids, self._retry_first_s = offer, clock, ids, retry_first_s
         self._ways = Counter[str]()  # POSTs to a peer that settled nothing: each tries the peer's next way
         self._failures = Counter[str]()  # POSTs to a peer that failed as a whole, one after the other
@@ -247,12 +250,24 @@ class Deliver:
             if at not in proven:
                 codes[each.id] = _why(item, peer, directory)
                 _log.info("parcel_unanswered", id=str(each.id), code=codes[each.id])
+                if codes[each.id] == "msg.blob_missing":
+                    await self._bring(each, carrier)
             elif carrier.member != peer and _relayed(proven[at], carrier.member, each):
                 codes[each.id] = "hub.relayed"
             else:
                 pairs.append((each, proven[at]))
         codes |= await self._settle.settle(pairs, checkpoints, directory)
         return {id_ for id_, code in codes.items() if not code}, codes
+
+    async def _bring(self, claimed: Claimed, carrier: Record) -> None:
+        """Puts the message's attachments where it is to go; then it is due at once."""
+        content = await self._pack.content(claimed)
+
+        async def then() -> None:
+            await self._store.hasten(self._clock.now(), id_=claimed.id)
+            self.wake()
+
+        self._blobs.bring(carrier.member, content.message.attachments, then)
 
     def _carriers(self, peer: str, directory: Directory) -> list[Record]:
         """To whom a POST for a member may go, in the order that its record prefers; `peer.unreachable` for one unlisted."""

@@ -99,7 +99,7 @@ class Export:
         if source.sender != self._member and no_evidence(opened, source, self._clock.now().date()):
             return "left out", None, {}
         if parts:
-            await self._read.note_opened(stored, found, caller)
+            await self._read.note_opened(stored, found, caller, [part.ref.name for part in found.parts])
         return "here", found.jws, {part.ref.name: part.key + part.sealed for part in found.parts if parts}
 
     async def _ours(self, stored: Sequence[StoredMessage]) -> tuple[list[Place], dict[_Key, bytes]]:

@@ -1,5 +1,6 @@
 """Judges one proven parcel: opens it and decides what its ledger entry says (docs/protocol.md section 4, Receive)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -8,13 +9,21 @@ from gateway.services.changes import Received, Refused
 from gateway.services.content import at_rest
 from gateway.services.policy import permit
 from protocols.directory import SUITE, Directory, Key
-from protocols.exchange.envelope import Envelope, Opened, open_envelope, open_part, parse_envelope, parts_of
+from protocols.exchange.envelope import (
+    Envelope,
+    Opened,
+    attachment_keys,
+    open_envelope,
+    open_part,
+    parse_envelope,
+    parts_of,
+)
 from protocols.exchange.message import Message, Part, SignedMessage, parse_jws, parse_message, parse_part
 from protocols.ledger.entry import NONCE_BYTES, Entry, PeerRef, content_commitment, thread_commitment
 from protocols.ledger.merkle import leaf_hash
 from protocols.ledger.proof import Place
 from protocols.limits import CLOCK_AHEAD_MAX_S
-from protocols.messages import check_parts, validate_body, validate_handling, validate_part
+from protocols.messages import check_attachments, check_parts, validate_body, validate_handling, validate_part
 from protocols.ports.crypto import Opener, Sealer, Vault, Verifier
 from protocols.ports.rows import (
     InboxRow,
@@ -23,6 +32,7 @@ from protocols.ports.rows import (
 )
 from protocols.ports.world import Clock
 from protocols.problems import ProblemError
+from protocols.strict import b64u
 from protocols.thread import said_of
 
 _HEALS = frozenset(
@@ -57,10 +67,20 @@ class Judge:
     """Opens parcels with our seal keys; nothing here waits or writes."""
 
     def __init__(
-        self, *, member: str, opener: Opener, sealer: Sealer, vault: Vault, verifier: Verifier, clock: Clock
+        self,
+        *,
+        member: str,
+        opener: Opener,
+        sealer: Sealer,
+        vault: Vault,
+        verifier: Verifier,
+        clock: Clock,
+        attachment_max: int,
     ) -> None:
+        """`attachment_max` is in bytes of the ciphertext."""
         self._member, self._opener, self._sealer = member, opener, sealer
         self._vault, self._verifier, self._clock = vault, verifier, clock
+        self._attachment_max = attachment_max
 
     def judge(self, proven: Proven, directory: Directory, arrived: InboxRow | None) -> Received | Refused | InboxRow:
         """The change that answers the parcel for good; ProblemError where it may heal.
@@ -83,14 +103,14 @@ class Judge:
                 same = arrived.content_c == proven.entry.content_c
                 return arrived if same else self.conflict(proven, directory, arrived)
             self._authentic(proven, jws, message, directory)
-            parts = self._parts(message, opened)
+            parts, keys = self._parts(message, opened), attachment_keys(message, opened)
             self._acceptable(message, directory)
         except ProblemError as problem:
             if problem.code in _HEALS:
                 raise
             code = problem.code if problem.code in _PUBLIC else "env.invalid"
             return self.refused(proven, directory, code, problem.code, read=True, content_c=content_c)
-        return self._received(proven, opened.jws, message, parts, directory)
+        return self._received(proven, opened.jws, message, parts, keys, directory)
 
     def _committed(self, proven: Proven, message: Message, jws: SignedMessage) -> bytes:
         content_c = content_commitment(message.salt, jws.payload)
@@ -152,8 +172,9 @@ class Judge:
             raise ProblemError("schema.invalid", "the request does not say which referral led to it")
         validate_handling(message.handling)
         permit(directory, type_=message.type, sender=message.sender, recipient=message.recipient)
-        if message.attachments:
-            raise ProblemError("msg.blob_missing", "an attachment is not here yet")
+        check_attachments(message.body, {b64u(each.sha256) for each in message.attachments}, "")
+        if any(each.size > self._attachment_max for each in message.attachments):
+            raise ProblemError("schema.invalid", "an attachment is longer than this node takes")
 
     def _received(
         self,
@@ -161,6 +182,7 @@ class Judge:
         jws: bytes,
         message: Message,
         parts: tuple[Part, ...],
+        keys: Mapping[bytes, bytes],
         directory: Directory,
     ) -> Received:
         now, sent = self._clock.now(), proven.entry
@@ -178,7 +200,8 @@ class Judge:
             entry=entry,
             inbox=row,
             proof=proof_row(message.sender, proven.place, message.id, proven.digest),
-            content=at_rest(self._vault, message, jws, parts),
+            content=at_rest(self._vault, message, jws, parts, keys),
+            attachments=message.attachments,
             said=said_of(message, acknowledge_by=directory.acknowledge_due(now)),
         )
 

@@ -6,7 +6,7 @@ from datetime import datetime
 import structlog
 
 from gateway.services.commit import Committer
-from gateway.services.content import open_content
+from gateway.services.content import Content, open_content
 from gateway.services.link import Key, Linking
 from gateway.services.prove import Prove
 from gateway.services.settle import Settle
@@ -65,7 +65,7 @@ class Pack:
     async def _reseal(self, claimed: Claimed) -> bool:
         """Seals the same JWS to the recipient's newer key; whether that was possible."""
         try:
-            content = open_content(self._vault, await self._threads.content(self._member, claimed.id))
+            content = await self.content(claimed)
             before = await self._store.sealed([claimed.id])
             first = min(before, key=lambda row: (row.origin, row.index), default=None)
             leaf = leaf_hash(await self._prove.entry(first.origin, first.index) if first else claimed.entry)
@@ -77,6 +77,10 @@ class Pack:
             _log.warning("reseal_failed", id=str(claimed.id), code=problem.code)
             return False
         return True
+
+    async def content(self, claimed: Claimed) -> Content:
+        """What a message of ours says; `content.erased` where it is gone."""
+        return open_content(self._vault, await self._threads.content(self._member, claimed.id))
 
     async def post(
         self, peer: str, messages: Sequence[Claimed], directory: Directory, *, speakers: Collection[str] = ()

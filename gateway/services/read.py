@@ -12,7 +12,8 @@ from gateway.services.commit import Committer
 from gateway.services.content import Content, open_content
 from gateway.services.submit import Submit
 from gateway.services.terms import handling_of, origin_of
-from protocols.exchange.message import Message
+from protocols.exchange.blobs import plain_bytes
+from protocols.exchange.message import AttachmentRef, Message
 from protocols.ledger.entry import NONCE_BYTES, Entry, actor_commitment
 from protocols.messages.terms import unreadable
 from protocols.ports.access import Caller
@@ -27,7 +28,7 @@ from protocols.ports.store import (
 )
 from protocols.ports.world import Clock
 from protocols.problems import ProblemError
-from protocols.strict import format_time, parse_json
+from protocols.strict import b64u, format_time, parse_json
 from protocols.thread import Leg
 
 PAGE_MAX = 200
@@ -134,24 +135,49 @@ class Read:
                 raise
             return shown | _ERASED
         shown["handling"] = content.message.handling
-        if stored.type == "registry.record" and stored.recipient == self._member and stored.type in self._answered:
-            return shown | {"withheld": _SHARED}
-        source = origin_of(said, content.message)
-        if source.sender != self._member:
-            why = unreadable(handling_of(said, source), self._clock.now().date())
-            if why:
-                return shown | {"withheld": why}
+        if why := self._withheld(stored, content, said):
+            return shown | {"withheld": why}
         shown["body"] = content.message.body
+        if content.keys:
+            shown["attachments"] = [
+                attachment_json(ref) for ref in content.message.attachments if ref.sha256 in content.keys
+            ]
         if content.parts and "parts:read" in caller.scopes:
-            await self.note_opened(stored, content, caller)
+            await self.note_opened(stored, content, caller, [part.ref.name for part in content.parts])
             shown["parts"] = dict(content.read_parts(self._opener))
         elif content.parts:
             shown["parts"] = [part.ref.name for part in content.parts]
         return shown
 
-    async def note_opened(self, stored: StoredMessage, content: Content, caller: Caller) -> None:
-        """Reading a restricted part is an entry of its own: which message, which part, by whom."""
-        for part in content.parts:
+    def _withheld(self, stored: StoredMessage, content: Content, said: Sequence[Message]) -> str | None:
+        """Why a message is not to be read here; None where it is."""
+        if stored.type == "registry.record" and stored.recipient == self._member and stored.type in self._answered:
+            return _SHARED
+        source = origin_of(said, content.message)
+        if source.sender == self._member:
+            return None
+        return unreadable(handling_of(said, source), self._clock.now().date())
+
+    async def attachment(
+        self, thread: UUID, message: UUID, digest: bytes, caller: Caller
+    ) -> tuple[AttachmentRef, bytes]:
+        """An attachment of a message and its key; that it is opened is an entry. `attachment.not_found`, `handling.forbidden`."""
+        said = await self.opened(thread)
+        for stored in await self._store.messages(thread):
+            if stored.id != message:
+                continue
+            content = await self.content(stored.sender, stored.id)
+            if why := self._withheld(stored, content, said):
+                raise ProblemError("handling.forbidden", why)
+            for ref in content.message.attachments:
+                if ref.sha256 == digest and digest in content.keys:
+                    await self.note_opened(stored, content, caller, ["attachment"])
+                    return ref, content.keys[digest]
+        raise ProblemError("attachment.not_found", "no message of this thread has it")
+
+    async def note_opened(self, stored: StoredMessage, content: Content, caller: Caller, names: Sequence[str]) -> None:
+        """Reading a restricted part or an attachment is an entry of its own: which message, which part, by whom."""
+        for name in names:
             entry = Entry(
                 kind="opened",
                 at=self._clock.now(),
@@ -161,7 +187,7 @@ class Read:
                 recipient=stored.recipient,
                 content_c=content.commitment,
                 actor_c=actor_commitment(content.message.salt, caller.actor),
-                code=part.ref.name,
+                code=name,
             )
             await self._committer.commit(Noted(entry=entry))
 
@@ -193,6 +219,13 @@ class Read:
                 return []
             found = await self._store.events(after, min(count, PAGE_MAX))
         return found
+
+
+def attachment_json(ref: AttachmentRef) -> dict[str, Any]:
+    """An attachment as the interface shows it; `size` is that of the file."""
+    return {
+        "name": ref.name, "media_type": ref.media_type, "sha256": b64u(ref.sha256), "size": plain_bytes(ref.size),
+    }  # fmt: skip
 
 
 def thread_json(leg: Leg) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import structlog
 
+from gateway.services.blobs import Blobs
 from gateway.services.changes import Refused, arrived_before
 from gateway.services.commit import Committer, Done
 from gateway.services.judge import Judge, Proven
@@ -66,15 +67,17 @@ class Receive:
         prove: Prove,
         judge: Judge,
         pace: Pace,
+        blobs: Blobs,
         clock: Clock,
     ) -> None:
         self._member, self._directory, self._committer, self._store = member, directory, committer, store
         self._linking, self._prove, self._judge, self._pace, self._clock = linking, prove, judge, pace, clock
+        self._blobs = blobs
         self._sought, self._seek_after = 0, 0.0
         self.outcomes = Counter[str]()  # of every parcel: `received`, `repeated`, or the code of why not
 
-    async def receive(self, caller: str, post: Post) -> Post:
-        """The answer to a verified member's POST: receipts and problems in the parcels' order.
+    async def receive(self, caller: str, post: Post, *, fetched: bool = False) -> Post:
+        """The answer to a verified member's POST, or to what we `fetched`: receipts and problems in the parcels' order.
 
         Raises for the POST as a whole: `peer.identity_mismatch`, `peer.suspended`, `proof.*`, `note.invalid`,
         `ledger.split_view`, `dir.stale`, `ledger.rollback`.
@@ -93,7 +96,8 @@ class Receive:
         origin = self._committer.origin
         await self._store.name(speaker, origin, post.hello.held.get(origin, (0,)))
         via = caller if caller != speaker else None
-        results = await self._judge_all(post.items, entries, checkpoints, full, directory, via)
+        source = caller if fetched or via else None
+        results = await self._judge_all(post.items, entries, checkpoints, full, directory, via, source)
         # what overtook its request is rare; for threads that never were it would cost us an opening each, for nothing
         hopeless = [
             each
@@ -132,7 +136,9 @@ class Receive:
         full: set[Key],
         directory: Directory,
         via: str | None,
+        source: str | None,
     ) -> list[_Result]:
+        """`source` is where we get attachments that are missing; None where their sender brings them."""
         results: list[_Result | None] = [None] * len(parcels)
         proven: dict[int, Proven] = {}
         for i, (parcel, entry) in enumerate(zip(parcels, entries, strict=True)):
@@ -156,28 +162,36 @@ class Receive:
                 if n % _YIELD_EVERY == _YIELD_EVERY - 1:
                     await asyncio.sleep(0)
                 tasks[i] = group.create_task(
-                    self._take(each, directory, inbox.get((each.entry.sender or "", _id(each.entry))))
+                    self._take(each, directory, inbox.get((each.entry.sender or "", _id(each.entry))), source)
                 )
         for i, task in tasks.items():
             results[i] = task.result()
         return [result for result in results if result is not None]
 
-    async def _take(self, proven: Proven, directory: Directory, arrived: InboxRow | None) -> _Result:
+    async def _take(
+        self, proven: Proven, directory: Directory, arrived: InboxRow | None, source: str | None
+    ) -> _Result:
         """Opens, judges and commits one parcel; never raises, so that one parcel never costs another its answer."""
         try:
-            return await self._take_new(proven, directory, arrived)
+            return await self._take_new(proven, directory, arrived, source)
         except ProblemError as problem:
             return problem
         except Exception:  # P02: whatever one parcel raises is that parcel's problem line, and ours to look at
             _log.exception("parcel_failed", id=str(proven.entry.id))
             return ProblemError("internal", "the parcel could not be judged")
 
-    async def _take_new(self, proven: Proven, directory: Directory, arrived: InboxRow | None) -> _Result:
+    async def _take_new(
+        self, proven: Proven, directory: Directory, arrived: InboxRow | None, source: str | None
+    ) -> _Result:
         change = self._judge.judge(proven, directory, arrived)
         if isinstance(change, InboxRow):
             return _Repeat(origin=change.origin, index=change.index)
         if isinstance(change, Refused):
             return await self._refuse(change)
+        if change.attachments and (missing := await self._blobs.missing(change.attachments)):
+            if source is not None:
+                self._blobs.fetch(source, missing)
+            raise ProblemError("msg.blob_missing", "an attachment is not here yet")
         try:
             outcome = await self._committer.commit(change, len(proven.envelope))
         except ProblemError as problem:

@@ -33,12 +33,13 @@ from protocols.ports.rows import RelayRow
 from protocols.ports.store import RelayStore
 from protocols.ports.transport import Transport
 from protocols.ports.world import Clock, Ids
-from protocols.problems import ProblemError
+from protocols.problems import CODES, ProblemError
 
 _log = structlog.get_logger()
 _BYTES = POST_BYTES_MAX // 2
 _RETRY_MAX_S = 900.0
 _LOOK_S = 5.0
+_BLOBS = "msg.blob_missing"
 
 
 class Relay:
@@ -149,7 +150,8 @@ class Relay:
         taken = [
             each
             for each in answers
-            if isinstance(each, Place) or (isinstance(each, RelayRow) and each.digest not in received)
+            if isinstance(each, Place)
+            or (isinstance(each, RelayRow) and each.digest not in received and each.problem != _BLOBS)
         ]
         places, notes = await self._prove.under_one(taken)
         back = merge(list(received.values())) if received else Post(hello=Hello(dir_version=0), checkpoints={})
@@ -159,6 +161,8 @@ class Relay:
                 items.append(ProblemLine(code=each.code, detail=each.kind.title))
             elif isinstance(each, RelayRow) and each.digest in received:
                 items += received[each.digest].items
+            elif isinstance(each, RelayRow) and each.problem == _BLOBS:  # the sender alone can see to that
+                items.append(ProblemLine(code=_BLOBS, detail=CODES[_BLOBS].title))
             else:
                 items.append(Receipt(place=places[each.origin, each.index]))
         links = await self._prove.links_of(notes, post.hello.held)
@@ -171,6 +175,17 @@ class Relay:
             return None
         rows = await self._claim(recipient, None)
         return merge([parse_post(row.post, answer=False) for row in rows if row.post]) if rows else None
+
+    async def missed(self, recipient: str) -> None:
+        """A recipient that fetches asked for an attachment that is not here: its senders are told when they ask again."""
+        if self._is_hub(current(self._directory)):
+            await self._store.blame_recipient(recipient, _BLOBS)
+
+    async def came(self, sender: str) -> None:
+        """An attachment of a sender is here whole: what waited for it goes on."""
+        if self._is_hub(current(self._directory)):
+            await self._store.clear_relays(sender, _BLOBS, self._clock.now())
+            self.wake()
 
     async def take_receipts(self, caller: str, post: Post, directory: Directory) -> None:
         """Receipts of a recipient that fetched from us."""
@@ -231,7 +246,11 @@ class Relay:
         )
         if len(answer.items) != len(rows):
             raise ProblemError("peer.answer", "not one answer a parcel")
-        receipts = [(row, item) for row, item in zip(rows, answer.items, strict=True) if isinstance(item, Receipt)]
+        answered = list(zip(rows, answer.items, strict=True))
+        problems = {row.digest: item.code for row, item in answered if isinstance(item, ProblemLine)}
+        if problems:
+            await self._store.blame_relays(problems)
+        receipts = [(row, item) for row, item in answered if isinstance(item, Receipt)]
         return bool(await self._keep(receipts, answer, directory))
 
     async def _claim(self, recipient: str, now: datetime | None) -> list[RelayRow]:

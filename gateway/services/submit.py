@@ -14,10 +14,10 @@ from gateway.services.policy import permit
 from gateway.services.stage import Lost
 from protocols.directory import SUITE, Directory
 from protocols.exchange.envelope import seal
-from protocols.exchange.message import SALT_BYTES, Message, Part, seal_part, sign_message
+from protocols.exchange.message import SALT_BYTES, AttachmentRef, Message, Part, seal_part, sign_message
 from protocols.ledger.entry import NONCE_BYTES, Entry, PeerRef, actor_commitment, content_commitment, thread_commitment
 from protocols.limits import EXPIRES_MAX_S
-from protocols.messages import check_parts, validate_body, validate_handling, validate_part
+from protocols.messages import check_attachments, check_parts, validate_body, validate_handling, validate_part
 from protocols.ports.access import Caller
 from protocols.ports.crypto import Sealer, Signer, Vault
 from protocols.ports.directory import DirectorySource
@@ -29,13 +29,24 @@ from protocols.ports.rows import (
     Resealing,
     SealedRow,
 )
-from protocols.ports.store import ExchangeStore
+from protocols.ports.store import BlobStore, ExchangeStore
 from protocols.ports.world import Clock, Ids
 from protocols.problems import Fault, ProblemError
-from protocols.strict import dump_json
+from protocols.strict import b64u, dump_json
 from protocols.thread import said_of
 
 EXPIRES_DEFAULT = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attached:
+    """An attachment that was uploaded before: what it is called, and the key that the upload gave."""
+
+    name: str
+    media_type: str
+    sha256: bytes
+    key: bytes
+    size: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +64,7 @@ class Draft:
     expires: datetime | None = None
     if_match: int | None = None
     approval: UUID | None = None
+    attachments: Sequence[Attached] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +113,10 @@ class Submit:
         clock: Clock,
         ids: Ids,
         store: ExchangeStore,
+        blobs: BlobStore,
     ) -> None:
         self._member, self._directory, self._committer, self._store = member, directory, committer, store
+        self._blobs = blobs
         self._signer, self._sealer, self._vault, self._clock, self._ids = signer, sealer, vault, clock, ids
 
     async def repeated(self, request: Request) -> bytes | None:
@@ -123,6 +137,7 @@ class Submit:
         try:
             message, change = self.prepare(draft, actor=request.caller.actor, request=request)
             others = [self.prepare(each, actor=request.caller.actor)[1] for each in also]
+            await self._uploaded([each for one in (draft, *also) for each in one.attachments])
         except ProblemError:
             before = await self.repeated(request)
             if before is None:
@@ -136,6 +151,15 @@ class Submit:
             return outcome.row.answer
         return answer_of(message)
 
+    async def _uploaded(self, attachments: Sequence[Attached]) -> None:
+        """`schema.invalid` for an attachment that is not here as it is said to be."""
+        held = await self._blobs.whole([each.sha256 for each in attachments]) if attachments else {}
+        for n, each in enumerate(attachments):
+            if held.get(each.sha256) != each.size:
+                fix = "Upload it at POST /v1/attachments, and repeat what that answered."
+                fault = Fault(f"/attachments/{n}", "missing", "no such attachment was uploaded here", fix)
+                raise ProblemError("schema.invalid", "an attachment is not here", errors=[fault])
+
     def prepare(self, draft: Draft, *, actor: str, request: Request | None = None) -> tuple[Message, Submitted]:
         """The message of a draft and the change that commits it."""
         now = self._clock.now()
@@ -143,6 +167,7 @@ class Submit:
         validate_body(draft.type, draft.body, "/body")
         validate_handling(draft.handling, "/handling")
         check_parts(draft.type, draft.body, draft.parts)
+        check_attachments(draft.body, {b64u(each.sha256) for each in draft.attachments}, "/body")
         for name, value in draft.parts.items():
             validate_part(name, value, f"/parts/{name}")
         check_other(draft.recipient, self._member)
@@ -152,7 +177,8 @@ class Submit:
         payload = message.encode()
         jws = sign_message(payload, self._signer)
         content_c = content_commitment(message.salt, payload)
-        sealed = self._seal(message, jws, parts, content_c, actor, self._signer.kid)
+        keys = {each.sha256: each.key for each in draft.attachments}
+        sealed = self._seal(message, jws, parts, keys, content_c, actor, self._signer.kid)
         outbox = OutboxRow(
             id=message.id,
             thread=message.thread,
@@ -172,7 +198,7 @@ class Submit:
             envelope=sealed.envelope,
             due=now,
         )
-        content = at_rest(self._vault, message, jws, parts)
+        content = at_rest(self._vault, message, jws, parts, keys)
         return message, Submitted(
             entry=sealed.entry,
             outbox=outbox,
@@ -184,14 +210,21 @@ class Submit:
         )
 
     def _seal(
-        self, message: Message, jws: bytes, parts: tuple[Part, ...], content_c: bytes, actor: str, kid: str
+        self,
+        message: Message,
+        jws: bytes,
+        parts: tuple[Part, ...],
+        keys: Mapping[bytes, bytes],
+        content_c: bytes,
+        actor: str,
+        kid: str,
     ) -> "_Sealed":
         """The envelope to the recipient's current seal key and its `sent` entry."""
         now, directory = self._clock.now(), current(self._directory)
         key = directory.seal_key(message.recipient, now)
         envelope = seal(
-            jws=jws, message=message, parts=parts, kid=key.key.kid, public=key.key.public, sealer=self._sealer
-        )
+            jws=jws, message=message, parts=parts, keys=keys, kid=key.key.kid, public=key.key.public, sealer=self._sealer,
+        )  # fmt: skip
         digest = sha256(envelope).digest()
         entry = Entry(
             kind="sent",
@@ -213,7 +246,9 @@ class Submit:
 
     def reseal(self, claimed: Claimed, content: Content, first: PeerRef) -> Resealed:
         """The same JWS to the recipient's newer seal key; `sent` once more, naming our `first` entry."""
-        sealed = self._seal(content.message, content.jws, content.parts, claimed.content_c, claimed.actor, claimed.kid)
+        sealed = self._seal(
+            content.message, content.jws, content.parts, content.keys, claimed.content_c, claimed.actor, claimed.kid
+        )
         return Resealed(
             entry=replace(sealed.entry, peer=first, pair_seq=claimed.pair_seq),
             outbox=Resealing(
@@ -238,6 +273,7 @@ class Submit:
             handling=draft.handling,
             salt=self._sealer.random(SALT_BYTES),
             parts=tuple(part.ref for part in parts),
+            attachments=tuple(map(_ref, draft.attachments)),
             body=draft.body,
         )
 
@@ -274,6 +310,13 @@ class _Sealed:
     digest: bytes
     kid: str
     entry: Entry
+
+
+def _ref(attached: Attached) -> AttachmentRef:
+    return AttachmentRef(
+        name=attached.name, sha256=attached.sha256, key_sha256=sha256(attached.key).digest(), size=attached.size,
+        media_type=attached.media_type,
+    )  # fmt: skip
 
 
 def answer_of(message: Message) -> bytes:

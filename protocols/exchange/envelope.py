@@ -1,6 +1,6 @@
 """The envelope: JWE JSON flattened, HPKE-9-KE around AES-256-GCM (docs/protocol.md section 2)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -55,9 +55,22 @@ def _info(sender: str, recipient: str, id_: UUID, kid: str) -> bytes:
     return recipient_structure(sha256(b"".join(len(text).to_bytes(2, "big") + text for text in texts)).digest())
 
 
-def seal(*, jws: bytes, message: Message, parts: Sequence[Part], kid: str, public: bytes, sealer: Sealer) -> bytes:
-    """The envelope's bytes, sealed to the recipient's seal key; `dir.key_invalid` for a malformed key."""
-    lines = [jws, dump_json({b64u(part.ref.sha256): b64u(part.key) for part in parts})]
+def seal(
+    *,
+    jws: bytes,
+    message: Message,
+    parts: Sequence[Part],
+    kid: str,
+    public: bytes,
+    sealer: Sealer,
+    keys: Mapping[bytes, bytes] | None = None,
+) -> bytes:
+    """The envelope's bytes, sealed to the recipient's seal key; `dir.key_invalid` for a malformed key.
+
+    `keys` are those of the attachments, by digest.
+    """
+    every = {part.ref.sha256: part.key for part in parts} | dict(keys or {})
+    lines = [jws, dump_json({b64u(digest_): b64u(key) for digest_, key in every.items()})]
     lines += [b64u(part.sealed).encode() for part in parts]
     try:
         wrapped = sealer.wrap(public, _info(message.sender, message.recipient, message.id, kid))
@@ -179,6 +192,16 @@ def parts_of(refs: Sequence[PartRef], opened: Opened) -> tuple[Part, ...]:
     return tuple(
         Part(ref=ref, key=key, sealed=sealed) for ref, key, sealed in zip(refs, keys, opened.sealed_parts, strict=True)
     )
+
+
+def attachment_keys(message: Message, opened: Opened) -> dict[bytes, bytes]:
+    """The attachments' keys by digest; `env.parts` unless all keys are exactly those of parts and attachments."""
+    named = {ref.sha256: ref.key_sha256 for ref in message.attachments}
+    if opened.keys.keys() != named.keys() | {ref.sha256 for ref in message.parts}:
+        raise ProblemError("env.parts", "the keys are not those of what the message names")
+    if any(sha256(opened.keys[digest_]).digest() != key for digest_, key in named.items()):
+        raise ProblemError("env.parts", "an attachment's key is not the one that the message names")
+    return {digest_: opened.keys[digest_] for digest_ in named}
 
 
 def open_part(part: Part, opener: Opener) -> bytes:

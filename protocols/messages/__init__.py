@@ -1,7 +1,7 @@
 """Message types and validation: a body, handling or restricted part in, a frozen model or a problem out."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -155,6 +155,30 @@ def check_parts(type_: str, body: Mapping[str, Any], names: Collection[str]) -> 
         if "part" in body.get(name, ()):
             fault = Fault(f"/body/{name}/part", "required", "the part that it names is not there", "Add the part.")
             raise ProblemError("schema.invalid", "a restricted part is missing", errors=[fault])
+
+
+def check_attachments(body: Mapping[str, Any], digests: Collection[str], at: str) -> None:
+    """`schema.invalid` where a valid body points to a picture or document that does not travel with the message."""
+    for pointer, digest in pointed(body, at):
+        if digest not in digests:
+            fix = "Attach it to this message, or leave it out."
+            fault = Fault(pointer, "missing", "no attachment of this message has this digest", fix)
+            raise ProblemError("schema.invalid", "an attachment is missing", errors=[fault])
+
+
+def pointed(value: object, at: str) -> Iterator[tuple[str, str]]:
+    """Pointer and digest of every `images` and `attachment` in a body."""
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            if name == "attachment" and isinstance(each, str):
+                yield f"{at}/{name}", each
+            elif name == "images" and isinstance(each, list):
+                yield from ((f"{at}/{name}/{n}", str(digest)) for n, digest in enumerate(each))
+            else:
+                yield from pointed(each, f"{at}/{name}")
+    elif isinstance(value, list):
+        for n, each in enumerate(value):
+            yield from pointed(each, f"{at}/{n}")
 
 
 def validate_handling(value: object, at: str = "") -> Handling:

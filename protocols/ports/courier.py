@@ -1,6 +1,6 @@
 """Port of what a courier carries: a bag of files that is written once and read by whoever gets it."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Protocol
 
 
@@ -9,6 +9,10 @@ class Outgoing(Protocol):
 
     def add(self, name: str, data: bytes) -> None:
         """A file."""
+        ...
+
+    async def stream(self, name: str, pieces: AsyncIterator[bytes]) -> None:
+        """A long file, as it comes."""
         ...
 
 
@@ -21,6 +25,14 @@ class Incoming(Protocol):
 
     def read(self, name: str) -> bytes | None:
         """A listed file, None where it is not there or differs from the manifest: then it was set aside."""
+        ...
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        ...
+
+    def ranges(self, name: str, length: int) -> Iterator[bytes]:
+        """A long file in pieces, which nobody has compared with the manifest."""
         ...
 
     def set_aside(self, name: str, why: str) -> None:

@@ -50,6 +50,18 @@ class Wrapped:
     encrypted_key: bytes
 
 
+class Cipher(Protocol):
+    """Seals or opens a stream piece by piece (C2SP chunked-encryption, Cobblestone-256); memory stays small."""
+
+    def update(self, data: bytes) -> bytes:
+        """What is finished of the output; ValueError where what came is not of this key and place."""
+        ...
+
+    def finalize(self) -> bytes:
+        """The rest; ValueError where the stream was cut."""
+        ...
+
+
 class Sealer(Protocol):
     """Seals to a public seal key (HPKE-9-KE) and encrypts content; every key and IV is fresh."""
 
@@ -59,6 +71,10 @@ class Sealer(Protocol):
 
     def random(self, length: int) -> bytes:
         """Fresh random bytes (salts, part keys, entry nonces)."""
+        ...
+
+    def stream(self, key: bytes) -> Cipher:
+        """Seals an attachment under a fresh 32-byte key."""
         ...
 
     def encrypt(self, key: bytes, plaintext: bytes, aad: bytes) -> bytes:
@@ -71,6 +87,10 @@ class Opener(Protocol):
 
     def unwrap(self, kid: str, ek: bytes, encrypted_key: bytes, info: bytes) -> bytes | None:
         """The 32-byte content key, or None; an unknown kid costs the same calls as a known one."""
+        ...
+
+    def stream(self, key: bytes) -> Cipher:
+        """Opens an attachment."""
         ...
 
     def decrypt(self, key: bytes, sealed: bytes, aad: bytes) -> bytes | None:

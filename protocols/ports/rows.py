@@ -171,7 +171,8 @@ class ApprovalRow:
 class RelayRow:
     """A parcel that we carry as a hub; `index` is its `relayed` entry.
 
-    `post` is it as lines, with its sender's `hello` and checkpoint; `answer` likewise the recipient's receipt.
+    `post` is it as lines, with its sender's `hello` and checkpoint; `answer` likewise the recipient's receipt, `problem`
+    the code of what it said last instead.
     """
 
     digest: bytes
@@ -185,6 +186,7 @@ class RelayRow:
     post: bytes | None
     due: datetime
     answer: bytes | None = None
+    problem: str | None = None
 
 
 Row = (
@@ -251,6 +253,16 @@ class Pile:
     peer: str
     count: int
     since: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob:
+    """An attachment's ciphertext as far as it is here; `held` bytes of `size`."""
+
+    id: UUID
+    held: int
+    size: int | None
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

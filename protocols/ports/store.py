@@ -16,6 +16,7 @@ from protocols.ledger.tiles import TileId
 from protocols.ports.rows import (
     ApprovalRow,
     Arrived,
+    Blob,
     Claimed,
     ContentRow,
     Event,
@@ -302,6 +303,46 @@ class ExchangeStore(Protocol):
         ...
 
 
+class BlobStore(Protocol):
+    """Attachments' ciphertext in pieces of `BLOB_PIECE_BYTES`; a blob is named by its digest, `owner` is who brings it."""
+
+    async def whole(self, digests: Sequence[bytes]) -> dict[bytes, int]:
+        """Digest -> size of those that are here whole."""
+        ...
+
+    async def begin(self, owner: str, digest: bytes | None, size: int | None, at: datetime) -> Blob:
+        """The blob of this owner and digest, made where there is none; without a digest always a new one."""
+        ...
+
+    async def unnamed(self, owner: str) -> int:
+        """Bytes of this owner's blobs that no message names."""
+        ...
+
+    async def append(self, blob: UUID, offset: int, data: bytes) -> int:
+        """Durable; the bytes now held. Where `offset` is not what was held, nothing is written and that is given."""
+        ...
+
+    async def finish(self, blob: UUID, digest: bytes, size: int) -> None:
+        """It is whole, as whoever hashed it says."""
+        ...
+
+    async def discard(self, blob: UUID) -> None:
+        """Nothing of it stays."""
+        ...
+
+    async def read(self, digest: bytes, offset: int, length: int) -> bytes:
+        """A range of a whole blob, from a multiple of a piece; empty past its end, or where there is none."""
+        ...
+
+    async def held(self, blob: UUID, offset: int, length: int) -> bytes:
+        """As `read`, of one that may not be whole."""
+        ...
+
+    async def sweep(self, before: datetime) -> int:
+        """Drops what was begun before a time and no message names; how many."""
+        ...
+
+
 class CourierStore(Protocol):
     """Receipts that go back by courier, since their parcels came so."""
 
@@ -333,6 +374,18 @@ class RelayStore(Protocol):
 
     async def relays(self, sender: str, ids: Sequence[UUID]) -> list[RelayRow]:
         """What we carry, or carried, of a sender under these ids."""
+        ...
+
+    async def blame_relays(self, problems: Mapping[bytes, str]) -> None:
+        """Keeps what the recipient said instead of a receipt, by digest."""
+        ...
+
+    async def blame_recipient(self, recipient: str, problem: str) -> None:
+        """As `blame_relays`, all that waits for a recipient."""
+        ...
+
+    async def clear_relays(self, sender: str, problem: str, now: datetime) -> None:
+        """A problem of a sender's parcels is over; they are due."""
         ...
 
     async def answer_relay(self, digest: bytes, answer: bytes) -> None:

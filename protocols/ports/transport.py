@@ -28,6 +28,18 @@ class Transport(Protocol):
         """POST /outbox/receipts."""
         ...
 
+    async def blob_held(self, peer: Record, digest: bytes) -> int:
+        """How many bytes of a blob of ours the peer holds, counted from its beginning; -1 where it is whole there."""
+        ...
+
+    async def put_blob(self, peer: Record, digest: bytes, *, offset: int, size: int, data: bytes) -> None:
+        """A range of a blob of `size` bytes, from where the peer's copy ends."""
+        ...
+
+    async def get_blob(self, peer: Record, digest: bytes, *, offset: int, length: int) -> bytes:
+        """A range of a blob that the peer holds whole; empty where it does not."""
+        ...
+
     async def checkpoint(self, peer: Record, origin: str) -> bytes | None:
         """The newest note of `origin` that the peer holds, or None."""
         ...

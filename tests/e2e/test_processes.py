@@ -385,6 +385,25 @@ def test_a_file_of_guns_is_looked_at_with_its_wrong_rows_among_the_findings(worl
     assert all(line["advice"] for line in found["lines"])
 
 
+def test_a_picture_travels_with_a_request_and_is_saved_there(world: World) -> None:
+    picture, folder = world.folder / "slide left.jpg", world.folder / "saved"
+    picture.write_bytes(os.urandom(3_000_000))
+    request = world.folder / "pictured.json"
+    request.write_text(json.dumps({"body": trace_request("PICTURE1"), "handling": HANDLING}))
+    asked = world.run("submit", world.a.folder, request, "--to", world.b.name, "--attach", picture)
+    world.becomes(asked, "ACKNOWLEDGED")
+    (file,) = world.run("attachments", world.b.folder, asked["thread"], folder)["saved"]
+    assert Path(file).name == "1-slide_left.jpg"
+    assert Path(file).read_bytes() == picture.read_bytes()
+    assert world.run("attachments", world.b.folder, asked["thread"], folder) == {"saved": []}
+    part = Path(f"{file}.part")  # as a broken transfer leaves it
+    Path(file).rename(part)
+    os.truncate(part, 1_000_000)
+    assert world.run("attachments", world.b.folder, asked["thread"], folder)["saved"] == [file]
+    assert Path(file).read_bytes() == picture.read_bytes()
+    world.run("submit", world.a.folder, request, "--to", world.b.name, "--attach", world.folder / "none", code=1)
+
+
 def test_a_courier_carries_what_the_network_does_not(world: World) -> None:
     world.b.end(signal.SIGTERM)
     asked = world.submit("COURIER1")

@@ -112,6 +112,8 @@ ROUTES = {
     ("GET", "/v1/reports/{year}"): "trace:read",
     ("GET", "/v1/recovery-reports/{id}/request"): "trace:read",
     ("GET", "/v1/traces/{id}/evidence"): "evidence:read",
+    ("POST", "/v1/attachments"): "trace:write",
+    ("GET", "/v1/traces/{id}/messages/{message}/attachments/{attachment}"): "parts:read",
     ("GET", "/v1/events"): "trace:read",
     ("GET", "/v1/reviews"): "trace:read",
     ("GET", "/v1/approvals"): "approval:rule",
@@ -153,6 +155,8 @@ async def test_every_route_but_those_of_the_public_needs_a_token_with_its_own_sc
         path = pattern.format(
             id="01900000-0000-7000-8000-000000000000",
             approval="0",
+            message="0",
+            attachment="0",
             batch="0",
             log="0" * 64,
             network="testnet",

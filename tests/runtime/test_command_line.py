@@ -41,7 +41,7 @@ def test_every_command_explains_itself_and_each_of_its_options(capsys: pytest.Ca
     found = list(commands(app))
     assert {path[0] for path in found} == {
         "init", "migrate", "run", "submit", "show", "token", "ledger", "verify", "directory", "member", "registry",
-        "chain", "report", "approve", "check", "client", "demo", "evidence", "doctor", "probe", "outbox", "courier", "batch",
+        "chain", "report", "approve", "check", "client", "demo", "evidence", "doctor", "probe", "outbox", "courier", "attachments", "batch",
     }  # fmt: skip
     assert {("directory", name) for name in ("init", "admit", "publish", "serve")} <= set(found)
     for path in found:
@@ -96,7 +96,7 @@ NODE_COMMANDS = [
     ["courier", "export", "NODE", "net/b", "DIR", "--key-file", "KEY"], ["courier", "import", "NODE", "DIR", "--key-file", "KEY"],
     ["outbox", "drop", "NODE", "019aab2f-3c7b-7d10-8f6a-2b1c3d4e5f60", "--yes", "--key-file", "KEY"],
     ["client", "add", "NODE", "c", "--actor", "a", "--scope", "trace:read"], ["client", "revoke", "NODE", "c"],
-    ["approve", "NODE"], ["report", "NODE", "--year", "2026"], ["chain", "NODE", "thread"],
+    ["approve", "NODE"], ["report", "NODE", "--year", "2026"], ["attachments", "NODE", "thread", "DIR"], ["chain", "NODE", "thread"],
 ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -231,11 +232,13 @@ async def test_what_may_heal_is_a_problem_line_without_an_entry_and_heals(
     pair: tuple[Node, Stranger], fed: Federation
 ) -> None:
     b, m = pair
-    attached = AttachmentRef(name="a", sha256=bytes(32), key_sha256=bytes(32), size=1, media_type="image/png")
+    key = sha256(bytes(32)).digest()
+    attached = AttachmentRef(name="a", sha256=bytes(32), key_sha256=key, size=1, media_type="image/png")
     ahead = m.message(b).created + timedelta(minutes=10)
     early = m.parcel(b, message={"created": ahead, "expires": ahead + timedelta(days=1)})
     assert await m.give(b, early) == "msg.time"
-    assert await m.give(b, m.parcel(b, message={"attachments": (attached,)})) == "msg.blob_missing"
+    lacking = m.parcel(b, message={"attachments": (attached,)}, keys={bytes(32): bytes(32)})
+    assert await m.give(b, lacking) == "msg.blob_missing"
     m.keys.add("message")
     m.keys.promote("message", fed.clock.now())
     unknown = m.parcel(b)

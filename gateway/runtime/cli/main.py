@@ -29,6 +29,7 @@ for _name, _target in {
     "submit": "trace:submit",
     "batch": "batch:batch",
     "show": "trace:show",
+    "attachments": "trace:attachments",
     "chain": "trace:chain",
     "report": "report:app",
     "check": "check:check",

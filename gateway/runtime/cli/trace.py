@@ -2,6 +2,7 @@
 
 import asyncio
 import json as jsonlib
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,13 +11,14 @@ from cyclopts import Parameter
 from gateway.runtime.cli.say import SPEAKER, Speaker, problems, read_file, say, show_steps
 from gateway.runtime.client import DEFAULT_HANDLING
 from gateway.services.doctor import Step
-from protocols.problems import CODES
+from protocols.problems import CODES, Fault, ProblemError
 from protocols.strict import parse_object
 from protocols.thread import ThreadState
 
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 _FAILED = 3
 _FILE_BYTES_MAX = 512 * 1024
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")  # of a name that another member gave
 
 
 def submit(
@@ -24,6 +26,7 @@ def submit(
     file: Path,
     *,
     to: str,
+    attach: list[Path] | None = None,
     speaker: Speaker = SPEAKER,
     json: AsJson = False,
 ) -> None:
@@ -40,6 +43,8 @@ def submit(
         The body of `trace.request`, or {"body": ..., "handling": ..., "parts": ...}; a `to` in it does not count.
     to
         The recipient NETWORK/MEMBER.
+    attach
+        A file that travels with the request; a picture is listed as one of the weapon. As often as there are files.
     json
         Print one JSON object.
     """
@@ -47,9 +52,19 @@ def submit(
     async def send(found: dict[str, Any]) -> dict[str, Any]:
         whole = found if "body" in found else {"body": found}
         async with speaker.agency(node) as agency:
+            attached = [await agency.attach(each) for each in attach or ()]
+            pictures = [each["sha256"] for each in attached if each["media_type"].startswith("image/")]
+            if pictures and isinstance(weapon := whole["body"].get("weapon"), dict):
+                weapon["images"] = [*weapon.get("images", []), *pictures]
+            if attached:
+                whole = {**whole, "attachments": [*whole.get("attachments", []), *attached]}
             return await agency.post("/v1/traces", {"handling": DEFAULT_HANDLING, **whole, "to": to})
 
     with problems(as_json=json):
+        for each in attach or ():
+            if not each.is_file():
+                fault = Fault("", "config.invalid", "", "Name a file that is there and readable.")
+                raise ProblemError("config.invalid", f"{each} is no file", errors=[fault])
         answer = asyncio.run(send(parse_object(read_file(file), bytes_max=_FILE_BYTES_MAX)))
         say(
             f"Accepted. Thread {answer['thread']}\nFollow it: tracewire show {node} {answer['thread']}",
@@ -104,6 +119,10 @@ def _thread_text(found: dict[str, Any]) -> str:
         lines.append(f"    ledger {place['origin']} entry {place['index']}")
         if code := message.get("problem"):
             lines.append(f"    {code}: {CODES[code].title}. {CODES[code].fix}" if code in CODES else f"    {code}")
+        lines += [
+            f"    attachment {each['name']}, {each['media_type']}, {each['size']} bytes"
+            for each in message.get("attachments", ())
+        ]
         lines += [f"    {line}" for line in jsonlib.dumps(message.get("body", {}), indent=2).splitlines()]
     if "review" in found:
         lines.append(f"Waits for a person: {found['review']['reason']}")
@@ -112,6 +131,48 @@ def _thread_text(found: dict[str, Any]) -> str:
             for each in found["review"]["candidates"]
         ]
     return "\n".join(lines)
+
+
+def attachments(
+    node: Path,
+    thread: str,
+    folder: Path,
+    *,
+    speaker: Speaker = SPEAKER,
+    json: AsJson = False,
+) -> None:
+    """Save the attachments of a thread into FOLDER, as NUMBER-NAME; a broken transfer goes on when it is run again.
+
+    Each one that is read is an entry in the ledger.
+
+    Parameters
+    ----------
+    node
+        The node's folder.
+    thread
+        The thread's id.
+    folder
+        Where the files go; nothing that is there is written over.
+    json
+        Print one JSON object.
+    """
+
+    async def save() -> list[str]:
+        saved = []
+        async with speaker.agency(node) as agency:
+            found = await agency.get(f"/v1/traces/{thread}")
+            listed = [(message["id"], each) for message in found["messages"] for each in message.get("attachments", ())]
+            for number, (message, each) in enumerate(listed, 1):
+                file = folder / f"{number}-{_UNSAFE.sub('_', each['name'])}"
+                if not file.exists():
+                    await agency.save(thread, message, each, file)
+                    saved.append(str(file))
+        return saved
+
+    with problems(as_json=json):
+        folder.mkdir(parents=True, exist_ok=True)
+        saved = asyncio.run(save())
+        say("\n".join(saved) or "Nothing new.", {"saved": saved}, as_json=json)
 
 
 def chain(
