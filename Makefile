@@ -1,6 +1,6 @@
-# make demo | test | check | bench | faults | measure | fmt
+# make demo | test | check | bench | attachment | faults | measure | fmt
 PY := .venv/bin/python
-.PHONY: demo test check bench faults measure fmt
+.PHONY: demo test check bench attachment faults contract measure fmt
 
 .venv/ready: pyproject.toml
 	python3 -m venv .venv
@@ -30,6 +30,9 @@ contract: .venv/ready
 bench: .venv/ready
 	$(PY) tests/bench/order.py
 	$(PY) tests/bench/bench.py $(ARGS)
+
+attachment: .venv/ready
+	PYTHONPATH=. $(PY) tests/bench/attachment.py $(ARGS)
 
 measure: .venv/ready
 	$(PY) tests/bench/measure.py

@@ -253,12 +253,14 @@ class Directory:
         """The origins of these members' ledgers."""
         return [origin for origin, ledger in self.ledgers.items() if ledger.member in members]
 
-    def carriers(self, member: str) -> list[Record]:
+    def carriers(self, member: str, sender: str) -> list[Record]:
         """Who takes a POST for a member, in the order of its record's modes: itself (push), its hubs.
 
-        Empty for one that fetches, or to whom couriers go.
+        Empty for one that fetches, or to whom couriers go; and where the sender lists courier alone, since it has no network.
         """
-        record, found = self.records[member], []
+        record, found = self.records[member], list[Record]()
+        if sender in self.records and self.records[sender].modes == ["courier"]:
+            return found
         for mode in record.modes:
             if mode == "push" and record.endpoint:
                 found.append(record)
@@ -266,9 +268,9 @@ class Directory:
                 found += [self.records[hub] for hub in record.hubs if self.hub(hub, member)]
         return found
 
-    def reachable(self, member: str) -> bool:
+    def reachable(self, member: str, sender: str) -> bool:
         """Whether a POST may go to the member itself."""
-        return self.active(member) and self.records[member] in self.carriers(member)
+        return self.active(member) and self.records[member] in self.carriers(member, sender)
 
     def hub(self, hub: str, *members: str) -> bool:
         """Whether it is an active hub that the record of one of these members lists."""

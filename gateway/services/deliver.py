@@ -132,7 +132,7 @@ class Deliver:
             peers = [
                 each
                 for each in await self._store.unlinked_members(self._committer.origin)
-                if each not in self._busy and directory.reachable(each)
+                if each not in self._busy and directory.reachable(each, self._member)
             ]
             async with asyncio.TaskGroup() as group:
                 for peer in peers:
@@ -273,7 +273,7 @@ class Deliver:
         """To whom a POST for a member may go, in the order that its record prefers; `peer.unreachable` for one unlisted."""
         if not directory.active(peer):
             raise ProblemError("peer.unreachable", "the directory has no active member of this name")
-        return [record for record in directory.carriers(peer) if record.member != self._member]
+        return [record for record in directory.carriers(peer, self._member) if record.member != self._member]
 
     async def drop(self, id_: UUID) -> None:
         """Gives up a message that was never settled, as an operator wants: `undelivered`, `dropped`.

@@ -209,7 +209,7 @@ class Relay:
                     directory = current(self._directory)
                     due = await self._store.due_relays(self._clock.now()) if self._is_hub(directory) else []
                     for recipient in due:
-                        if not directory.reachable(recipient):
+                        if not directory.reachable(recipient, self._member):
                             waits(recipient)
                         elif recipient not in self._busy:
                             self._busy.add(recipient)
@@ -276,7 +276,7 @@ class Relay:
             back = Post(hello=answer.hello, checkpoints=note, items=(receipt,))
             await self._store.answer_relay(row.digest, encode_post(back))
             kept.append(back)
-        if kept and directory.reachable(sender := receipts[0][0].sender):
+        if kept and directory.reachable(sender := receipts[0][0].sender, self._member):
             try:
                 await self._transport.receipts(directory.records[sender], encode_post(merge(kept)))
             except ProblemError as problem:

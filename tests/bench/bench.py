@@ -78,7 +78,7 @@ def quiet(call, *args, **kwargs):
     return json.loads(out.getvalue())
 
 
-def set_up(work: Path) -> list[Path]:
+def set_up(work: Path, *settings: str) -> list[Path]:
     """An authority's folder and two members, set up by the commands' own functions."""
     secret = SecretFrom(key_file=work / "key")
     authority = work / "authority"
@@ -91,7 +91,7 @@ def set_up(work: Path) -> list[Path]:
             node_cli.init, node, member=f"bench/{name}", name=name, country="US",
             root=authority / "repository" / "1.root.json", directory=str(authority / "repository"),
             exchange_url=f"http://127.0.0.1:{ports[1]}",
-            settings=[*binds, f"postgres_folder={work / 'postgres'}", f"postgres_database=bench_{name}"], secret=secret,
+            settings=[*binds, *settings, f"postgres_folder={work / 'postgres'}", f"postgres_database=bench_{name}"], secret=secret,
         )  # fmt: skip
         request = quiet(member_cli.request, node, secret=secret)["request"]
         challenge = quiet(directory_cli.admit, authority, Path(request), role=[role], secret=secret)["challenge"]

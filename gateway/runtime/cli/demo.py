@@ -20,7 +20,7 @@ from gateway.http.picture import chain_page
 from gateway.runtime.cli.say import problems, say
 from gateway.runtime.client import AgencyClient
 from gateway.runtime.demo import cases as questions
-from gateway.runtime.demo import hops, marks, play, proofs
+from gateway.runtime.demo import hops, marks, play, proofs, stick
 from gateway.runtime.demo.federation import MEMBERS, Federation, state_folder
 from gateway.runtime.settings import load_settings
 from protocols.problems import ProblemError
@@ -96,7 +96,7 @@ def _run(federation: Federation, show: "_Show") -> dict[str, Any]:
     held = federation.publish()
     show.step(f"The directory is published; the registry holds {held} real guns")
     federation.run_nodes()
-    show.step("Four nodes are ready")
+    show.step("Five nodes are ready")
     played, chains, guns_found = asyncio.run(
         _play(federation, show, cases, {record.gun.ref: record for record in guns})
     )
@@ -160,7 +160,10 @@ async def _play(
             chains = await hops.play_chains(nodes, gun.body)
         with show.live("Two guns with hard marks"):
             whole = [case for case in guns[1:] if len(register[case.expected.record or ""].serial) >= 7]
-            return played, chains, await marks.play_marks(nodes, whole[:2], register)
+            found = await marks.play_marks(nodes, whole[:2], register)
+        with show.live("A stick goes to the field and back"):
+            found.append(await stick.play_stick(federation, nodes, gun.body))
+        return played, chains, found
 
 
 def _chain_line(chain: dict[str, Any]) -> str:

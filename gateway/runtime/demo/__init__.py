@@ -1,1 +1,1 @@
-"""`tracewire demo`: a directory and four members on loopback, and 635 real traced guns (guns.csv, credited in NOTICE)."""
+"""`tracewire demo`: a directory and five members on loopback, and 635 real traced guns (guns.csv, credited in NOTICE)."""

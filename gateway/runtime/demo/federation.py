@@ -1,4 +1,4 @@
-"""The demo's federation: an authority and four members as processes of their own, one embedded PostgreSQL.
+"""The demo's federation: an authority and five members as processes of their own, one embedded PostgreSQL.
 
 It is set up through the commands that a user would call; they run in this process, since processes start slowly.
 """
@@ -35,7 +35,9 @@ MEMBERS: dict[str, tuple[str, str, Role, list[str]]] = {
     "registry": ("Firearms Registry", "US", "registry", []),
     "maker": ("Arms Works Ltd", "AT", "manufacturer", ["Glock"]),
     "importer": ("Imports Incorporated", "US", "manufacturer", ["Glock"]),
+    "field": ("Conflict Arms Field Team", "ML", "investigator", []),
 }
+ON_FOOT = "field"  # it has no network: the directory lists no address of it
 _READY_S, _STOP_S, _POLL_S = 60.0, 30.0, 0.05
 _PORTS = range(26_000, 32_000)  # below those that outgoing connections take, above those that our tests do
 
@@ -87,6 +89,8 @@ class Federation:
         facts = (
             f'competences = [{{country = "{country}", makes = {json.dumps(makes)}}}]\n[contact]\noffice = "{name}"\n'
         )
+        if short == ON_FOOT:
+            facts = f'modes = ["courier"]\n[contact]\noffice = "{name}"\n'
         (self.node(short) / "record.toml").write_text(facts, encoding="utf-8")
         request = quietly(member.request, self.node(short), secret=self.secret(short))["request"]
         admit = {"role": [role], "secret": self.secret("authority")}

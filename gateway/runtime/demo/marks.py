@@ -39,10 +39,10 @@ async def _answered(
 ) -> tuple[list[Json], Json]:
     """The events that a person at the registry answered with, and the review from which."""
     thread = await _ask(nodes["police"], body, words)
-    shown = await _until(nodes["registry"], thread, "review")
+    shown = await until(nodes["registry"], thread, "review")
     said = {"body": persons_answer(shown["review"], register), "handling": DEFAULT_HANDLING}
     await nodes["registry"].post(f"/v1/traces/{thread}/answers", said, version=shown["version"])
-    mine = await _until(nodes["police"], thread, "ANSWERED")
+    mine = await until(nodes["police"], thread, "ANSWERED")
     answers = [each["body"] for each in mine["messages"] if each["type"] == "trace.response"]
     return answers[0].get("events", []), shown["review"]
 
@@ -54,7 +54,7 @@ async def _ask(police: AgencyClient, body: Json, words: Json) -> str:
     return str((await police.post("/v1/traces", said))["thread"])
 
 
-async def _until(agency: AgencyClient, thread: str, what: str) -> Json:
+async def until(agency: AgencyClient, thread: str, what: str) -> Json:
     """The thread once it waits for a person (`review`), or is in a state."""
     until = asyncio.get_running_loop().time() + _PATIENCE_S
     while True:

@@ -58,19 +58,20 @@ def export(federation: Federation) -> Exported:
 
 
 def check_ledgers(exported: Exported) -> Iterator[Check]:
-    """Every ledger from its bytes alone, then the police's against the others'."""
+    """Every ledger from its bytes alone, then those of whoever asked against those of whoever answered."""
     for short in MEMBERS:
         yield from _check(f"the ledger of demo/{short}, from its bytes", "", exported.keys, exported.folder / short)
-    for short in ("registry", "maker", "importer"):
-        both = exported.folder / "police", exported.folder / short
-        yield from _check(f"demo/police and demo/{short}, entry by entry", "", exported.keys, *both)
+    for asker, short in (("police", "registry"), ("police", "maker"), ("police", "importer"), ("field", "registry")):
+        both = exported.folder / asker, exported.folder / short
+        yield from _check(f"demo/{asker} and demo/{short}, entry by entry", "", exported.keys, *both)
 
 
 def check_lies(federation: Federation, exported: Exported) -> Iterator[Check]:
     """Tells each lie in a copy: the first is caught alone, the others by the other side's ledger."""
     police, registry, lies = exported.folder / "police", exported.folder / "registry", federation.folder / "lies"
     keys, entries = exported.keys, read_entries(registry)
-    at = max(i for i, entry in enumerate(entries) if parse_entry(entry).kind == "received")
+    parsed = list(map(parse_entry, entries))
+    at = max(i for i, entry in enumerate(parsed) if (entry.kind, entry.sender) == ("received", "demo/police"))
     shutil.copytree(registry, lies / "byte")
     _change_byte(lies / "byte", at)
     yield from _check(f"a changed byte, in entry {at} of demo/registry", "root tile", keys, lies / "byte")
