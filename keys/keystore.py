@@ -56,6 +56,8 @@ class KeyStore:
         self._folder = folder
         self._secret = secret
         self._keys = keys
+        self._stamp = 0
+        self._opener = Tw1Opener({})
 
     @classmethod
     def create(cls, folder: Path, secret: Secret) -> "KeyStore":
@@ -130,6 +132,20 @@ class KeyStore:
         """The signer of the current key."""
         return Ed25519Signer(self._current(use).seed)
 
+    def current_signer(self, use: Literal["message", "request"]) -> "CurrentSigner":
+        """Signs with whatever key of the use is current when it signs: a promoted one takes over without a restart."""
+        return CurrentSigner(self, use)
+
+    def reload(self) -> None:
+        """Takes over what another process changed."""
+        stamp = (self._folder / _NODE).stat().st_mtime_ns
+        if stamp != self._stamp:
+            self._load()
+
+    def next(self, use: Use) -> PublicKey | None:
+        """The key that is to follow the current one of a use."""
+        return next((key.public for key in self._keys if (key.use, key.state) == (use, "next")), None)
+
     def note_signer(self, origin: str) -> LedgerNoteSigner:
         """The signer of a ledger's checkpoints."""
         seeds = {key.public.alg: key.seed for key in self._keys if (key.use, key.origin) == ("ledger", origin)}
@@ -142,8 +158,12 @@ class KeyStore:
         return Tw1Sealer()
 
     def opener(self) -> Tw1Opener:
-        """Opens with every seal key: current, old, and next (a peer may have a newer directory than we)."""
-        return Tw1Opener({key.public.kid: seal_private(key.seed)[0] for key in self._keys if key.use == "seal"})
+        """Opens with every seal key: current, old, and next (a peer may have a newer directory than we).
+
+        One opener for all who ask: it learns keys that are added later.
+        """
+        self._opener.hold({key.public.kid: key.seed for key in self._keys if key.use == "seal"})
+        return self._opener
 
     def record_signer(self) -> MlDsaSigner:
         """The record key as a plain signer; `key.store` where its file was taken away."""
@@ -210,10 +230,34 @@ class KeyStore:
                 raise
 
     def _load(self) -> None:
+        self._stamp = (self._folder / _NODE).stat().st_mtime_ns
         self._keys = _parse(self._secret.open(_NODE, read_private(self._folder / _NODE)))
 
     def _write(self, name: str, plaintext: bytes) -> None:
         replace(self._folder / name, self._secret.seal(name, plaintext))
+
+
+class CurrentSigner:
+    """The port Signer over the current key of a use."""
+
+    def __init__(self, store: KeyStore, use: Literal["message", "request"]) -> None:
+        self._store, self._use = store, use
+        self._seed, self._signer = b"", store.signer(use)
+
+    @property
+    def kid(self) -> str:
+        """RFC 7638 thumbprint of the current key."""
+        return self._now().kid
+
+    def sign(self, message: bytes) -> bytes:
+        """64 bytes over exactly `message`."""
+        return self._now().sign(message)
+
+    def _now(self) -> Ed25519Signer:
+        seed = self._store._current(self._use).seed  # noqa: SLF001 - of this module
+        if seed != self._seed:
+            self._seed, self._signer = seed, Ed25519Signer(seed)
+        return self._signer
 
 
 def _algorithms(use: Use) -> tuple[str, ...]:

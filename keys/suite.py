@@ -168,8 +168,15 @@ class Tw1Opener:
 
     def __init__(self, seal_keys: Mapping[str, SealPrivate]) -> None:
         self._keys = dict(seal_keys)
+        self._seeds: dict[str, bytes] = {}
         # An unknown kid is opened with a key that nobody can seal to: same calls, same failure, same time.
         self._nobody, _ = seal_private(secrets.token_bytes(SEED_BYTES))
+
+    def hold(self, seeds: Mapping[str, bytes]) -> None:
+        """Opens with exactly these keys from now on."""
+        if seeds != self._seeds:
+            self._seeds = dict(seeds)
+            self._keys = {kid: seal_private(seed)[0] for kid, seed in seeds.items()}
 
     def unwrap(self, kid: str, ek: bytes, encrypted_key: bytes, info: bytes) -> bytes | None:
         """The content key, or None. Wrong lengths are told apart early: their sender knows them anyway."""

@@ -31,7 +31,7 @@ from adapters.postgres.connect import Pool
 from adapters.postgres.embedded import EmbeddedServer
 from adapters.postgres.ledger import IDENTITY
 from adapters.postgres.migrate import migrate
-from gateway.runtime.cli.member import member_request
+from gateway.runtime.cli.member import Changes, member_request
 from gateway.runtime.compose import Parts, Ports, assemble, connect_ports, recall_time
 from gateway.runtime.settings import FILE, Settings, dump_settings
 from gateway.runtime.world import SteadyClock, SystemClock, SystemIds
@@ -224,19 +224,23 @@ class Member:
     def ledger_keys(self) -> LedgerKeys:
         return LedgerKeys.parse(self.origin, self.keys.note_signer(self.origin).vkeys)
 
-    def ask(self) -> bytes:
+    def ask(self, changes: Changes | None = None) -> bytes:
         """The member's next request to the directory."""
         self.version += 1
         previous = parse_request(self.request).record if self.request else None
         self.request = member_request(
             self.keys, member=self.name, name="Agency", url=self.url, spki=self.pins, origin=self.origin,
             version=self.version, now=self.fed.clock.now(), previous=previous, facts=self.facts,
+            changes=changes,
         )  # fmt: skip
         return self.request
 
     def client(self) -> PeerClient:
         return PeerClient(
-            signer=self.keys.signer("request"), clock=self.fed.clock, spki_sha256=spki_sha256, plain_allowed=True
+            signer=self.keys.current_signer("request"),
+            clock=self.fed.clock,
+            spki_sha256=spki_sha256,
+            plain_allowed=True,
         )
 
 
@@ -647,8 +651,15 @@ class Federation:
         self.authority.set_member(member.name, roles=(), status=status, signers=self._targets, now=self.clock.now())
 
     async def publish(self, *requests: bytes) -> None:
-        """A new version, in force at once at every running node."""
-        self.authority.publish(requests, online=self.online, now=self.clock.now())
+        """A new version, in force at once at every running node; members with a new seal key answer for it."""
+        done = self.authority.publish(requests, online=self.online, now=self.clock.now())
+        answers = []
+        for member in self.members:
+            if (challenge := done.challenges.get(member.name)) is not None:
+                member.request = answer_request(member.request, challenge, member.keys.opener())
+                answers.append(member.request)
+        if answers:
+            self.authority.publish(answers, online=self.online, now=self.clock.now())
         await self.refresh()
 
     async def refresh(self) -> None:

@@ -170,7 +170,7 @@ def connect_ports(
         threads=PostgresThreads(pool, settings.member),
         directory=directory or open_directory(node, node / "directory", settings),
         transport=PeerClient(
-            signer=keys.signer("request"),
+            signer=keys.current_signer("request"),
             clock=clock,
             spki_sha256=spki_sha256,
             plain_allowed=not settings.exchange_tls,
@@ -202,7 +202,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     release = Release(ports.ledger, ports.guard, lambda: committer.halted is not None)
     prove, linking = Prove(ports.ledger, release), Linking(ports.exchange, verifier, clock)
     submit = Submit(
-        member=member, directory=ports.directory, committer=committer, signer=keys.signer("message"), sealer=sealer,
+        member=member, directory=ports.directory, committer=committer, signer=keys.current_signer("message"), sealer=sealer,
         vault=vault, clock=clock, ids=ids, store=ports.exchange, blobs=ports.blobs,
     )  # fmt: skip
     receive, blobs, pace = receiving(settings, ports, keys, committer, linking, prove, vault)
@@ -383,7 +383,7 @@ def prober(member: str, ports: Ports, keys: KeyStore, wrong: Callable[[], Mappin
     """Both sides of a probe over a node's ports."""
     return Probe(
         member=member, directory=ports.directory, transport=ports.transport, ledger=ports.ledger,
-        signer=keys.signer("request"), verifier=ports.verifier, wrong=wrong, clock=ports.clock,
+        signer=keys.current_signer("request"), verifier=ports.verifier, wrong=wrong, clock=ports.clock,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import signal
 from asyncio import Task
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import structlog
@@ -23,8 +23,9 @@ from gateway.services.changes import Noted
 from keys.keystore import KeyStore
 from keys.secret import Secret
 from protocols.directory import Directory, year_and_number
-from protocols.ledger.entry import NONCE_BYTES, Entry, parse_entry
+from protocols.ledger.entry import NONCE_BYTES, Entry, PeerRef, parse_entry
 from protocols.limits import BLOB_UNNAMED_S
+from protocols.ports.crypto import Guard
 from protocols.ports.store import (
     Unavailable,
 )
@@ -68,7 +69,7 @@ async def serve(
     node: Path, settings: Settings, keys: KeyStore, secret: Secret, ports: Ports, stop: asyncio.Event
 ) -> None:
     """Serves over given ports until `stop`; a test hands in wrapped ones."""
-    origin = newest_origin(keys)
+    origin = origin_in_use(keys, ports.guard)
     parts = assemble(node, settings, keys, secret, origin, ports)
     parts.health["node"] = "ledger.not_ready"
     runners = [await _listen("operations", parts.listeners["operations"], settings, node, parts.requests)]
@@ -77,9 +78,18 @@ async def serve(
         directory = await _listed(settings, keys, origin, ports, parts, stop)
         if directory is None:
             return
+        former, promoted = None, follow_keys(keys, directory, ports.clock.now())
+        if (following := _following(keys, directory, origin)) is not None:
+            former = await _close(parts, ports, keys, settings)
+            await runners.pop().cleanup()
+            origin = following
+            parts = assemble(node, settings, keys, secret, origin, ports)
+            parts.health["node"] = "ledger.not_ready"
+            runners = [await _listen("operations", parts.listeners["operations"], settings, node, parts.requests)]
         async with asyncio.TaskGroup() as group:
             committing = group.create_task(parts.committer.run())
-            await _open_ledger(settings, parts, directory, keys, ports)
+            await _open_ledger(settings, parts, directory, keys, ports, former)
+            await _note_keys(parts, keys, ports, promoted)
             runners += [
                 await _listen(name, parts.listeners[name], settings, node, parts.requests)
                 for name in ("exchange", "agency")
@@ -161,7 +171,41 @@ async def _listed(
     return None
 
 
-async def _open_ledger(settings: Settings, parts: Parts, directory: Directory, keys: KeyStore, ports: Ports) -> None:
+def _following(keys: KeyStore, directory: Directory, origin: str) -> str | None:
+    """The ledger that is to follow the one in use: made, and listed as open."""
+    newer = {
+        key.origin for key in keys.inventory() if key.origin and year_and_number(key.origin) > year_and_number(origin)
+    }
+    listed = [each for each in newer if each in directory.ledgers and directory.ledgers[each].state == "open"]
+    return max(listed, key=year_and_number, default=None)
+
+
+async def _close(parts: Parts, ports: Ports, keys: KeyStore, settings: Settings) -> PeerRef | None:
+    """Writes `ledger-closed`, once; where the ledger ended. Nothing of ours writes to it after that.
+
+    None, and nothing is written, for a ledger that must not be signed: the next one then says nothing of it.
+    """
+    try:
+        head = await parts.committer.check()
+    except ProblemError as problem:
+        _log.error("ledger_halted", code=problem.code, why=problem.detail)
+        return None
+    last = await ports.ledger.entries(head.origin, head.size - 1, head.size)
+    if parse_entry(last[0]).kind != "ledger-closed":
+        entry = Entry(
+            kind="ledger-closed", at=ports.clock.now(), n=keys.sealer().random(NONCE_BYTES), sender=settings.member
+        )
+        committing = asyncio.ensure_future(parts.committer.run())
+        await parts.committer.commit(Noted(entry=entry))
+        committing.cancel()
+        await asyncio.wait([committing])
+        head = await parts.committer.check()
+    return PeerRef(origin=head.origin, size=head.size, root=head.root)
+
+
+async def _open_ledger(
+    settings: Settings, parts: Parts, directory: Directory, keys: KeyStore, ports: Ports, former: PeerRef | None
+) -> None:
     """Checks guard and signatures; writes `ledger-opened` into an empty ledger, else the directory if it is a newer one.
 
     A rollback leaves the node read-only.
@@ -179,7 +223,8 @@ async def _open_ledger(settings: Settings, parts: Parts, directory: Directory, k
         if parse_entry(last[0]).dir == directory.ref:
             return
     random = keys.sealer().random(NONCE_BYTES)
-    entry = Entry(kind=kind, at=ports.clock.now(), n=random, sender=sender, dir=directory.ref)
+    peer = former if kind == "ledger-opened" else None
+    entry = Entry(kind=kind, at=ports.clock.now(), n=random, sender=sender, dir=directory.ref, peer=peer)
     await parts.committer.commit(Noted(entry=entry))
 
 
@@ -195,10 +240,20 @@ async def _follow(parts: Parts, ports: Ports, keys: KeyStore) -> None:
                 entry = Entry(kind="directory", at=ports.clock.now(), n=random, dir=directory.ref)
                 await parts.committer.commit(Noted(entry=entry))
                 noted = directory.ref
+            await _note_keys(parts, keys, ports, follow_keys(keys, directory, ports.clock.now()))
         except ProblemError as problem:
             _log.warning("directory_refresh_failed", code=problem.code)
         except Exception:  # a full disk or a database that is away: the next round tries again
             _log.exception("directory_not_followed")
+
+
+async def _note_keys(parts: Parts, keys: KeyStore, ports: Ports, promoted: Sequence[str]) -> None:
+    """An entry for each key that took over; a halted ledger says nothing."""
+    for kid in promoted if not parts.committer.halted else ():
+        random = keys.sealer().random(NONCE_BYTES)
+        await parts.committer.commit(
+            Noted(entry=Entry(kind="key", at=ports.clock.now(), n=random, kid=kid, code="promoted"))
+        )
 
 
 async def _tidy(parts: Parts, ports: Ports) -> None:
@@ -241,9 +296,33 @@ async def _sleep(stop: asyncio.Event, seconds: float) -> None:
             await stop.wait()
 
 
-def newest_origin(keys: KeyStore) -> str:
-    """The newest ledger that we hold keys of."""
-    origins = [key.origin for key in keys.inventory() if key.origin]
+def origin_in_use(keys: KeyStore, guard: Guard) -> str:
+    """The ledger that is written: the newest one that the guard has seen an entry of, else the first that was made.
+
+    Without a guard, the newest: whoever signs with it is told.
+    """
+    origins = sorted({key.origin for key in keys.inventory() if key.origin}, key=year_and_number)
     if not origins:
         raise ProblemError("key.store", "the key store holds no ledger key: run `tracewire init`")
-    return max(origins, key=year_and_number)
+    try:
+        marks = {origin: mark for origin in origins if (mark := guard.read(origin)) is not None}
+    except ProblemError:  # a damaged one: the committer says so, and signs nothing
+        marks = {}
+    if not marks:
+        return origins[-1]
+    return max((origin for origin in marks if marks[origin].size), key=year_and_number, default=origins[0])
+
+
+def follow_keys(keys: KeyStore, directory: Directory, now: datetime) -> list[str]:
+    """Changes over to every next key that the directory lists as valid now; their names."""
+    keys.reload()
+    promoted = []
+    for use, listed in (
+        ("message", directory.message_keys), ("seal", directory.seal_keys), ("request", directory.request_keys),
+    ):  # fmt: skip
+        following = keys.next(use)  # type: ignore[arg-type]
+        if following is not None and following.kid in listed and listed[following.kid].valid(now):
+            keys.promote(use, now)  # type: ignore[arg-type]
+            promoted.append(following.kid)
+    keys.opener()  # it learns what is new
+    return promoted

@@ -17,6 +17,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from adapters.directory.request import parse_request
 from adapters.postgres.embedded import EmbeddedServer
 from gateway.runtime.cli.main import app
 from gateway.runtime.client import AgencyClient
@@ -458,6 +459,78 @@ def test_sigterm_ends_a_node_when_all_it_accepted_is_in_its_ledger(world: World)
     until(world.a.ready)
     until(lambda: not world.a.rows("SELECT 1 FROM outbox WHERE state = 'queued'"))
     assert all(kind == 1 for kind in _count(world.b, "received", {each["id"] for each in accepted}))
+
+
+def _in_force(world: World) -> None:
+    """The member's newest request is admitted and published, and both nodes have it."""
+    key = ("--key-file", world.folder / "key")
+    request = world.a.folder / "member-request.json"
+    asked = world.run("directory", "admit", world.folder / "auth", request, "--role", "focal-point", *key)
+    if "challenge" in asked:
+        world.run("member", "request", world.a.folder, "--answer", asked["challenge"], *world.a.secret)
+        world.run("directory", "admit", world.folder / "auth", request, "--role", "focal-point", *key)
+    world.run("directory", "publish", world.folder / "auth", *key)
+
+
+def _restart(member: Member) -> None:
+    member.end(signal.SIGTERM)
+    member.start()
+    until(member.ready)
+
+
+def test_the_next_ledger_is_opened_under_load_and_the_former_is_closed(world: World) -> None:
+    made = world.run("keys", "rotate", world.a.folder, "ledger", *world.a.secret)
+    assert made["version"] > 1
+    _in_force(world)
+    serials = [f"LEDGER{n:03}" for n in range(60)]
+    accepted = asyncio.run(_many(world.a.folder, world.b.name, serials, lambda: _restart(world.a)))
+    assert len(accepted) == len(serials)
+    ids = {each["id"] for each in accepted}
+    until(lambda: not world.a.rows("SELECT 1 FROM outbox WHERE state = 'queued'"))
+    assert _count(world.a, "receipt", ids) == [1] * len(ids)
+    assert _count(world.b, "received", ids) == [1] * len(ids)
+    heads = {row["origin"]: row["size"] for row in world.a.rows("SELECT origin, size FROM ledger_head")}
+    former, following = sorted(heads)
+    (last,) = world.a.rows(f"SELECT data FROM entry WHERE origin = '{former}' ORDER BY index DESC LIMIT 1")
+    (first,) = world.a.rows(f"SELECT data FROM entry WHERE origin = '{following}' AND index = 0")
+    closed, opened = parse_entry(last["data"]), parse_entry(first["data"])
+    assert (closed.kind, opened.kind) == ("ledger-closed", "ledger-opened")
+    assert opened.peer is not None
+    assert (opened.peer.origin, opened.peer.size) == (former, heads[former])
+    world.run("member", "request", world.a.folder, *world.a.secret)
+    _in_force(world)
+    _restart(world.a)
+    _restart(world.b)
+    world.becomes(world.submit("AFTERWARDS1"), "ACKNOWLEDGED")
+    assert world.run("doctor", world.a.folder, *world.a.secret)["ok"]
+    exported = world.folder / "ledger-after"
+    assert world.run("ledger", "export", world.a.folder, exported)["origin"] == following
+    assert world.run("ledger", "verify", exported)["ok"]
+
+
+def test_keys_of_every_use_are_rotated_and_revoked_by_command(world: World) -> None:
+    before = {key["use"]: key for key in world.run("keys", "list", world.a.folder, *world.a.secret)["keys"]}
+    for use in ("message", "seal", "request"):
+        world.run("keys", "rotate", world.a.folder, use, "--overlap-hours", "0", *world.a.secret)
+        world.run("keys", "rotate", world.a.folder, use, *world.a.secret, code=1)
+    _in_force(world)
+    _restart(world.b)
+    _restart(world.a)  # else it changes over within a minute
+    world.becomes(world.submit("ROTATED1"), "ACKNOWLEDGED")
+    found = world.run("keys", "list", world.a.folder, *world.a.secret)["keys"]
+    for use in ("message", "seal", "request"):
+        states = {key["state"]: key["kid"] for key in found if key["use"] == use}
+        assert (set(states), states["old"]) == ({"current", "old"}, before[use]["kid"])
+    stolen = next(key["kid"] for key in found if (key["use"], key["state"]) == ("message", "current"))
+    world.run("keys", "revoke", world.a.folder, stolen, *world.a.secret)
+    world.run("keys", "revoke", world.a.folder, "nonsense", *world.a.secret, code=1)
+    record = parse_request((world.a.folder / "member-request.json").read_bytes()).record
+    (revoked,) = [key.revoked for key in record.keys.message if key.revoked]
+    assert revoked.size == world.a.rows("SELECT max(size) AS n FROM ledger_head WHERE origin LIKE '%.2'")[0]["n"]
+    _in_force(world)
+    _restart(world.b)
+    _restart(world.a)
+    world.becomes(world.submit("REVOKED1"), "ACKNOWLEDGED")
 
 
 async def _bad_input(node: Path, to: str) -> list[ProblemError]:

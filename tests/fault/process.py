@@ -33,7 +33,7 @@ import uvloop
 from adapters.postgres.connect import Pool
 from gateway.runtime.compose import Ports, connect_ports
 from gateway.runtime.log import configure_logging
-from gateway.runtime.node import newest_origin, serve
+from gateway.runtime.node import origin_in_use, serve
 from gateway.runtime.settings import load_settings
 from gateway.runtime.world import SystemIds
 from keys.guard import _dump
@@ -323,7 +323,7 @@ async def run(node: Path, secret: Secret, wrap: dict[str, Any]) -> None:
     real = ports.ledger, ports.transport
     ports.ids = HastyIds()
     wrap_ports(ports, Fault(wrap, node))
-    assert newest_origin(keys)
+    assert origin_in_use(keys, ports.guard)
     try:
         await serve(node, settings, keys, secret, ports, stop)
     finally:

@@ -14,6 +14,7 @@ from gateway.runtime.client import key_path
 from gateway.runtime.database import app_dsn, server_of
 from gateway.runtime.settings import load_settings
 from keys.files import replace
+from keys.guard import FileGuard
 from keys.keystore import KeyStore
 from keys.tokens import new_client_key
 from protocols.ports.access import SCOPES
@@ -74,11 +75,11 @@ async def node_parts(node: Path, secret: "Secret") -> "AsyncIterator[Parts]":
     Head lock and guard make one history of two writers.
     """
     from gateway.runtime.compose import assemble, connect_ports, recall_time
-    from gateway.runtime.node import newest_origin
+    from gateway.runtime.node import origin_in_use
 
     settings = load_settings(node)
     keys = KeyStore.open(node / "keys", secret)
-    origin = newest_origin(keys)
+    origin = origin_in_use(keys, FileGuard(node / "keys"))
     async with node_pool(node) as pool:
         ports = connect_ports(node, settings, keys, pool, app_dsn(settings, server_of(node, settings)))
         try:

@@ -256,7 +256,7 @@ def recover(
     async def run() -> Recovered:
         from adapters.postgres.ledger import PostgresLedger
         from gateway.runtime.compose import connect_ports
-        from gateway.runtime.node import newest_origin
+        from gateway.runtime.node import origin_in_use
 
         settings, keys = load_settings(node), KeyStore.open(node / "keys", secret.secret())
         async with node_pool(node) as pool:
@@ -272,7 +272,7 @@ def recover(
                     transport=ports.transport,
                     verifier=Tw1Verifier(),
                 )
-                origin = newest_origin(keys)
+                origin = origin_in_use(keys, ports.guard)
                 return await use.recover(origin, directory, waive=waive or ())
             finally:
                 await ports.transport.close()  # type: ignore[attr-defined]

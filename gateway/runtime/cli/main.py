@@ -40,6 +40,7 @@ for _name, _target in {
     "verify": "ledger:verify_proof",
     "directory": "directory:app",
     "member": "member:app",
+    "keys": "keys:app",
     "registry": "registry:app",
     "client": "client:app",
     "demo": "demo:demo",

@@ -2,7 +2,8 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,18 +14,21 @@ from adapters.directory.repository import write
 from adapters.directory.request import answer_request, build_request, parse_request, possession_message
 from gateway.runtime.cli.say import SecretFrom, clock, problems, read_file, say
 from gateway.runtime.settings import load_settings
+from keys.guard import FileGuard
 from keys.keystore import KeyStore
 from keys.tls import pin_of_pem
 from keys.tufsign import tuf_signer
 from protocols.directory import KeyRecord, Record, parse_record, year_and_number
 from protocols.jwk import PublicKey
+from protocols.limits import EXPIRES_MAX_S
 from protocols.problems import Fault, ProblemError
-from protocols.strict import b64u, dump_json, format_time
+from protocols.strict import b64u, dump_json, format_time, parse_time
 
 app = cyclopts.App(name="member", help="Be listed in a network's directory, and keep the record up to date.")
 
 _FILE = "member-request.json"
 _FACTS_FILE = "record.toml"
+_LISTED = timedelta(seconds=EXPIRES_MAX_S) + timedelta(days=7)
 _FACTS = ("contact", "competences", "agreements", "modes", "hubs")
 _NO_SECRET = SecretFrom()
 
@@ -56,12 +60,24 @@ def request(
         store, path = KeyStore.open(node / "keys", secret.secret()), node / _FILE
         if answer is not None:
             data = answer_request(read_file(path), read_file(answer), store.opener())
+            write(path, data)
         else:
-            data = _request_of_node(node, store, path, clock())
-        write(path, data)
+            data = request_of_node(node, store, clock())
         found = parse_request(data)
         text = f"{path} (version {found.version}) is ready: send it to the directory's authority."
         say(text, {"request": str(path), "member": found.record.member, "version": found.version}, as_json=json)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What a request changes besides what the node's folder says: how long old and new keys are valid side by side.
+
+    `revoked`: kid -> the ledger position from which on it counts no more; `closed`: origin -> its final position.
+    """
+
+    overlap: timedelta = timedelta(0)
+    revoked: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    closed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def member_request(
@@ -76,20 +92,26 @@ def member_request(
     now: datetime,
     previous: Record | None = None,
     facts: Mapping[str, Any] | None = None,
+    changes: Changes | None = None,
 ) -> bytes:
     """The request of a member's node; `url` None for one without an inbound port, `spki` base64url SHA-256.
 
     `facts` are further members of the record: contact, competences, agreements; `modes` and `hubs`, how messages reach us.
 
-    Keys of the `previous` record keep their validity; those the store no longer uses end now and stay listed, so
-    that what was signed with them can be verified. Its ledgers stay as they are.
+    Keys of the `previous` record keep their validity. A `next` key of the store becomes valid after the overlap of
+    `changes`, and the one before it ends as much later; keys that the store no longer uses end now. Ended keys stay listed
+    until no message under them can come any more: what they signed is verified by the versions that listed them.
     """
+    changes = changes or Changes()
     listed = previous.keys if previous else None
     keys = {
-        use: _key_records(keystore.public(use), getattr(listed, use) if listed else [], now)
+        use: _key_records(keystore.public(use), getattr(listed, use) if listed else [], now, changes)
         for use in ("message", "seal", "request")
     }
     ledgers = [ledger.model_dump(mode="json", exclude_none=True) for ledger in previous.ledgers] if previous else []
+    for ledger in ledgers:
+        if (final := changes.closed.get(ledger["origin"])) is not None:
+            ledger |= {"state": "closed", "final": final}
     if origin not in {ledger["origin"] for ledger in ledgers}:
         ledgers.append({"origin": origin, "vkeys": list(keystore.note_signer(origin).vkeys), "state": "open"})
     shown: dict[str, Any] = {"v": 1, "member": member, "name": name, "suite": "tw1"}
@@ -108,35 +130,60 @@ def member_request(
     )
 
 
-def _key_records(current: Sequence[PublicKey], listed: Sequence[KeyRecord], now: datetime) -> list[dict[str, Any]]:
-    at = format_time(now)
-    old = {PublicKey.parse(each.jwk): each.model_dump(mode="json", exclude_none=True) for each in listed}
-    new = [old.pop(key, {"jwk": key.jwk, "not_before": at}) for key in current]
-    return new + [{"not_after": at} | each for each in old.values()]
+def _key_records(
+    ours: Sequence[PublicKey], listed: Sequence[KeyRecord], now: datetime, changes: Changes
+) -> list[dict[str, Any]]:
+    """`ours` is the current key, then the next one."""
+    at, old = format_time(now), {PublicKey.parse(each.jwk): each for each in listed}
+    found = []
+    for n, key in enumerate(ours):
+        if (known := old.pop(key, None)) is not None:
+            found.append(known.model_dump(mode="json", exclude_none=True))
+            continue
+        found.append({"jwk": key.jwk, "not_before": format_time(now + changes.overlap) if n else at})
+        if n:
+            found[0].setdefault("not_after", format_time(now + 2 * changes.overlap))
+    ended = (each for each in old.values() if each.not_after is None or now - parse_time(each.not_after) < _LISTED)
+    found += [{"not_after": at} | each.model_dump(mode="json", exclude_none=True) for each in ended]
+    for record in found:
+        if (position := changes.revoked.get(PublicKey.parse(record["jwk"]).kid)) is not None:
+            record["revoked"] = position
+    return found
 
 
-def _request_of_node(node: Path, store: KeyStore, path: Path, now: datetime) -> bytes:
-    """From the settings and keys of a node folder, and the last request written there."""
-    settings = load_settings(node)
+def request_of_node(node: Path, store: KeyStore, now: datetime, changes: Changes | None = None) -> bytes:
+    """From the settings and keys of a node folder, and the last request written there; written as the next one."""
+    settings, path = load_settings(node), node / _FILE
     spki = []
     if settings.tls_certificate is not None:
         spki.append(b64u(pin_of_pem(read_file(node / settings.tls_certificate))))
-    origins = [key.origin for key in store.inventory() if key.origin]
+    origins = sorted({key.origin for key in store.inventory() if key.origin}, key=year_and_number)
     if not origins:
         raise ProblemError("key.store", "the node has no ledger key")
+    marks = {origin: mark for origin in origins if (mark := FileGuard(node / "keys").read(origin)) and mark.size}
+    used = max(marks, key=year_and_number, default="")
+    closed = {
+        origin: {"origin": origin, "size": mark.size, "root": b64u(mark.root)}
+        for origin, mark in marks.items()
+        if origin != used
+    }
+    changes = replace(changes or Changes(), closed=closed)
     last = parse_request(read_file(path)) if path.exists() else None
-    return member_request(
+    data = member_request(
         store,
         member=settings.member,
         name=settings.name,
         url=settings.exchange_url,
         spki=spki,
-        origin=max(origins, key=year_and_number),
+        origin=origins[-1],
         version=last.version + 1 if last else 1,
         now=now,
         previous=last.record if last else None,
         facts=_facts(node / _FACTS_FILE),
+        changes=changes,
     )
+    write(path, data)
+    return data
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -1,0 +1,176 @@
+"""`tracewire keys`: what this node signs and opens with; rotate a key with an overlap, revoke one, open the next ledger."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cyclopts
+from cyclopts import Parameter
+
+from adapters.directory.request import parse_request
+from gateway.runtime.cli.client import node_pool
+from gateway.runtime.cli.member import Changes, request_of_node
+from gateway.runtime.cli.say import SecretFrom, clock, problems, say
+from gateway.runtime.node import origin_in_use
+from keys.guard import FileGuard
+from keys.keystore import KeyInfo, KeyStore
+from protocols.ledger.merkle import EMPTY_ROOT
+from protocols.ports.crypto import GuardMark
+from protocols.problems import Fault, ProblemError
+from protocols.strict import b64u, format_time
+
+app = cyclopts.App(name="keys", help="Keys of this node: list them, rotate or revoke one, open the next ledger.")
+AsJson = Annotated[bool, Parameter(name="--json", negative="")]
+_NO_SECRET = SecretFrom()
+_Use = Literal["message", "seal", "request", "ledger"]
+
+
+@app.command(name="list")
+def show(node: Path, *, secret: SecretFrom = _NO_SECRET, json: AsJson = False) -> None:
+    """List every key: use, name (kid), state; a `next` key takes over when the directory says so.
+
+    Parameters
+    ----------
+    node
+        The node's folder.
+    json
+        Print one JSON object.
+    """
+    with problems(as_json=json):
+        found = KeyStore.open(node / "keys", secret.secret()).inventory()
+        say("\n".join(map(_line, found)), {"keys": [_json(each) for each in found]}, as_json=json)
+
+
+def _json(key: KeyInfo) -> dict[str, str]:
+    shown = {"use": key.use, "alg": key.public.alg, "kid": key.public.kid, "state": key.state}
+    shown |= {"origin": key.origin} if key.origin else {}
+    return shown | ({"retired": format_time(key.retired)} if key.retired else {})
+
+
+def _line(key: KeyInfo) -> str:
+    since = f" since {format_time(key.retired)}" if key.retired else ""
+    return f"{key.use:<10} {key.state:<8} {key.public.alg:<10} {key.public.kid}  {key.origin or ''}{since}".rstrip()
+
+
+@app.command
+def rotate(
+    node: Path,
+    use: _Use,
+    *,
+    overlap_hours: Annotated[int, Parameter()] = 1,
+    secret: SecretFrom = _NO_SECRET,
+    json: AsJson = False,
+) -> None:
+    """Make the next key of a use, or the next ledger, and NODE/member-request.json that lists it. The node goes on running.
+
+    Send the file to the authority, as with `tracewire member request`. A message, seal or request key is used from the
+    overlap after now on, and its predecessor is good for as long again: so every member has the new directory in time. The
+    running node changes over by itself. The next ledger is opened when the node is started again after it was listed: the
+    former one is closed, and another `member request` says so. Needs the record key.
+
+    Parameters
+    ----------
+    node
+        The node's folder.
+    use
+        message, seal, request, or ledger.
+    overlap_hours
+        How long both are good; the directory's members refresh it within minutes where they run.
+    json
+        Print one JSON object.
+    """
+    with problems(as_json=json):
+        store = KeyStore.open(node / "keys", secret.secret())
+        overlap = timedelta(hours=max(overlap_hours, 0))
+        if use == "ledger":
+            _next_ledger(node, store)
+        else:
+            store.add(use)
+        _say_request(node, store, Changes(overlap=overlap), as_json=json)
+
+
+def _next_ledger(node: Path, store: KeyStore) -> None:
+    """Keys, head (size 0) and guard of the ledger after the one in use: of this year, or the year's next."""
+    guard = FileGuard(node / "keys")
+    used = origin_in_use(store, guard)
+    member, _, name = used.rpartition("/")
+    year, number = (int(part) for part in name.split("."))
+    now = clock().year
+    origin = f"{member}/{now}.1" if now > year else f"{member}/{year}.{number + 1}"
+    if any(key.origin == origin for key in store.inventory()):
+        fault = Fault(
+            "", "key.store", "", f"Send {node}/member-request.json to the authority, then start the node again."
+        )
+        raise ProblemError("key.store", f"the ledger {origin} is made already", errors=[fault])
+
+    async def make() -> None:
+        from adapters.postgres.ledger import PostgresLedger
+
+        async with node_pool(node) as pool:
+            ledger = PostgresLedger("", pool)
+            identifier, timeline = await ledger.identity()
+            mark = GuardMark(origin=origin, size=0, root=EMPTY_ROOT, system_identifier=identifier, timeline=timeline)
+            if origin not in await ledger.heads():  # a crash may have come after it
+                await ledger.make_head(origin, EMPTY_ROOT)
+            guard.raise_to(mark)
+
+    asyncio.run(make())
+    store.add("ledger", origin=origin)
+
+
+@app.command
+def revoke(
+    node: Path, kid: str, *, from_size: int | None = None, secret: SecretFrom = _NO_SECRET, json: AsJson = False
+) -> None:
+    """Revoke a stolen message, seal or request key at a ledger position, and replace it at once; writes the request.
+
+    What stands in our ledger before the position stays good, later entries under the key count no more: without
+    `--from-size` that is all from now on. Telephone the authority; every node obeys within a minute of its publishing. What
+    still waits under the key ends as `undelivered` (`key.revoked`): submit it again.
+
+    Parameters
+    ----------
+    node
+        The node's folder.
+    kid
+        The key's name, from `tracewire keys list`.
+    from_size
+        The ledger's size when the key was last surely ours.
+    json
+        Print one JSON object.
+    """
+    with problems(as_json=json):
+        store, guard = KeyStore.open(node / "keys", secret.secret()), FileGuard(node / "keys")
+        found = [
+            key for key in store.inventory() if key.public.kid == kid and key.use in ("message", "seal", "request")
+        ]
+        if not found:
+            fault = Fault("/kid", "key.store", "", f"Take one from: tracewire keys list {node}")
+            raise ProblemError("key.store", "no message, seal or request key has this name", errors=[fault])
+        origin = origin_in_use(store, guard)
+        mark = guard.read(origin)
+        size = from_size if from_size is not None else (mark.size if mark else 0)
+        position = {"origin": origin, "size": size} | (
+            {"root": b64u(mark.root)} if mark is not None and mark.size == size else {}
+        )
+        use = found[0].use
+        if found[0].state == "current":
+            if store.next(use) is None:
+                store.add(use)
+            store.promote(use, clock())
+        elif found[0].state == "next":
+            store.drop(kid)
+        _say_request(node, store, Changes(revoked={kid: position}), as_json=json)
+
+
+def _say_request(node: Path, store: KeyStore, changes: Changes, *, as_json: bool) -> None:
+    found = parse_request(request_of_node(node, store, clock(), changes))
+    path = node / "member-request.json"
+    from_then = format_time(clock() + changes.overlap)
+    text = (
+        f"{path} (version {found.version}) is ready: send it to the directory's authority.\n"
+        f"The new key is used once it is listed, from {from_then} on; the node may run."
+    )
+    shown = {"request": str(path), "version": found.version, "from": from_then}
+    say(text, shown, as_json=as_json)
