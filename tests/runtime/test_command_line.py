@@ -129,7 +129,11 @@ def _node(folder: Path, database: str) -> Path:
 
 @pytest.mark.parametrize(
     "tokens",
-    [each for each in NODE_COMMANDS if each[0] in ("client", "registry", "ledger") or each[1] in ("list", "retry")],
+    [
+        each
+        for each in NODE_COMMANDS
+        if each[0] in ("client", "registry", "ledger") or each[:2] in (["outbox", "list"], ["outbox", "retry"])
+    ],
     ids=" ".join,
 )
 def test_a_database_that_is_away_is_a_problem_with_a_way_out(
