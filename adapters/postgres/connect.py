@@ -1,5 +1,7 @@
 """Connections of a node: a pool for short statements and one connection that belongs to the committer."""
 
+import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
@@ -17,7 +19,7 @@ SETTINGS = {
     "statement_timeout": "30s",
     "idle_in_transaction_session_timeout": "60s",
     "jit": "off",
-    "application_name": "tracewire",
+    "application_name": f"tracewire {socket.gethostname()[:40]} {os.getpid()}",  # whose claim a row is, and whether it lives
 }
 GONE = (
     OSError,

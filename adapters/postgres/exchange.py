@@ -42,7 +42,7 @@ WITH due AS (
           WHERE state = 'queued' AND recipient = $1 AND due <= $2 AND (leased IS NULL OR leased < $2)
           ORDER BY urgent DESC, due, id LIMIT $4 FOR UPDATE SKIP LOCKED) AS locked
 ), claimed AS (
-    UPDATE outbox o SET leased = $3 FROM due WHERE o.id = due.id AND due.total <= $5 RETURNING o.*
+    UPDATE outbox o SET leased = $3, lessee = current_setting('application_name') FROM due WHERE o.id = due.id AND due.total <= $5 RETURNING o.*
 )
 SELECT c.*, e.data AS entry FROM claimed c JOIN entry e ON e.origin = c.origin AND e.index = c.index
 ORDER BY c.urgent DESC, c.due, c.id
@@ -146,15 +146,20 @@ class PostgresExchange:
     async def take(self, id_: UUID, now: datetime, lease: datetime) -> Claimed | None:
         """Claims one queued message that nobody holds."""
         row = await self._pool.row(
-            f"WITH c AS (UPDATE outbox SET leased = $3 WHERE id = $2 AND {_FREE} RETURNING *) "
+            f"WITH c AS (UPDATE outbox SET leased = $3, lessee = current_setting('application_name') WHERE id = $2 AND {_FREE} RETURNING *) "
             "SELECT c.*, e.data AS entry FROM c JOIN entry e ON e.origin = c.origin AND e.index = c.index",
             *(now, id_, lease),
         )
         return _claimed(row) if row else None
 
-    async def release(self) -> None:
-        """Ends every lease."""
-        await self._pool.execute("UPDATE outbox SET leased = NULL WHERE state = 'queued' AND leased IS NOT NULL")
+    async def release(self, *, own: bool) -> None:
+        """Ends the leases of processes that are gone: none of their sessions is here any more; and our own."""
+        await self._pool.execute(
+            "UPDATE outbox SET leased = NULL WHERE state = 'queued' AND leased IS NOT NULL AND "
+            "(($1 AND lessee = current_setting('application_name')) OR lessee <> ALL "
+            "(SELECT application_name FROM pg_stat_activity WHERE datname = current_database()))",
+            own,
+        )
 
     async def arrivals(
         self, keys: Sequence[tuple[str, UUID]]

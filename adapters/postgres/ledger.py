@@ -1,14 +1,15 @@
 """The ledgers in PostgreSQL: the batch under the head lock, and reading (docs/protocol.md section 6)."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import fields
 from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
 
-from adapters.postgres.connect import GONE, Connection, Pool, connect
+from adapters.postgres.connect import GONE, SETTINGS, Connection, Pool, connect
 from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.tiles import TileId
 from protocols.ports.rows import (
@@ -81,6 +82,9 @@ _APPROVAL_UPSERT = (
     "ON CONFLICT (id) DO UPDATE SET ruling = excluded.ruling, ruled_client = excluded.ruled_client, "
     "ruled_actor = excluded.ruled_actor, ruled = excluded.ruled, used = excluded.used"
 )
+_CHANNEL = "tracewire"
+_TELL = f"NOTIFY {_CHANNEL}, '{SETTINGS['application_name']}'"
+_LISTEN_AGAIN_S = 1.0
 _FAILED = (*GONE, asyncpg.PostgresError)  # whatever PostgreSQL says besides refused rows may heal
 _DATA = (
     *(asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError),
@@ -153,6 +157,7 @@ class PostgresBatch:
         try:
             await self._write_ledger(writes)
             await self._write_rows(writes)
+            await self._db.execute(_TELL)
         except _DATA as error:
             raise DataError(type(error).__name__) from error
 
@@ -225,6 +230,17 @@ class PostgresBatch:
         if writes.approvals:
             values = [[getattr(row, name) for name in _COLUMNS[ApprovalRow]] for row in writes.approvals.values()]
             await self._db.executemany(_APPROVAL_UPSERT, values)
+
+
+async def _listen(connection: Connection, heard: Callable[..., None]) -> None:
+    """Until the connection is lost."""
+    lost = asyncio.Event()
+    connection.add_termination_listener(lambda _: lost.set())
+    try:
+        await connection.add_listener(_CHANNEL, heard)
+        await lost.wait()
+    finally:
+        connection.terminate()
 
 
 async def _roll_back(connection: Connection) -> None:
@@ -370,6 +386,18 @@ class PostgresLedger:
         sql = "SELECT size, root, note FROM checkpoint WHERE origin = $1 AND size <= $2 ORDER BY size"
         rows = await self._pool.fetch(sql, origin, size)
         return [Checkpoint(origin=origin, size=row["size"], root=row["root"], note=row["note"]) for row in rows]
+
+    async def follow(self, wake: Callable[[], None]) -> None:
+        """Calls `wake` whenever another process of this node committed; over a connection of its own, opened again when lost."""
+
+        def heard(*told: object) -> None:
+            if told[3] != SETTINGS["application_name"]:
+                wake()
+
+        while True:
+            with suppress(Unavailable, *_FAILED):
+                await _listen(await connect(self._dsn), heard)
+            await asyncio.sleep(_LISTEN_AGAIN_S)
 
     async def identity(self) -> tuple[str, int]:
         """PostgreSQL system identifier and timeline."""

@@ -140,6 +140,7 @@ class Outbox(SQLModel, table=True):
     state: str = _text()
     attempts: int = Field(sa_column_kwargs={"server_default": text("0")})
     leased: datetime | None = _at(nullable=True)
+    lessee: str | None = Field(sa_type=Text, nullable=True)
     problem: str | None = Field(sa_type=Text, nullable=True)
 
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 from asyncio import Task
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -37,15 +37,16 @@ _KEPT = timedelta(days=7)  # how long an Idempotency-Key answers the same (docs/
 _REFRESH_S = 60.0
 _TIDY_S = 3600.0
 _DRAIN_S = 20.0
+_NOTHING: Mapping[str, str] = {}
 _KEEPALIVE_S = 75.0
 
 
-async def run_node(node: Path, secret: Secret) -> None:
-    """Runs until SIGTERM or SIGINT; returns when everything queued is committed and every connection closed."""
+async def run_node(node: Path, secret: Secret, given: Mapping[str, str] = _NOTHING) -> None:
+    """Runs until SIGTERM or SIGINT, with `given` over the settings of the folder; returns when everything queued is committed and every connection closed."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    settings = load_settings(node)
+    settings = load_settings(node, given)
     keys = KeyStore.open(node / "keys", secret)
     async with AsyncExitStack() as stack:
         server = server_of(node, settings)
@@ -106,7 +107,7 @@ async def serve(
 
 
 def _loops(parts: Parts, ports: Ports, keys: KeyStore) -> list[Coroutine[None, None, None]]:
-    return [*parts.loops(), _follow(parts, ports, keys), _tidy(parts, ports)]
+    return [*parts.loops(), _follow(parts, ports, keys), _tidy(parts, ports), ports.ledger.follow(parts.committer.wake)]
 
 
 async def _drain(

@@ -85,8 +85,11 @@ def _check(settings: Settings) -> None:
         raise ProblemError("config.invalid", "agency_bind outside loopback needs tls_certificate and tls_key")
 
 
-def load_settings(node: Path) -> Settings:
-    """The settings of a node's folder; `config.invalid` names every fault and, for an unknown key, the nearest one."""
+def load_settings(node: Path, given: Mapping[str, str] | None = None) -> Settings:
+    """The settings of a node's folder, and what is `given` over them.
+
+    `config.invalid` names every fault and, for an unknown key, the nearest one.
+    """
     path = node / FILE
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -94,7 +97,7 @@ def load_settings(node: Path) -> Settings:
         raise ProblemError("config.invalid", f"{path} is not there: run `tracewire init` first") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ProblemError("config.invalid", f"{path} cannot be read: {error}") from None
-    return make_settings(found, str(path))
+    return make_settings({**found, **(given or {})}, str(path))
 
 
 def make_settings(found: Mapping[str, Any], place: str) -> Settings:

@@ -115,6 +115,11 @@ class Committer:
         """Calls `wake` after every batch that wrote something."""
         self._committed.append(wake)
 
+    def wake(self) -> None:
+        """Another process of this node committed: what it wrote is looked at here too."""
+        for wake in self._committed:
+            wake()
+
     async def commit(self, change: Change, bytes_: int = 0) -> Outcome:
         """As `enqueue`, and waits."""
         return await self.enqueue(change, bytes_)
@@ -237,8 +242,7 @@ class Committer:
             self._edge, self._root = edge[0], proofs.checkpoint.root
         _answer(results, proofs)
         if edge is not None:
-            for wake in self._committed:
-                wake()
+            self.wake()
 
     async def _plan(self, batch: Batch, changes: Sequence[Change]) -> Plan:
         wanted = Wanted()

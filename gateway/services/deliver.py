@@ -67,6 +67,7 @@ class Deliver:
         self._paused: dict[str, datetime] = {}
         self._wake = asyncio.Event()
         self._busy: set[str] = set()
+        self._release_at = 0.0
         self._stray = (
             True  # there may be claims that nobody works on: of a killed node, or lost with the store's answer
         )
@@ -103,19 +104,20 @@ class Deliver:
     async def _give_back(self) -> None:
         """Ends claims that nobody works on any more, rather than wait for their leases.
 
-        A node is the only one that delivers its outbox, with one task a peer. Were there another, a message would be sent twice
+        Several processes of a node share its outbox. Were one thought to be gone that is not, a message would be sent twice
         and settled once.
         """
         failed = dict(self._failed)
         if failed:
             await self._store.postpone(failed)
             self._failed = {id_: due for id_, due in self._failed.items() if id_ not in failed}
-        if self._stray:
-            self._stray = False
+        now = asyncio.get_running_loop().time()
+        if self._stray or now >= self._release_at:
+            own, self._stray, self._release_at = self._stray, False, now + _LOOK_S
             try:
-                await self._store.release()
+                await self._store.release(own=own)
             except Exception:
-                self._stray = True
+                self._stray |= own
                 raise
 
     async def _greet_often(self) -> None:

@@ -4,7 +4,7 @@ What `batch()` guarantees: nothing of it is visible before COMMIT, all of it is 
 error, and only one batch of a ledger runs at a time in the world.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -172,6 +172,10 @@ class LedgerStore(Protocol):
         """Every checkpoint up to a size, smallest first."""
         ...
 
+    async def follow(self, wake: Callable[[], None]) -> None:
+        """Calls `wake` whenever another process of this node committed; until cancelled."""
+        ...
+
     async def identity(self) -> tuple[str, int]:
         """PostgreSQL system identifier and timeline."""
         ...
@@ -224,8 +228,8 @@ class ExchangeStore(Protocol):
         """Claims one queued message that nobody holds, due or not, until `lease`."""
         ...
 
-    async def release(self) -> None:
-        """Ends every lease: what was claimed is due again."""
+    async def release(self, *, own: bool) -> None:
+        """Ends the leases of this node's processes that are gone, and `own` ones: what they claimed is due again."""
         ...
 
     async def arrivals(

@@ -1,6 +1,7 @@
 """An authority and two members as processes of their own: traced, killed, stopped, and searched for what must not leak."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -476,6 +477,56 @@ def _restart(member: Member) -> None:
     member.end(signal.SIGTERM)
     member.start()
     until(member.ready)
+
+
+def test_two_processes_over_one_database_share_the_work_and_one_may_be_killed(world: World) -> None:
+    ports = {name: _free_port() for name in ("agency", "exchange", "operations")}
+    settings = [token for name, port in ports.items() for token in ("--set", f"{name}_bind=127.0.0.1:{port}")]
+    process = start(world.folder / "second.log", "run", world.a.folder, *settings, *world.a.secret)
+    assert process.stdout is not None
+    process.stdout.close()
+    second = replace(world.a, ports=ports, process=process)
+    until(second.ready)
+    assert world.a.ready(), "both serve"
+    before = max(row["seq"] for row in world.a.rows("SELECT coalesce(max(seq), 0) AS seq FROM event"))
+
+    def kill() -> None:
+        process.kill()
+        process.wait()
+
+    first = [f"BOTH{n:04}" for n in range(60)]
+    accepted = asyncio.run(_of_both(world, second, first, kill))
+    ids = {each["id"] for each in accepted}
+    assert len(ids) >= 60, "what the living one was asked, and what the other had answered"
+    until(lambda: not world.a.rows("SELECT 1 FROM outbox WHERE state = 'queued'"))
+    for kind in ("sent", "receipt"):
+        assert _count(world.a, kind, ids) == [1] * len(ids)
+    assert _count(world.b, "received", ids) == [1] * len(ids)
+    told = [
+        row["message"] for row in world.a.rows(f"SELECT message FROM event WHERE seq > {before} AND kind = 'delivered'")
+    ]
+    assert len(told) == len(set(told)) >= len(ids)
+
+
+async def _of_both(world: World, second: Member, serials: list[str], at_half: Callable[[], None]) -> list[Json]:
+    """Half of the requests to each process; what was accepted."""
+    url = f"http://127.0.0.1:{second.ports['agency']}"
+    accepted: list[Json] = []
+
+    async def one(agency: AgencyClient, serial: str) -> None:
+        with contextlib.suppress(ProblemError):
+            body = {"to": world.b.name, "body": trace_request(serial), "handling": HANDLING}
+            accepted.append(await agency.post("/v1/traces", body))
+            if len(accepted) == len(serials) // 2:
+                at_half()
+
+    async with AgencyClient.of_node(world.a.folder) as ours, AgencyClient.of_node(world.a.folder) as theirs:
+        theirs.url = url
+        await asyncio.gather(ours.token(), theirs.token())
+        await asyncio.gather(
+            *(one(agency, f"{serial}{n}") for serial in serials for n, agency in enumerate((ours, theirs)))
+        )
+    return accepted
 
 
 def test_the_next_ledger_is_opened_under_load_and_the_former_is_closed(world: World) -> None:

@@ -89,7 +89,7 @@ def _postmaster(server: EmbeddedServer) -> int:
 async def one_backend(server: EmbeddedServer, pair: Pair, load: Load) -> None:
     """D01: the kernel kills one; PostgreSQL throws all sessions out."""
     row = await pair.a.node.sql(
-        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'tracewire' LIMIT 1"
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'tracewire%' LIMIT 1"
     )
     os.kill(row["pid"], signal.SIGKILL)
 

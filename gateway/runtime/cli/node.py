@@ -179,15 +179,23 @@ def migrate(
         say(f"The schema is at version {version}.", {"schema": version}, as_json=json)
 
 
-def run(node: Path, *, secret: SecretFrom = _NO_SECRET) -> None:
+def run(
+    node: Path,
+    *,
+    settings: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    secret: SecretFrom = _NO_SECRET,
+) -> None:
     """Run a node until SIGTERM or Ctrl-C; it then finishes what it was asked and stops.
 
-    It logs JSON lines to stderr, and waits, loudly, until the directory lists it.
+    It logs JSON lines to stderr, and waits, loudly, until the directory lists it. Several may run over one folder, and
+    over one database from several machines, each with addresses of its own: what one is asked all do.
 
     Parameters
     ----------
     node
         The node's folder.
+    settings
+        What differs from tracewire.toml for this process, as KEY=VALUE.
     """
     import uvloop
 
@@ -201,7 +209,7 @@ def run(node: Path, *, secret: SecretFrom = _NO_SECRET) -> None:
         gc.set_threshold(20_000, 20, 50)
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(run_node(node, opened))
+                runner.run(run_node(node, opened, dict(each.partition("=")[::2] for each in settings or [])))
         except Exception as error:  # the node's top: what ended it is said in the log, without values
             found = _alone(error)
             if isinstance(found, ProblemError):
