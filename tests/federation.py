@@ -137,13 +137,14 @@ class SteadyIds(SystemIds):
 class Wire:
     """A node's way to peers, recorded; `hook(peer, body, send)` may lose, hold or forge an answer.
 
-    `ranges(data, put)` likewise a range of an attachment.
+    `ranges(data, put)` likewise a range of an attachment. With `hasty` what is fetched never waits.
     """
 
     def __init__(self, client: PeerClient) -> None:
         self.client = client
         self.hook: Hook | None = None
         self.ranges: Ranges | None = None
+        self.fetches, self.hasty = 0, False
         self.posts: list[tuple[str, bytes, bytes | str]] = []
 
     async def post(self, peer: Record, body: bytes) -> bytes:
@@ -159,7 +160,8 @@ class Wire:
         return answer
 
     async def fetch(self, peer: Record, wait_s: int) -> bytes:
-        return await self.client.fetch(peer, wait_s)
+        self.fetches += 1
+        return await self.client.fetch(peer, 0 if self.hasty else wait_s)
 
     async def receipts(self, peer: Record, body: bytes) -> None:
         await self.client.receipts(peer, body)

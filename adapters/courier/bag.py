@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +19,7 @@ from protocols.problems import Fault, ProblemError
 _BAGIT = "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 _LINE = re.compile(r"([0-9a-f]{64})  (data/[a-z0-9._/-]{1,200})", re.ASCII)
 _FILE_BYTES_MAX = max(POST_BYTES_MAX, DIRECTORY_FILE_BYTES_MAX)
+_ASIDE_BYTES_MAX = 16 * 1024 * 1024
 _MANIFEST_BYTES_MAX = 256 * 1024 * 1024
 
 
@@ -132,19 +134,23 @@ class BagReader:
                 yield piece
 
     def set_aside(self, name: str, why: str) -> None:
-        """Copies a file to the node's folder, where a person looks at it; the bag stays as it is."""
+        """Copies a file to the node's folder, where a person looks at it, unless it is long; the bag stays as it is."""
         self.wrong[name] = why
-        target = self._aside / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self._bag / name, target, follow_symlinks=False)
+        with suppress(OSError):  # it is named all the same
+            if self._plain(name) and self.size(name) <= _ASIDE_BYTES_MAX:
+                target = self._aside / name
+                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                target.touch(0o600)
+                target.write_bytes((self._bag / name).read_bytes())
 
     def _plain(self, name: str) -> bool:
+        """A file of the bag itself: no link, and none on the way to it."""
         path = self._bag / name
-        return path.is_file() and not path.is_symlink()
+        return path.is_file() and path.resolve() == self._bag.resolve() / name
 
     def _foreign(self) -> None:
         for path in sorted((self._bag / "data").rglob("*")):
-            name = path.relative_to(self._bag).as_posix()
+            name = path.relative_to(self._bag).as_posix().encode("unicode_escape").decode()
             if path.is_symlink():
                 self.wrong[name] = "a link: not read"
             elif path.is_file() and name not in self._digests:

@@ -27,19 +27,24 @@ class PostgresBlobs:
         """The blob of this owner and digest, made where there is none."""
         rows = await self._pool.fetch(
             "INSERT INTO blob (id, owner, digest, size, held, whole, at) VALUES (gen_random_uuid(), $1, $2, $3, 0, false, $4) "
-            f"ON CONFLICT (owner, digest) DO UPDATE SET at = excluded.at RETURNING {_BLOB}",
+            f"ON CONFLICT (owner, digest) DO UPDATE SET at = excluded.at RETURNING {_BLOB}",  # its size stays the first one
             *(owner, digest, size, at),
         )
         return Blob(**rows[0])
 
+    async def find(self, owner: str, digest: bytes) -> Blob | None:
+        """The blob of this owner and digest, or None."""
+        row = await self._pool.row(f"SELECT {_BLOB} FROM blob WHERE owner = $1 AND digest = $2", owner, digest)
+        return Blob(**row) if row else None
+
     async def unnamed(self, owner: str) -> int:
         """Bytes of this owner's blobs that no message names."""
         row = await self._pool.row(
-            f"SELECT sum(held)::bigint AS n FROM blob b WHERE owner = $1 AND NOT {_NAMED}", owner
+            f"SELECT sum(coalesce(size, held))::bigint AS n FROM blob b WHERE owner = $1 AND NOT {_NAMED}", owner
         )
         return int(row["n"] or 0) if row else 0
 
-    async def append(self, blob: UUID, offset: int, data: bytes) -> int:
+    async def append(self, blob: UUID, offset: int, data: bytes, *, whole: bool = False) -> int:
         """Writes where `offset` is what is held; the bytes held then."""
         async with self._pool.connection() as connection, connection.transaction():
             held: int | None = await connection.fetchval("SELECT held FROM blob WHERE id = $1 FOR UPDATE", blob)
@@ -50,7 +55,9 @@ class PostgresBlobs:
                 for at in range(0, len(data), BLOB_PIECE_BYTES)
             ]
             await connection.copy_records_to_table("piece", records=pieces, columns=["blob", "n", "data"])
-            await connection.execute("UPDATE blob SET held = $2 WHERE id = $1", blob, held + len(data))
+            await connection.execute(
+                "UPDATE blob SET held = $2, whole = $3 WHERE id = $1", blob, held + len(data), whole
+            )
             return held + len(data)
 
     async def finish(self, blob: UUID, digest: bytes, size: int) -> None:
@@ -82,7 +89,7 @@ class PostgresBlobs:
         """Drops what was begun before a time and no message names."""
         async with self._pool.connection() as connection, connection.transaction():
             rows = await connection.fetch(
-                f"SELECT id FROM blob b WHERE at < $1 AND (digest IS NULL OR NOT {_NAMED}) LIMIT 1000 FOR UPDATE SKIP LOCKED",
+                f"SELECT id FROM blob b WHERE at < $1 AND (digest IS NULL OR NOT {_NAMED}) LIMIT 1 FOR UPDATE SKIP LOCKED",
                 before,
             )
             await _drop(connection, [row["id"] for row in rows])

@@ -87,6 +87,8 @@ class Pool:
         try:
             async with self._pool.acquire(timeout=ACQUIRE_S) as found:
                 yield found  # type: ignore[misc]
+        except asyncpg.DiskFullError as error:
+            raise ProblemError("store.full", "the database's disk is full") from error
         except _HEALS as error:
             raise Unavailable(type(error).__name__) from error
 

@@ -77,7 +77,7 @@ class PostgresExchange:
     async def due_peers(self, now: datetime) -> dict[str, bool]:
         """Recipients with a queued message that is due and not leased; whether one of these is not to wait for others."""
         sql = (
-            "SELECT recipient, bool_or(attempts > 0 OR urgent) AS again FROM outbox WHERE state = 'queued' AND due <= $1 "
+            "SELECT recipient, bool_or(hastened OR (urgent AND attempts = 0)) AS again FROM outbox WHERE state = 'queued' AND due <= $1 "
             "AND (leased IS NULL OR leased < $1) GROUP BY recipient"
         )
         return {row["recipient"]: row["again"] for row in await self._pool.fetch(sql, now)}
@@ -119,7 +119,7 @@ class PostgresExchange:
     async def postpone(self, due: Mapping[UUID, datetime], problems: Mapping[UUID, str] = _NONE) -> None:
         """Gives claimed messages back, one attempt more."""
         await self._pool.execute(
-            "UPDATE outbox SET leased = NULL, due = w.at, problem = coalesce(w.why, problem), "
+            "UPDATE outbox SET leased = NULL, hastened = false, due = w.at, problem = coalesce(w.why, problem), "
             "attempts = attempts + (w.why IS DISTINCT FROM 'peer.fetches')::int "  # then nothing was tried
             "FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS w(i, at, why) WHERE id = i AND state = 'queued'",
             *(list(due), list(due.values()), [problems.get(id_) for id_ in due]),
@@ -137,7 +137,7 @@ class PostgresExchange:
     async def hasten(self, now: datetime, *, recipient: str | None = None, id_: UUID | None = None) -> int:
         """Makes queued messages that nobody holds due at `now`; how many."""
         rows = await self._pool.fetch(
-            f"UPDATE outbox SET due = least(due, $1), attempts = greatest(attempts, 1) WHERE {_FREE} AND ($2::text IS NULL OR recipient = $2) "
+            f"UPDATE outbox SET due = least(due, $1), hastened = true WHERE {_FREE} AND ($2::text IS NULL OR recipient = $2) "
             "AND ($3::uuid IS NULL OR id = $3) RETURNING id",
             *(now, recipient, id_),
         )

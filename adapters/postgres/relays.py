@@ -50,6 +50,13 @@ class PostgresRelays:
         )
         return [RelayRow(**row) for row in rows]
 
+    async def refresh_relays(self, posts: Mapping[bytes, bytes]) -> None:
+        """The same parcels with newer proofs and links."""
+        await self._pool.execute(
+            "UPDATE relay SET post = p FROM unnest($1::bytea[], $2::bytea[]) AS w(d, p) WHERE digest = d AND answer IS NULL",
+            *(list(posts), list(posts.values())),
+        )
+
     async def blame_relays(self, problems: Mapping[bytes, str]) -> None:
         """Keeps what the recipient said instead of a receipt."""
         await self._pool.execute(

@@ -141,6 +141,7 @@ class Outbox(SQLModel, table=True):
     attempts: int = Field(sa_column_kwargs={"server_default": text("0")})
     leased: datetime | None = _at(nullable=True)
     lessee: str | None = Field(sa_type=Text, nullable=True)
+    hastened: bool = _flag()
     problem: str | None = Field(sa_type=Text, nullable=True)
 
 

@@ -21,7 +21,15 @@ from gateway.services.submit import current
 from protocols.exchange.blobs import BLOB_TYPE, COMPLETE, OFFSET, parse_digest, parse_get, parse_put
 from protocols.exchange.httpsig import Request, digest_of, parse_signature
 from protocols.exchange.lines import MEDIA_TYPE, Post, encode_post, parse_post
-from protocols.limits import BLOB_RANGE_BYTES_MAX, PARCEL_BYTES, POST_BYTES_MAX, POSTS_A_MEMBER_MAX, POSTS_MAX
+from protocols.limits import (
+    BLOB_RANGE_BYTES_MAX,
+    BODY_GRACE_S,
+    BODY_RATE_MIN,
+    PARCEL_BYTES,
+    POST_BYTES_MAX,
+    POSTS_A_MEMBER_MAX,
+    POSTS_MAX,
+)
 from protocols.ports.crypto import Verifier
 from protocols.ports.directory import DirectorySource
 from protocols.ports.world import Clock
@@ -53,7 +61,7 @@ class Exchange:
         self._url, self._receive, self._pace, self._directory = url.rstrip("/"), receive, pace, directory
         self._relay, self._offer, self._blobs = relay, offer, blobs
         self._ledger, self._probe, self._verifier, self._clock = ledger, probe, verifier, clock
-        self._posts: Counter[str] = Counter()
+        self._posts, self._ranges = Counter[str](), Counter[str]()  # held in memory at once, of each member
 
     def app(self, *middlewares: Any) -> web.Application:
         """The listener's application."""
@@ -129,10 +137,12 @@ class Exchange:
 
         return await self._posted(request, take, parcels=False)
 
-    async def get_outbox(self, request: web.Request) -> web.Response:
+    async def get_outbox(self, request: web.Request) -> web.StreamResponse:
         """What waits for whoever asks; `Prefer: wait=30` until there is something."""
         caller = self._reader(request)
-        return _lines(await self._offer.offer(caller, wait_seconds(request)))
+        offered = encode_post(await self._offer.offer(caller, wait_seconds(request)))
+        with self._slot(caller, self._posts):
+            return await _written(request, 200, offered, MEDIA_TYPE)
 
     async def put_blob(self, request: web.Request) -> web.Response:
         """The next range of an attachment; answered with how much is here."""
@@ -142,13 +152,13 @@ class Exchange:
         blob = parse_digest(request.match_info["digest"])
         offset, length, size = parse_put(request.headers.get("Content-Range", ""))
         self._pace.afford(caller)
-        with self._slot(caller):
+        with self._slot(caller, self._ranges):
             data = await read_body(request, bytes_max=BLOB_RANGE_BYTES_MAX, media_type=BLOB_TYPE)
             self._pace.spend(caller, parcels=1)
             if len(data) != length or sha256(data).digest() != digest:
                 raise ProblemError("httpsig.digest", "the body differs from its digest or range")
-            held = await self._blobs.put(caller, blob, offset, size, data)
-        if held >= size:
+            held, came = await self._blobs.put(caller, blob, offset, size, data)
+        if came:
             await self._relay.came(caller)
         return web.Response(status=204, headers=_held(held, whole=held >= size))
 
@@ -158,15 +168,16 @@ class Exchange:
         blob = await self._blobs.held(caller, parse_digest(request.match_info["digest"]))
         return web.Response(status=204, headers=_held(blob.held, whole=blob.whole))
 
-    async def get_blob(self, request: web.Request) -> web.Response:
+    async def get_blob(self, request: web.Request) -> web.StreamResponse:
         """A range of an attachment, for whoever knows its digest: that stands inside sealed messages alone."""
         caller = self._reader(request)
         offset, length = parse_get(request.headers.get("Range", ""))
-        data = await self._blobs.range(parse_digest(request.match_info["digest"]), offset, length)
-        if not data:
-            await self._relay.missed(caller)
-            raise ProblemError("http.not_found", "no such attachment is held")
-        return web.Response(status=206, body=data, content_type=BLOB_TYPE)
+        with self._slot(caller, self._ranges):
+            data = await self._blobs.range(parse_digest(request.match_info["digest"]), offset, length)
+            if not data:
+                await self._relay.missed(caller)
+                raise ProblemError("http.not_found", "no such attachment is held")
+            return await _written(request, 206, data, BLOB_TYPE)
 
     async def _posted(
         self, request: web.Request, take: Callable[[str, Post], Awaitable[web.Response]], *, parcels: bool
@@ -175,7 +186,7 @@ class Exchange:
             raise ProblemError("http.media_type", f"send {MEDIA_TYPE}")
         caller, digest = self._caller(request, body=True)
         await self._pace.admit(caller)
-        with self._slot(caller):
+        with self._slot(caller, self._posts):
             body = await read_body(request, bytes_max=POST_BYTES_MAX, media_type=MEDIA_TYPE)
             cost = 1 + len(body) // PARCEL_BYTES
             self._pace.spend(caller, parcels=cost)
@@ -190,15 +201,15 @@ class Exchange:
                 raise
 
     @contextmanager
-    def _slot(self, caller: str) -> Iterator[None]:
-        """A place for one more POST of this member; `store.busy` where it, or all, hold as many as memory is meant for."""
-        if self._posts[caller] >= POSTS_A_MEMBER_MAX or self._posts.total() >= POSTS_MAX:
-            raise ProblemError("store.busy", "too many POSTs at once")
-        self._posts[caller] += 1
+    def _slot(self, caller: str, held: Counter[str]) -> Iterator[None]:
+        """A place for one more body of this member; `store.busy` where it, or all, hold as many as memory is meant for."""
+        if held[caller] >= POSTS_A_MEMBER_MAX or held.total() >= POSTS_MAX:
+            raise ProblemError("store.busy", "too many requests at once")
+        held[caller] += 1
         try:
             yield
         finally:
-            self._posts[caller] -= 1
+            held[caller] -= 1
 
     async def get_checkpoint(self, request: web.Request) -> web.Response:
         """The newest signed bytes we hold of an origin, named by hex SHA-256."""
@@ -235,6 +246,21 @@ class Exchange:
             raise ProblemError("auth.scope", "entry bundles need an auditor's token")
         data = await self._ledger.tile(request.match_info["log"], path)
         return web.Response(body=data, content_type="application/octet-stream", headers=_IMMUTABLE)
+
+
+async def _written(request: web.Request, status: int, body: bytes, media: str) -> web.StreamResponse:
+    """A long answer, written before its place is given back; who does not read it is cut off."""
+    headers = {"Content-Type": media, "Content-Length": str(len(body))}
+    response = web.StreamResponse(status=status, headers=headers)
+    try:
+        async with asyncio.timeout(BODY_GRACE_S + len(body) / BODY_RATE_MIN):
+            await response.prepare(request)
+            await response.write(body)
+            await response.write_eof()
+    except (ConnectionError, TimeoutError):
+        if request.transport is not None:
+            request.transport.abort()
+    return response
 
 
 def _held(held: int, *, whole: bool) -> dict[str, str]:

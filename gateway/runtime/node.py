@@ -257,17 +257,26 @@ async def _note_keys(parts: Parts, keys: KeyStore, ports: Ports, promoted: Seque
         )
 
 
+async def _forget(parts: Parts, ports: Ports) -> None:
+    await ports.exchange.forget_answers(ports.clock.now() - _KEPT)
+    await ports.relays.forget_relays(ports.clock.now() - _KEPT)
+    await parts.records.purge()
+
+
+async def _sweep(parts: Parts, ports: Ports) -> None:
+    del parts
+    while await ports.blobs.sweep(ports.clock.now() - timedelta(seconds=BLOB_UNNAMED_S)):
+        pass
+
+
 async def _tidy(parts: Parts, ports: Ports) -> None:
     """Drops what is kept for a time: answers to keys, parcels of others, shared records past their day."""
     while True:
-        try:
-            await ports.exchange.forget_answers(ports.clock.now() - _KEPT)
-            await ports.relays.forget_relays(ports.clock.now() - _KEPT)
-            while await ports.blobs.sweep(ports.clock.now() - timedelta(seconds=BLOB_UNNAMED_S)):
-                pass
-            await parts.records.purge()
-        except Exception:  # a full disk or a database that is away: the next round tries again
-            _log.exception("not_tidied")
+        for tidy in (_forget, _sweep):
+            try:
+                await tidy(parts, ports)
+            except Exception:  # a full disk or a database that is away: the next round tries again
+                _log.exception("not_tidied")
         await asyncio.sleep(_TIDY_S)
 
 

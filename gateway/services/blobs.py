@@ -29,6 +29,8 @@ from protocols.problems import ProblemError
 _log = structlog.get_logger()
 _KEY_BYTES = 32
 _JOBS_MAX = 1_024
+_SEALING_MAX = 8  # uploads at once: each holds a range in memory
+_NOBODY = UUID(int=0)
 _HASHES_MAX = 256  # transfers whose hash goes on where it was; others begin it again from the store
 
 
@@ -68,7 +70,8 @@ class Blobs:
         self._member, self._directory, self._store, self._transport = member, directory, store, transport
         self._sealer, self._opener, self._clock, self.bytes_max = sealer, opener, clock, bytes_max
         self._hashes: OrderedDict[UUID, tuple[int, Any]] = OrderedDict()
-        self._jobs: asyncio.Queue[_Job] = asyncio.Queue(_JOBS_MAX)
+        self._jobs: asyncio.Queue[_Job] = asyncio.Queue()  # as many as are pending
+        self._sealing = 0
         self._pending: set[_Job] = set()
         self._then: dict[_Job, list[Callable[[], Awaitable[object]]]] = {}
 
@@ -76,6 +79,17 @@ class Blobs:
 
     async def seal(self, chunks: AsyncIterator[bytes]) -> Sealed:
         """Seals and stores what streams in; `http.too_large` beyond the limit, `schema.invalid` for nothing. What breaks off leaves nothing."""
+        if self._sealing >= _SEALING_MAX:
+            raise ProblemError("store.busy", "other attachments are being uploaded")
+        if await self._store.unnamed(self._member) > BLOBS_A_MEMBER_BYTES_MAX:
+            raise ProblemError("quota.blobs", "too many attachments of ours wait for their messages")
+        self._sealing += 1
+        try:
+            return await self._seal(chunks)
+        finally:
+            self._sealing -= 1
+
+    async def _seal(self, chunks: AsyncIterator[bytes]) -> Sealed:
         key = self._sealer.random(_KEY_BYTES)
         cipher, digest = self._sealer.stream(key), sha256()
         blob = await self._store.begin(self._member, None, None, self._clock.now())
@@ -135,32 +149,40 @@ class Blobs:
     async def held(self, owner: str, digest: bytes) -> Blob:
         """How much of it is here; nothing where nobody began."""
         if await self._store.whole([digest]):
-            return Blob(id=UUID(int=0), held=0, size=None, whole=True)
-        return await self._store.begin(owner, digest, None, self._clock.now())
+            return Blob(id=_NOBODY, held=0, size=None, whole=True)
+        return await self._store.find(owner, digest) or Blob(id=_NOBODY, held=0, size=None, whole=False)
 
-    async def put(self, owner: str, digest: bytes, offset: int, size: int, data: bytes) -> int:
-        """Takes the next range; the bytes held. What is repeated, or not next, changes nothing.
+    async def put(self, owner: str, digest: bytes, offset: int, size: int, data: bytes) -> tuple[int, bool]:
+        """Takes the next range; the bytes held, and whether it became whole by this. What is not next changes nothing.
 
-        `http.too_large`, `quota.blobs`, and `blob.digest` where all of it is another than announced.
+        `http.too_large`, `quota.blobs`, `blob.range` for another size than at first, and `blob.digest` where all of it is
+        another than announced.
         """
         if size > sealed_bytes(self.bytes_max):
             raise ProblemError("http.too_large", f"an attachment has at most {self.bytes_max} bytes")
         if await self._store.whole([digest]):
-            return size
-        if offset == 0 and await self._store.unnamed(owner) + size > BLOBS_A_MEMBER_BYTES_MAX:
-            raise ProblemError("quota.blobs", "too many attachments of this member wait for their messages")
-        blob = await self._store.begin(owner, digest, size, self._clock.now())
+            return size, False
+        blob = await self._store.find(owner, digest)
+        if blob is None:
+            if offset:
+                return 0, False
+            if await self._store.unnamed(owner) + size > BLOBS_A_MEMBER_BYTES_MAX:
+                raise ProblemError("quota.blobs", "too many attachments of this member wait for their messages")
+            blob = await self._store.begin(owner, digest, size, self._clock.now())
+        if blob.size != size or offset + len(data) > size:
+            raise ProblemError("blob.range", "it was announced with another size")
         if blob.held != offset:
-            return blob.held
+            return blob.held, False
         running = await self._hash(blob)
-        held = await self._store.append(blob.id, offset, data)
-        if held != offset + len(data):
-            return held  # another request was first
         running.update(data)
-        self._hashes[blob.id] = held, running
-        if held >= size:
-            await self._end(blob, digest, size, running)
-        return held
+        whole = offset + len(data) == size
+        if whole and running.digest() != digest:
+            await self._store.discard(blob.id)
+            raise ProblemError("blob.digest", "the bytes give another digest")
+        held = await self._store.append(blob.id, offset, data, whole=whole)
+        if held == offset + len(data) and not whole:  # else another request was first
+            self._hashes[blob.id] = held, running
+        return held, whole and held == size
 
     async def _hash(self, blob: Blob) -> Any:
         """The running digest of what is held; made again from the store after a restart."""
@@ -176,13 +198,6 @@ class Blobs:
         while len(self._hashes) >= _HASHES_MAX:
             self._hashes.popitem(last=False)
         return running
-
-    async def _end(self, blob: Blob, digest: bytes, size: int, running: Any) -> None:
-        self._hashes.pop(blob.id, None)
-        if running.digest() != digest:
-            await self._store.discard(blob.id)
-            raise ProblemError("blob.digest", "the bytes give another digest")
-        await self._store.finish(blob.id, digest, size)
 
     async def range(self, digest: bytes, offset: int, length: int) -> bytes:
         """A range for a member that knows the digest: it stands only inside sealed messages, and this is ciphertext."""
@@ -200,11 +215,13 @@ class Blobs:
 
     def _want(self, jobs: Sequence[_Job], then: Callable[[], Awaitable[object]] | None) -> None:
         for job in jobs:
-            if then is not None:
-                self._then.setdefault(job, []).append(then)
-            if job not in self._pending and not self._jobs.full():  # else the parcel is tried again, and so is this
+            if job not in self._pending:
+                if len(self._pending) >= _JOBS_MAX:  # the parcel is tried again, and so is this
+                    continue
                 self._pending.add(job)
                 self._jobs.put_nowait(job)
+            if then is not None:
+                self._then.setdefault(job, []).append(then)
 
     async def run(self) -> None:
         """Brings until cancelled."""
@@ -217,7 +234,7 @@ class Blobs:
                 self._pending.discard(job)
                 waiting = self._then.pop(job, ())
                 for then in waiting if moved else ():  # what was there all the time helps no parcel
-                    await then()
+                    await self._tell(then)
             del queues[peer]
 
         async with asyncio.TaskGroup() as group:
@@ -228,6 +245,12 @@ class Blobs:
                 else:
                     queues[job.peer] = [job]
                     group.create_task(work(job.peer))
+
+    async def _tell(self, then: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await then()
+        except Exception:  # the parcel is tried again at its own time
+            _log.exception("attachment_not_told")
 
     async def _do(self, job: _Job) -> bool:
         """Whether anything was brought."""
@@ -252,11 +275,12 @@ class Blobs:
 
     async def _get(self, job: _Job) -> bool:
         record = current(self._directory).records[job.peer]
-        at = (await self._store.begin(job.peer, job.digest, job.size, self._clock.now())).held
+        blob = await self._store.find(job.peer, job.digest)
+        at = blob.held if blob is not None else 0
         while at < job.size:
             length = min(BLOB_RANGE_BYTES_MAX, job.size - at)
             data = await self._transport.get_blob(record, job.digest, offset=at, length=length)
             if len(data) != length:
                 raise ProblemError("msg.blob_missing", "the peer does not hold it either")
-            at = await self.put(job.peer, job.digest, at, job.size, data)
+            at, _ = await self.put(job.peer, job.digest, at, job.size, data)
         return True

@@ -18,6 +18,7 @@ _log = structlog.get_logger()
 _WAIT_S = 30
 _LOOK_S = 5.0  # the directory may name other sources
 _PAUSE_MAX_S = 300.0
+_HASTE_S = 1.0  # an empty answer that comes sooner was not waited for
 
 
 class Collect:
@@ -35,6 +36,7 @@ class Collect:
     ) -> None:
         self._member, self._directory, self._receive = member, directory, receive
         self._transport, self._ids, self._retry_first_s = transport, ids, retry_first_s
+        self._given: dict[str, set[tuple[str, int]]] = {}
         self._vain = Counter[str]()  # rounds of a source, one after the other, that brought nothing to an end
 
     async def run(self) -> None:
@@ -64,15 +66,24 @@ class Collect:
                 await asyncio.sleep(max(self._retry_first_s, ceiling * self._ids.jitter()))
 
     async def fetch(self, source: str) -> bool:
-        """One round: what is offered is received, its receipts are given back; whether to ask again at once."""
-        record = current(self._directory).records[source]
+        """One round: what is offered is received, its receipts are given back; whether to ask again at once.
+
+        Not where nothing new came of it: the same receipts again, or an empty answer that did not wait.
+        """
+        record, began = current(self._directory).records[source], asyncio.get_running_loop().time()
         offered = parse_post(await self._transport.fetch(record, _WAIT_S), answer=False)
         answer = await self._receive.receive(source, offered, fetched=True)
         receipts = tuple(item for item in answer.items if isinstance(item, Receipt))
         if receipts:
             given = Post(hello=answer.hello, checkpoints=answer.checkpoints, items=receipts)
             await self._transport.receipts(record, encode_post(given))
-        return bool(receipts) or not offered.items
+        given_before, self._given[source] = (
+            self._given.get(source),
+            {(each.place.origin, each.place.index) for each in receipts},
+        )
+        if offered.items:
+            return bool(receipts) and self._given[source] != given_before
+        return asyncio.get_running_loop().time() - began >= _HASTE_S
 
 
 def sources(member: str, directory: Directory) -> set[str]:

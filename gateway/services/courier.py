@@ -31,6 +31,7 @@ from protocols.exchange.courier import (
 )
 from protocols.exchange.lines import Hello, Parcel, Post, ProblemLine, Receipt
 from protocols.exchange.message import Message
+from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.entry import parse_entry
 from protocols.limits import BLOB_RANGE_BYTES_MAX, EXPIRES_MAX_S, PARCELS_MAX, POST_BYTES_MAX
 from protocols.ports.courier import Incoming, Outgoing
@@ -42,6 +43,7 @@ from protocols.problems import CODES, ProblemError
 _KEPT = timedelta(seconds=EXPIRES_MAX_S)
 _BYTES = POST_BYTES_MAX // 2
 Notes = dict[Key, bytes]
+Pins = dict[str, Checkpoint]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,13 +87,14 @@ class Courier:
             bag.add(DIRECTORY + name, data)
         if (timestamp := self._directory.file("timestamp.json")) is not None:
             bag.add(f"{DIRECTORY}timestamp.json", timestamp)
-        notes = dict((await self._pack.post(peer, (), directory)).checkpoints)
-        parcels = await self._parcels(peer, bag, directory, notes)
-        receipts = await self._receipts(peer, bag, notes)
+        pins: dict[str, Checkpoint] = {}
+        notes = dict((await self._pack.post(peer, (), directory, pins=pins)).checkpoints)
+        parcels = await self._parcels(peer, bag, directory, notes, pins)
+        receipts = await self._receipts(peer, bag, notes, pins)
         bag.add(HELLO, hello_file(await self._pack.hello(peer, notes, directory), notes))
         return parcels, receipts
 
-    async def _parcels(self, peer: str, bag: Outgoing, directory: Directory, notes: Notes) -> int:
+    async def _parcels(self, peer: str, bag: Outgoing, directory: Directory, notes: Notes, pins: Pins) -> int:
         count, after, now = 0, UUID(int=0), self._clock.now()
         carried: set[bytes] = set()
         while batch := await self._store.queued(peer, after, PARCELS_MAX, _BYTES):
@@ -99,7 +102,7 @@ class Courier:
             ready, again, _ = await self._pack.ready(batch, directory, now)
             if again:
                 ready += await self._store.unsettled(peer, [each.id for each in again])
-            post = await self._pack.post(peer, ready, directory)
+            post = await self._pack.post(peer, ready, directory, pins=pins)
             notes |= post.checkpoints
             for name, data in files_of(post):
                 bag.add(name, data)
@@ -114,31 +117,35 @@ class Courier:
                 carried.add(ref.sha256)
                 await bag.stream(BLOBS + ref.sha256.hex(), self._blobs.sealed(ref.sha256, ref.size))
 
-    async def _receipts(self, peer: str, bag: Outgoing, notes: Notes) -> int:
+    async def _receipts(self, peer: str, bag: Outgoing, notes: Notes, pins: Pins) -> int:
         await self._owed.forget_owed(self._clock.now() - _KEPT)
         count, after = 0, ("", -1)
         while batch := await self._owed.owed(peer, after, PARCELS_MAX):
             after = batch[-1].origin, batch[-1].index
-            places, under = await self._prove.under_one(batch)
-            notes |= under
-            receipts = tuple(Receipt(place=each) for each in places.values())
-            for name, data in files_of(Post(hello=Hello(dir_version=0), checkpoints=under, items=receipts)):
-                bag.add(name, data)
-            count += len(places)
+            for origin in {each.origin for each in batch}:
+                indexes = [each.index for each in batch if each.origin == origin]
+                pin = pins.get(origin)
+                if pin is None or max(indexes) >= pin.size:
+                    pin = pins[origin] = await self._prove.newest(origin)
+                under = {(origin, pin.size): pin.note}
+                notes |= under
+                receipts = tuple(Receipt(place=each) for each in (await self._prove.places_at(pin, indexes)).values())
+                for name, data in files_of(Post(hello=Hello(dir_version=0), checkpoints=under, items=receipts)):
+                    bag.add(name, data)
+                count += len(receipts)
         return count
 
     async def take(self, peer: str, bag: Incoming) -> Carried:
         """Everything in a bag of a member; files that cannot be what they should are set aside by name."""
         found = Carried()
+        if not current(self._directory).active(peer):
+            raise ProblemError("courier.bag", "no active member sent it, as our directory knows them")
         try:
             directory = await self._directory.refresh(self._clock.now(), fetch=lambda name: bag.read(DIRECTORY + name))
         except ProblemError:  # a bag may be older than what we have; expiry is judged by whoever receives
             directory = current(self._directory)
         found.directory = directory.ref.version
-        hello = bag.read(HELLO)
-        if hello is None:
-            raise ProblemError("courier.bag", "data/hello.ndjson is missing or changed")
-        said = read_hello(hello)
+        said = self._hello(bag)
         for name in bag.names():
             if name.startswith(BLOBS):
                 await self._blob(peer, bag, name)
@@ -146,15 +153,25 @@ class Courier:
             await self._take_all(peer, bag, said, found, parcels=parcels)
         return found
 
+    def _hello(self, bag: Incoming) -> Post:
+        """What the bag says of checkpoints; without it they are linked by the next one."""
+        try:
+            return read_hello(bag.read(HELLO) or b"")
+        except ProblemError as problem:
+            bag.set_aside(HELLO, f"{problem.code}: {problem.kind.title}")
+            return Post(hello=Hello(dir_version=0), checkpoints={})
+
     async def _blob(self, peer: str, bag: Incoming, name: str) -> None:
         """An attachment comes before the message that names it; a part of it may be here already."""
         try:
             digest, size, at = parse_digest(name.removeprefix(BLOBS)), bag.size(name), 0
             for piece in bag.ranges(name, BLOB_RANGE_BYTES_MAX):
-                await self._blobs.put(peer, digest, at, size, piece)
+                await self._blobs.put(peer, digest, at, size, piece)  # what is here already changes nothing
                 at += len(piece)
         except ProblemError as problem:
             bag.set_aside(name, f"{problem.code}: {problem.kind.title}")
+        except OSError as error:
+            bag.set_aside(name, f"cannot be read: {error.strerror}")
 
     async def _take_all(self, peer: str, bag: Incoming, said: Post, found: Carried, *, parcels: bool) -> None:
         names: list[str] = []

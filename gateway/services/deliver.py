@@ -1,7 +1,7 @@
 """Deliver: claim what is due per peer, POST it with proofs, verify each receipt, commit what became of it."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -35,6 +35,7 @@ _RETRY_MAX_S, _RETRY_URGENT_MAX_S = 900.0, 60.0
 _GREET_S = 60.0  # a member that named unlinked sizes hears from us this often (ten minutes are allowed)
 _UNLINKED_ALARM = timedelta(seconds=UNLINKED_ALARM_S)
 _PAUSE_MAX_S = 60.0  # a peer that is down is tried so often, with one parcel
+_BROUGHT_MAX = 4_096
 _LOOK_S = 5.0  # the store is looked at this often even when nothing woke us
 
 
@@ -63,8 +64,10 @@ class Deliver:
         self._blobs = blobs
         self._offer, self._clock, self._ids, self._retry_first_s = offer, clock, ids, retry_first_s
         self._ways = Counter[str]()  # POSTs to a peer that settled nothing: each tries the peer's next way
-        self._failures = Counter[str]()  # POSTs to a peer that failed as a whole, one after the other
+        self._vain = Counter[str]()  # ways to a peer that failed since one of them did not
+        self._failures = Counter[str]()  # pauses of a peer, one after the other
         self._paused: dict[str, datetime] = {}
+        self._brought = OrderedDict[tuple[UUID, str], None]()  # attachments of which message were put where
         self._wake = asyncio.Event()
         self._busy: set[str] = set()
         self._release_at = 0.0
@@ -190,7 +193,7 @@ class Deliver:
         due: datetime | None = None
         try:
             settled, codes = await self._exchange(peer, posted, directory)
-            self._failures[peer] = 0
+            self._failures[peer] = self._vain[peer] = 0
             if waiting := sending[len(posted) :]:
                 await self._store.postpone({each.id: now for each in waiting})
                 sending = posted
@@ -218,8 +221,10 @@ class Deliver:
         now = self._clock.now()
         if problem.code == "peer.fetches":  # nothing is tried; the directory may name a way one day
             return now + timedelta(seconds=_RETRY_MAX_S)
-        if (self._ways[peer] + 1) % max(len(self._carriers(peer, directory)), 1):
+        self._vain[peer] += 1
+        if self._vain[peer] < len(self._carriers(peer, directory)):
             return now
+        self._vain[peer] = 0
         self._failures[peer] += 1
         ceiling = min(_PAUSE_MAX_S, self._retry_first_s * 2 ** min(self._failures[peer], 10))
         wait = max(self._retry_first_s, ceiling * self._ids.jitter(), min(problem.retry_after_s, _RETRY_MAX_S))
@@ -266,6 +271,13 @@ class Deliver:
         content = await self._pack.content(claimed)
 
         async def then() -> None:
+            if (
+                key := (claimed.id, carrier.member)
+            ) in self._brought:  # a peer may lose what it gets: it waits its time
+                return
+            while len(self._brought) >= _BROUGHT_MAX:
+                self._brought.popitem(last=False)
+            self._brought[key] = None
             await self._store.hasten(self._clock.now(), id_=claimed.id)
             self.wake()
 

@@ -9,6 +9,7 @@ from gateway.services.changes import Received, Refused
 from gateway.services.content import at_rest
 from gateway.services.policy import permit
 from protocols.directory import SUITE, Directory, Key
+from protocols.exchange.blobs import sealed_bytes
 from protocols.exchange.envelope import (
     Envelope,
     Opened,
@@ -173,8 +174,8 @@ class Judge:
         validate_handling(message.handling)
         permit(directory, type_=message.type, sender=message.sender, recipient=message.recipient)
         check_attachments(message.body, {b64u(each.sha256) for each in message.attachments}, "")
-        if any(each.size > self._attachment_max for each in message.attachments):
-            raise ProblemError("schema.invalid", "an attachment is longer than this node takes")
+        if any(not sealed_bytes(1) <= each.size <= self._attachment_max for each in message.attachments):
+            raise ProblemError("schema.invalid", "an attachment is longer than this node takes, or too short to be one")
 
     def _received(
         self,

@@ -7,6 +7,7 @@ from gateway.services.pack import Pack
 from gateway.services.relay import Relay
 from gateway.services.settle import Settle
 from gateway.services.submit import current
+from protocols.directory import Directory
 from protocols.exchange.lines import Post, Receipt
 from protocols.ledger.entry import parse_entry
 from protocols.limits import PARCELS_MAX, POST_BYTES_MAX
@@ -37,6 +38,7 @@ class Offer:
         self._settle, self._relay, self._clock = settle, relay, clock
         self._woken: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._asking: set[str] = set()
+        self._owned: set[str] = set()  # who was offered of our own last: then it is the turn of what we carry
 
     def wake(self, peer: str) -> None:
         """Something waits for this member: it is told at once if it listens."""
@@ -56,12 +58,10 @@ class Offer:
             while True:
                 self._woken[peer].clear()
                 directory = current(self._directory)
-                found = await self._store.offer(peer, PARCELS_MAX, _BYTES)
-                ready, _, _ = await self._pack.ready(found, directory, self._clock.now())
-                if ready:
-                    return await self._pack.post(peer, ready, directory)
-                if relayed := await self._relay.offer(peer):
-                    return relayed
+                turns = (self._carried, self._own) if peer in self._owned else (self._own, self._carried)
+                for turn in turns:
+                    if (found := await turn(peer, directory)) is not None:
+                        return found
                 left = end - asyncio.get_running_loop().time()
                 if left <= 0:
                     return await self._pack.post(peer, (), directory)
@@ -73,6 +73,19 @@ class Offer:
         finally:
             self._asking.discard(peer)
             self._woken.pop(peer, None)
+
+    async def _own(self, peer: str, directory: Directory) -> Post | None:
+        found = await self._store.offer(peer, PARCELS_MAX, _BYTES)
+        ready, _, _ = await self._pack.ready(found, directory, self._clock.now())
+        if not ready:
+            return None
+        self._owned.add(peer)
+        return await self._pack.post(peer, ready, directory)
+
+    async def _carried(self, peer: str, directory: Directory) -> Post | None:
+        del directory
+        self._owned.discard(peer)
+        return await self._relay.offer(peer)
 
     async def take(self, caller: str, post: Post) -> None:
         """Receipts of what was offered, ours or carried."""

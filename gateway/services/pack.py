@@ -13,6 +13,7 @@ from gateway.services.settle import Settle
 from gateway.services.submit import Submit
 from protocols.directory import Directory
 from protocols.exchange.lines import Hello, Parcel, Post
+from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.entry import PeerRef
 from protocols.ledger.merkle import leaf_hash
 from protocols.ledger.proof import Place
@@ -83,17 +84,29 @@ class Pack:
         return open_content(self._vault, await self._threads.content(self._member, claimed.id))
 
     async def post(
-        self, peer: str, messages: Sequence[Claimed], directory: Directory, *, speakers: Collection[str] = ()
+        self,
+        peer: str,
+        messages: Sequence[Claimed],
+        directory: Directory,
+        *,
+        speakers: Collection[str] = (),
+        pins: dict[str, Checkpoint] | None = None,
     ) -> Post:
         """The lines for a member, each message proven under our newest checkpoint (of its own ledger).
 
-        `speakers` are the members whose ledgers the answer may name besides the peer's: a hub that carries it.
+        `speakers` are the members whose ledgers the answer may name besides the peer's: a hub that carries it. `pins` are
+        checkpoints to prove under where they cover the messages, so that many POSTs need few; it learns the others.
         """
-        checkpoint = await self._prove.newest(self._committer.origin)
+        pins = {} if pins is None else pins
         notes: dict[Key, bytes] = {}
         places: dict[Key, Place] = {}
-        for origin in {checkpoint.origin, *(each.origin for each in messages)}:  # without parcels links alone are sent
-            newest = checkpoint if origin == checkpoint.origin else await self._prove.newest(origin)
+        for origin in {
+            self._committer.origin,
+            *(each.origin for each in messages),
+        }:  # without parcels links alone are sent
+            newest = pins.get(origin)
+            if newest is None or any(each.origin == origin and each.index >= newest.size for each in messages):
+                newest = pins[origin] = await self._prove.newest(origin)
             notes[origin, newest.size] = newest.note
             entries = {each.index: each.entry for each in messages if each.origin == origin}
             places |= {(origin, index): place for index, place in (await self._prove.places(newest, entries)).items()}

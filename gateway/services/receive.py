@@ -39,6 +39,7 @@ from protocols.problems import ProblemError
 
 _log = structlog.get_logger()
 _SEEK_S = 30.0
+_OPENED_IN_VAIN = ("msg.overtook", "msg.blob_missing")  # they heal, and cost an opening each time
 _YIELD_EVERY = 16  # parcels opened before other work of the node gets its turn
 
 
@@ -102,11 +103,15 @@ class Receive:
         hopeless = [
             each
             for each in results
-            if isinstance(each, ProblemError) and (each.kind.retry == "never" or each.code == "msg.overtook")
+            if isinstance(each, ProblemError) and (each.kind.retry == "never" or each.code in _OPENED_IN_VAIN)
         ]
-        proofs = sum(each.code.startswith("proof.") for each in hopeless)  # a hub can see to these, and to no others
-        self._pace.spend(caller, failures=proofs)
-        self._pace.spend(speaker, failures=len(hopeless) - proofs)
+        # a hub can see to what is found before opening, and repeats at its own pace; the rest is the sender's
+        carried = sum(
+            each.code.startswith("proof.") or each.code == "env.recipient_mismatch" or each.code in _OPENED_IN_VAIN
+            for each in hopeless
+        )
+        self._pace.spend(caller, failures=carried)
+        self._pace.spend(speaker, failures=len(hopeless) - carried)
         return await self._answer(speaker, results, directory, post)
 
     async def _fresh(self, their_version: int) -> Directory:

@@ -84,11 +84,13 @@ class Relay:
         """The answer to a POST of one member's parcels for another: `relayed`, or the receipt where it came already."""
         directory = current(self._directory)
         checkpoints = {key: self._linking.verify(*key, note, directory) for key, note in post.checkpoints.items()}
+        hello = post.hello  # once a POST, and no more of it than the recipient needs
         changes: list[Relayed | ProblemError] = []
         for parcel in post.items:
             try:
                 proven = self._proven(caller, parcel, checkpoints, directory)
-                changes.append(self._change(proven, parcel, post, directory))
+                changes.append(self._change(proven, parcel, post, hello, directory))
+                hello = Hello(dir_version=hello.dir_version)
             except ProblemError as problem:
                 changes.append(problem)
         results = await asyncio.gather(
@@ -96,17 +98,23 @@ class Relay:
             return_exceptions=True,
         )
         answers: list[Place | RelayRow | ProblemError] = []
-        outcomes = iter(results)
+        outcomes, fresh = iter(results), dict[bytes, bytes]()
         for change in changes:
             outcome = change if isinstance(change, ProblemError) else next(outcomes)
             if isinstance(outcome, Done):
                 answers.append(outcome.proofs.place(outcome.index))
             elif isinstance(outcome, Lost) and isinstance(outcome.row, RelayRow):
                 answers.append(outcome.row)
+                if isinstance(change, Relayed) and outcome.row.answer is None and change.row.post:
+                    fresh[outcome.row.digest] = (
+                        change.row.post
+                    )  # newer links and proof: the older may lead nowhere by now
             elif isinstance(outcome, ProblemError):
                 answers.append(outcome)
             else:
                 raise outcome if isinstance(outcome, BaseException) else TypeError("a relay loses to a relay alone")
+        if fresh:
+            await self._store.refresh_relays(fresh)
         return await self._answer(answers, post, directory)
 
     def _proven(
@@ -120,7 +128,7 @@ class Relay:
             raise ProblemError("hub.unlisted", "the recipient's record does not list this hub")
         return prove_parcel(parcel, entry, checkpoints, recipient, None)
 
-    def _change(self, proven: Proven, parcel: Parcel, post: Post, directory: Directory) -> Relayed:
+    def _change(self, proven: Proven, parcel: Parcel, post: Post, hello: Hello, directory: Directory) -> Relayed:
         header, sent, now = parse_envelope(proven.envelope).header, proven.entry, self._clock.now()
         if (header.sender, header.recipient, header.id) != (sent.sender, sent.recipient, sent.id):
             raise ProblemError("proof.entry", "the proof is of another message")
@@ -135,7 +143,7 @@ class Relay:
         row = RelayRow(
             digest=proven.digest, sender=header.sender, id=header.id, recipient=header.recipient, at=now,
             expires=header.expires, origin="", index=0, due=now,
-            post=encode_post(Post(hello=post.hello, checkpoints=note, items=(parcel,))),
+            post=encode_post(Post(hello=_about(hello, sent, directory), checkpoints=note, items=(parcel,))),
         )  # fmt: skip
         return Relayed(entry=entry, row=row)
 
@@ -285,3 +293,13 @@ class Relay:
 
     def _is_hub(self, directory: Directory) -> bool:
         return directory.active(self._member) and "hub" in directory.admitted[self._member].roles
+
+
+def _about(hello: Hello, sent: Entry, directory: Directory) -> Hello:
+    """What a hello says to the recipient: what the sender holds of its ledgers, and links of the sender's."""
+    theirs, ours = directory.ledgers_of(sent.recipient or ""), directory.ledgers_of(sent.sender or "")
+    return Hello(
+        dir_version=hello.dir_version,
+        held={origin: sizes for origin, sizes in hello.held.items() if origin in theirs},
+        links={origin: links for origin, links in hello.links.items() if origin in ours},
+    )

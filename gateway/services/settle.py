@@ -62,9 +62,9 @@ class Settle:
             await self._store.name(speaker, self._committer.origin, post.hello.held[self._committer.origin])
         proven = list(proven_places(post.items, checkpoints).values())
         await self._linking.one_history(proven, checkpoints)
-        ids = [entry.id for entry in map(parse_entry, (place.entry for place in proven)) if entry.id]
-        waiting = {each.id: each for each in await self._store.unsettled(speaker, ids)}
-        pairs = [(waiting[id_], place) for id_, place in zip(ids, proven, strict=True) if id_ in waiting]
+        about = [(parse_entry(place.entry).id, place) for place in proven]
+        waiting = {each.id: each for each in await self._store.unsettled(speaker, [id_ for id_, _ in about if id_])}
+        pairs = [(waiting[id_], place) for id_, place in about if id_ in waiting]
         codes = await self.settle(pairs, checkpoints, directory)
         return sum(not code for code in codes.values())
 

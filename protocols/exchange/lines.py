@@ -116,7 +116,7 @@ def merge(posts: Sequence[Post]) -> Post:
             links.setdefault(origin, {}).update({(link.old, link.new): link for link in found})
     hello = Hello(
         dir_version=max(post.hello.dir_version for post in posts),
-        held=posts[-1].hello.held,
+        held={origin: sizes for post in posts for origin, sizes in post.hello.held.items()},
         links={origin: tuple(found.values())[-_LINKS_MAX:] for origin, found in links.items()},
     )
     checkpoints = {key: note for post in posts for key, note in post.checkpoints.items()}

@@ -185,7 +185,7 @@ class ExchangeStore(Protocol):
     """Outbox, inbox and what we hold of peers: short statements, no ledger entry."""
 
     async def due_peers(self, now: datetime) -> dict[str, bool]:
-        """Recipients with a queued message that is due and not leased; whether one of these was tried, hastened or is urgent."""
+        """Recipients with a queued message that is due and not leased; whether one of these was hastened, or is urgent and new."""
         ...
 
     async def claim(self, recipient: str, now: datetime, lease: datetime, count: int, bytes_max: int) -> list[Claimed]:
@@ -318,12 +318,16 @@ class BlobStore(Protocol):
         """The blob of this owner and digest, made where there is none; without a digest always a new one."""
         ...
 
-    async def unnamed(self, owner: str) -> int:
-        """Bytes of this owner's blobs that no message names."""
+    async def find(self, owner: str, digest: bytes) -> Blob | None:
+        """The blob of this owner and digest, or None."""
         ...
 
-    async def append(self, blob: UUID, offset: int, data: bytes) -> int:
-        """Durable; the bytes now held. Where `offset` is not what was held, nothing is written and that is given."""
+    async def unnamed(self, owner: str) -> int:
+        """Bytes of this owner's blobs that no message names, as they were announced."""
+        ...
+
+    async def append(self, blob: UUID, offset: int, data: bytes, *, whole: bool = False) -> int:
+        """Durable, and `whole` with it; the bytes now held. Where `offset` is not what was held, nothing is written."""
         ...
 
     async def finish(self, blob: UUID, digest: bytes, size: int) -> None:
@@ -343,7 +347,7 @@ class BlobStore(Protocol):
         ...
 
     async def sweep(self, before: datetime) -> int:
-        """Drops what was begun before a time and no message names; how many."""
+        """Drops one that was begun before a time and no message names; how many that were."""
         ...
 
 
@@ -378,6 +382,10 @@ class RelayStore(Protocol):
 
     async def relays(self, sender: str, ids: Sequence[UUID]) -> list[RelayRow]:
         """What we carry, or carried, of a sender under these ids."""
+        ...
+
+    async def refresh_relays(self, posts: Mapping[bytes, bytes]) -> None:
+        """The same parcels with newer proofs and links, by digest, while no receipt is here."""
         ...
 
     async def blame_relays(self, problems: Mapping[bytes, str]) -> None:

@@ -111,8 +111,11 @@ async def test_a_message_waits_for_its_attachment_and_others_do_not_wait_for_it(
     big = await a.send(draft(a, b, await attach(a, os.urandom(MIB))))
     small = await a.trace(b)
     await a.becomes(small, "delivered")
-    assert await a.delivery(big) == "queued"
-    assert await a.sql("SELECT true FROM outbox WHERE problem = 'msg.blob_missing'")
+
+    async def told() -> bool:
+        return await a.count("outbox", "problem = 'msg.blob_missing' AND state = 'queued'") == 1
+
+    await wait_until(told)
     held.set()
     await a.becomes(big, "delivered")
 
@@ -283,7 +286,7 @@ async def test_a_member_sends_no_more_ahead_than_it_may(fed: Federation) -> None
     (a,) = await fed.nodes("a")
     (m,) = await fed.strangers("m")
     await a.sql(
-        "INSERT INTO blob (id, owner, digest, size, held, whole, at) VALUES (gen_random_uuid(), $1, $2, 0, $3, true, now())",
+        "INSERT INTO blob (id, owner, digest, size, held, whole, at) VALUES (gen_random_uuid(), $1, $2, $3, 0, false, now())",
         *(m.name, os.urandom(32), 8 * 1024 * MIB),
     )
     client, record = m.client(), fed.directory.records[a.name]
@@ -292,3 +295,55 @@ async def test_a_member_sends_no_more_ahead_than_it_may(fed: Federation) -> None
         assert await client.get_blob(record, bytes(32), offset=0, length=10) == b""
     finally:
         await client.close()
+
+
+async def test_a_node_that_dies_between_the_last_range_and_its_word_has_it_whole(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b", retry_first_s=0.1)
+    data = os.urandom(MIB)
+    attached = await attach(a, data)
+
+    async def lost(data: bytes, put: Put) -> None:
+        await put(data)
+        await b.kill()
+        raise ProblemError("peer.unreachable", "it died before it answered")
+
+    a.wire.ranges = lost
+    sent = await a.send(draft(a, b, attached))
+
+    async def dead() -> bool:
+        return b._task is None
+
+    await wait_until(dead)
+    a.wire.ranges = None
+    await b.start()
+    await a.becomes(sent, "delivered")
+    assert await read(b, sent, attached) == data
+
+
+async def test_a_peer_that_loses_what_it_gets_is_not_sent_it_without_end(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b", retry_first_s=0.3)
+    ranges: list[int] = []
+
+    async def swallowed(data: bytes, put: Put) -> None:
+        ranges.append(len(data))
+
+    a.wire.ranges = swallowed
+    await a.send(draft(a, b, await attach(a, os.urandom(MIB))))
+    await asyncio.sleep(1.5)
+    assert 1 <= len(ranges) <= 7
+    assert await b.count("blob") == 0, "asking how much is here keeps nothing"
+
+
+async def test_the_size_of_an_attachment_is_what_was_said_first(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    (m,) = await fed.strangers("m")
+    client, record = m.client(), fed.directory.records[a.name]
+    try:
+        await client.put_blob(record, bytes(32), offset=0, size=3 * MIB, data=bytes(MIB))
+        await refused("blob.range", client.put_blob(record, bytes(32), offset=MIB, size=2 * MIB, data=bytes(MIB)))
+        await client.put_blob(record, bytes([1]) * 32, offset=MIB, size=3 * MIB, data=bytes(MIB))
+    finally:
+        await client.close()
+    assert (await a.count("blob"), await a.count("piece")) == (1, 1), (
+        "what does not begin at its beginning keeps nothing"
+    )

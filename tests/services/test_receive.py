@@ -233,7 +233,7 @@ async def test_what_may_heal_is_a_problem_line_without_an_entry_and_heals(
 ) -> None:
     b, m = pair
     key = sha256(bytes(32)).digest()
-    attached = AttachmentRef(name="a", sha256=bytes(32), key_sha256=key, size=1, media_type="image/png")
+    attached = AttachmentRef(name="a", sha256=bytes(32), key_sha256=key, size=100, media_type="image/png")
     ahead = m.message(b).created + timedelta(minutes=10)
     early = m.parcel(b, message={"created": ahead, "expires": ahead + timedelta(days=1)})
     assert await m.give(b, early) == "msg.time"

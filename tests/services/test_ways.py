@@ -292,3 +292,60 @@ async def test_an_answer_of_the_hub_repeats_the_receipt_when_the_parcel_comes_ag
     assert item.place.origin == b.origin
     assert isinstance(again, Post)
     assert (await h.kinds()).count("relayed") == 1
+
+
+async def test_a_way_that_is_down_takes_nothing_from_one_that_is_not(fed: Federation) -> None:
+    a, h, b = await hubbed(fed, modes=("hub", "push"))
+
+    async def no_push(peer: str, body: bytes, send: Send) -> bytes:
+        if peer == b.name:
+            raise ProblemError("peer.unreachable", "cut by the test")
+        return await send()
+
+    a.wire.hook = no_push
+    sent = [await a.trace(b) for _ in range(10)]
+
+    async def relayed() -> bool:
+        return await h.count("relay") == 10
+
+    await wait_until(relayed, 5)
+    for each in sent:
+        await a.becomes(each, "delivered")
+
+
+async def test_a_recipient_that_was_away_for_long_gets_everything_through_its_hub(fed: Federation) -> None:
+    a, h, b = await hubbed(fed)
+    await b.stop()
+    sent = []
+    for _ in range(24):  # each under a checkpoint of its own: more than may wait unlinked
+        sent.append(await a.trace(b))
+
+        async def taken(number: int = len(sent)) -> bool:
+            return await h.count("relay") == number
+
+        await wait_until(taken)
+    await b.start()
+    for each in sent:
+        await a.becomes(each, "delivered", 30)
+    await match_ledgers(a, b)
+
+
+async def test_what_the_hub_itself_cannot_deliver_stands_in_nobodys_way(fed: Federation) -> None:
+    a, h, b = await hubbed(fed)
+    await b.sql("ALTER TABLE inbox ADD CONSTRAINT never CHECK (sender <> 'testnet/h')")
+    try:
+        own = await h.trace(b)
+        sent = await a.trace(b)
+        await a.becomes(sent, "delivered")
+        assert await h.delivery(own) == "queued"
+    finally:
+        await b.sql("ALTER TABLE inbox DROP CONSTRAINT never")
+
+
+async def test_a_source_that_offers_nothing_at_once_or_the_same_for_ever_is_asked_at_leisure(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    (b,) = await fed.nodes("b", facts=PULL, retry_first_s=0.3)
+    b.wire.hasty, b.wire.fetches = True, 0
+    await asyncio.sleep(1.5)
+    assert b.wire.fetches <= 8
+    assert a
