@@ -1,6 +1,6 @@
-# make demo | test | check | bench | attachment | faults | measure | fmt
+# make demo | test | check | bench | attachment | faults | mutants | measure | fmt
 PY := .venv/bin/python
-.PHONY: demo test check bench attachment faults contract measure fmt
+.PHONY: demo test check bench attachment faults mutants contract measure fmt
 
 .venv/ready: pyproject.toml
 	python3 -m venv .venv
@@ -26,6 +26,9 @@ faults: .venv/ready
 
 contract: .venv/ready
 	TRACEWIRE_CONTRACT=whole $(PY) -m pytest tests/http/test_contract.py
+
+mutants: .venv/ready
+	$(PY) tests/fault/mutants.py $(ARGS)
 
 bench: .venv/ready
 	$(PY) tests/bench/order.py

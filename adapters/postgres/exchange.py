@@ -13,7 +13,9 @@ from protocols.ledger.merkle import EMPTY_ROOT
 from protocols.limits import UNLINKED_MAX
 from protocols.ports.rows import (
     Arrived,
+    AsideRow,
     Claimed,
+    Gap,
     Held,
     IdempotencyRow,
     InboxRow,
@@ -46,6 +48,15 @@ WITH due AS (
 )
 SELECT c.*, e.data AS entry FROM claimed c JOIN entry e ON e.origin = c.origin AND e.index = c.index
 ORDER BY c.urgent DESC, c.due, c.id
+"""
+_GAPS = """
+SELECT origin, before + 1 AS first, seq - 1 AS last, at AS since FROM (
+    SELECT origin, seq, at, lag(seq, 1, 0::bigint) OVER (PARTITION BY origin ORDER BY seq) AS before FROM (
+        SELECT origin, substring(said from '"pair_seq":([0-9]+)')::bigint AS seq,
+            min(substring(said from '"at":"([^"]+)"'))::timestamptz AS at
+        FROM (SELECT origin, convert_from(entry, 'UTF8') AS said FROM peer_proof WHERE peer = split_part(origin, '/', 1) || '/' ||
+              split_part(origin, '/', 2)) AS proofs WHERE starts_with(said, '{"v":1,"kind":"sent"') GROUP BY 1, 2) AS came
+) AS steps WHERE seq > before + 1 ORDER BY since LIMIT $1
 """
 _OFFER = """
 WITH next AS (
@@ -191,6 +202,29 @@ class PostgresExchange:
             *(count, list(types), list(but)),
         )
         return [Arrived(**row) for row in rows]
+
+    async def set_aside(self, row: AsideRow, most: int) -> None:
+        """Keeps a parcel that broke something, `most` of one sender."""
+        await self._pool.execute(
+            "INSERT INTO aside (digest, source, sender, id, at, cause, post) SELECT $1, $2, $3, $4, $5, $6, $7 "
+            "WHERE (SELECT count(*) FROM aside WHERE sender = $3) < $8 ON CONFLICT DO NOTHING",
+            *(row.digest, row.source, row.sender, row.id, row.at, row.cause, row.post, most),
+        )
+
+    async def aside(self) -> list[AsideRow]:
+        """What was set aside, oldest first."""
+        rows = await self._pool.fetch(
+            "SELECT digest, source, sender, id, at, cause, post FROM aside ORDER BY at, digest"
+        )
+        return [AsideRow(**row) for row in rows]
+
+    async def drop_aside(self, digest: bytes) -> None:
+        """It was replayed."""
+        await self._pool.execute("DELETE FROM aside WHERE digest = $1", digest)
+
+    async def gaps(self, count: int) -> list[Gap]:
+        """Numbers that are missing between those that came, by ledger."""
+        return [Gap(**row) for row in await self._pool.fetch(_GAPS, count)]
 
     async def review(self, row: ReviewRow) -> None:
         """Puts a request before a person; the same one again changes nothing."""

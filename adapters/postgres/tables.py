@@ -217,6 +217,20 @@ class Owed(SQLModel, table=True):
     at: datetime = _at()
 
 
+class Aside(SQLModel, table=True):
+    """Parcels that broke something in us, as lines; a person replays them."""
+
+    __tablename__ = "aside"
+    __table_args__ = (Index("ix_aside_sender", "sender"),)
+    digest: bytes = _bytes(key=True)
+    source: str = _text()
+    sender: str = _text()
+    id: UUID
+    at: datetime = _at()
+    cause: str = _text()
+    post: bytes = _bytes()
+
+
 class Inbox(SQLModel, table=True):
     """Messages that arrived whole."""
 

@@ -70,16 +70,10 @@ from protocols.directory import Directory
 from protocols.exchange.blobs import sealed_bytes
 from protocols.ledger.entry import parse_entry
 from protocols.limits import DIRECTORY_GRACE_S, REQUEST_AHEAD_MAX_S
+from protocols.ports.carried import BlobStore, CourierStore, RelayStore
 from protocols.ports.crypto import Verifier
 from protocols.ports.directory import DirectorySource
-from protocols.ports.store import (
-    BlobStore,
-    CourierStore,
-    ExchangeStore,
-    LedgerStore,
-    RelayStore,
-    ThreadStore,
-)
+from protocols.ports.store import ExchangeStore, LedgerStore, ThreadStore
 from protocols.ports.transport import Transport
 from protocols.problems import ProblemError
 
@@ -131,6 +125,7 @@ class Parts:
     approve: Approve
     records: Records
     export: Export
+    receive: Receive
     deliver: Deliver
     ways: Ways
     answer: Answer | None
@@ -240,7 +235,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     listeners = {"agency": agency.app(halted), "exchange": exchange.app(halted), "operations": operations.app()}
     return Parts(
         committer=committer, submit=submit, read=read, converse=converse, approve=approve, records=records, export=export, answer=answer,
-        deliver=ways.deliver, ways=ways,
+        receive=receive, deliver=ways.deliver, ways=ways,
         lapse=Lapse(member=member, store=ports.threads, committer=committer, sealer=sealer, clock=clock), directory=ports.directory, listeners=listeners,
         linking=linking, probe=probe, health=health, requests=measured.requests,
     )  # fmt: skip
@@ -331,7 +326,7 @@ def answering(
     """What of a node answers by itself."""
     answer = Answer(
         office=office, types=settings.answers, store=ports.exchange, registry=ports.registry, records=records, notices=notices,
-        read=read, submit=submit, committer=committer, clock=ports.clock,
+        read=read, submit=submit, committer=committer, clock=ports.clock, later_s=12 * settings.retry_first_s,
     )  # fmt: skip
     committer.on_commit(answer.wake)
     return answer

@@ -5,6 +5,7 @@ candidates. Records of other members are kept and searched, and kinds of weapons
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -48,7 +49,6 @@ from protocols.strict import dump_json, format_time
 _log = structlog.get_logger()
 _AT_ONCE = 64
 _LOOK_S = 5.0
-_LATER_S = 60.0  # what cannot be answered now waits aside, so that it never blocks others
 _SEARCH_MAX = 200
 _SEARCHED = "records that members share with this registry, by serial, confusable, partial and component serial"
 ACTOR = "registry"
@@ -59,6 +59,9 @@ _HANDLING = {
     "evidence_use": "yes",
 }  # an extract of a register is made to be shown
 _ACKNOWLEDGED = timedelta(days=2)  # default of docs/domain.md section 2, where the directory says nothing else
+
+
+_TRIES = 3
 
 
 class Answer:
@@ -77,12 +80,16 @@ class Answer:
         submit: Submit,
         committer: Committer,
         clock: Clock,
+        later_s: float,
     ) -> None:
+        """`later_s`: what failed is taken up again so much later."""
+        self._later_s = later_s
         self._office, self._types, self._store, self._registry = office, list(types), store, registry
         self._records, self._notices = records, notices
         self._read, self._submit, self._committer, self._clock = read, submit, committer, clock
         self._wake = asyncio.Event()
         self._later: dict[UUID, float] = {}
+        self._failures = Counter[UUID]()
 
     def wake(self) -> None:
         """Looks at the inbox now."""
@@ -117,7 +124,7 @@ class Answer:
             _log.warning("answer_failed", id=str(arrived.id), code=problem.code)
             if problem.kind.retry == "later":
                 if not problem.code.startswith("store."):
-                    self._later[arrived.id] = asyncio.get_running_loop().time() + _LATER_S
+                    self._later[arrived.id] = asyncio.get_running_loop().time() + self._later_s
                 return False
             await self._review(arrived, Decision(kind="person", reason="SERIAL_MISSING"), problem.code)
         except Unavailable:  # the store is away for every request: the next look, not a minute aside
@@ -125,7 +132,12 @@ class Answer:
             return False
         except Exception:  # one request's failure is its own
             _log.exception("answer_failed", id=str(arrived.id))
-            self._later[arrived.id] = asyncio.get_running_loop().time() + _LATER_S
+            self._failures[arrived.id] += 1
+            if self._failures[arrived.id] >= _TRIES:  # others are not to wait for it: a person looks
+                del self._failures[arrived.id]
+                await self._review(arrived, Decision(kind="person", reason="SERIAL_MISSING"), "internal")
+                return True
+            self._later[arrived.id] = asyncio.get_running_loop().time() + self._later_s
             return False
         return True
 

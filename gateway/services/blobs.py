@@ -18,10 +18,10 @@ from gateway.services.submit import current
 from protocols.exchange.blobs import sealed_bytes
 from protocols.exchange.message import AttachmentRef
 from protocols.limits import BLOB_PIECE_BYTES, BLOB_RANGE_BYTES_MAX, BLOBS_A_MEMBER_BYTES_MAX
+from protocols.ports.carried import BlobStore
 from protocols.ports.crypto import Opener, Sealer
 from protocols.ports.directory import DirectorySource
 from protocols.ports.rows import Blob
-from protocols.ports.store import BlobStore
 from protocols.ports.transport import Transport
 from protocols.ports.world import Clock
 from protocols.problems import ProblemError

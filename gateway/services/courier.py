@@ -34,9 +34,10 @@ from protocols.exchange.message import Message
 from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.entry import parse_entry
 from protocols.limits import BLOB_RANGE_BYTES_MAX, EXPIRES_MAX_S, PARCELS_MAX, POST_BYTES_MAX
+from protocols.ports.carried import CourierStore
 from protocols.ports.courier import Incoming, Outgoing
 from protocols.ports.directory import DirectorySource
-from protocols.ports.store import CourierStore, ExchangeStore
+from protocols.ports.store import ExchangeStore
 from protocols.ports.world import Clock
 from protocols.problems import CODES, ProblemError
 

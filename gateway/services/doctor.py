@@ -1,13 +1,14 @@
 """Doctor: what is wrong with a node, why it matters and how to mend it; the checks that need no I/O."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from statistics import median
 from typing import Literal
 
 from protocols.directory import Directory
-from protocols.limits import REQUEST_AHEAD_MAX_S
+from protocols.limits import EXPIRES_MAX_S, REQUEST_AHEAD_MAX_S
+from protocols.ports.rows import Gap
 from protocols.problems import ProblemError
 
 State = Literal["ok", "warning", "wrong", "not tried"]
@@ -144,3 +145,18 @@ def schema(found: str, newest: str, fix: str) -> Step:
     why = "Statements of this version fail, or write what the other version reads wrongly."
     what = f"the database's schema is {f'version {found}' if found else 'not there'}; this program needs {newest}"
     return wrong("schema", what, why, fix)
+
+
+def numbers(gaps: Sequence[Gap], now: datetime) -> list[Step]:
+    """Numbers of members' messages that never came (docs/protocol.md section 3, pair_seq): late ones, and missing ones."""
+    found = []
+    for gap in gaps:
+        missing = now - gap.since > timedelta(seconds=EXPIRES_MAX_S)
+        which = str(gap.first) if gap.first == gap.last else f"{gap.first}..{gap.last}"
+        what = f"{gap.origin}: message {which} to us has not come, a later one was logged {span(now - gap.since)} ago"
+        why = "It was never delivered, or what we held of it is gone: its sender's ledger says what became of it."
+        fix = f"Ask {gap.origin.rpartition('/')[0]}: it may be on its way still, until it expires."
+        if missing:
+            fix = f"Ask {gap.origin.rpartition('/')[0]} for its `undelivered` entries of these numbers."
+        found.append(Step(step="numbers", state="warning", what=what, why=why, fix=fix))
+    return found or [Step(step="numbers", state="ok", what="no message that a member numbered for us is missing")]

@@ -54,6 +54,7 @@ class Proven:
     root: bytes
     envelope: bytes
     digest: bytes
+    note: bytes
     via: str | None = None
 
     @property

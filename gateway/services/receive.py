@@ -1,7 +1,7 @@
 """Receive: verify parcels, open and judge them, commit their arrival, answer with proofs (docs/protocol.md section 4)."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,13 +20,14 @@ from gateway.services.prove import Prove
 from gateway.services.stage import Lost
 from gateway.services.submit import current
 from protocols.directory import Directory
-from protocols.exchange.lines import Answer, Hello, Parcel, Post, ProblemLine, Receipt
+from protocols.exchange.lines import Answer, Hello, Parcel, Post, ProblemLine, Receipt, encode_post
 from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.entry import Entry, parse_entry
 from protocols.ledger.proof import Place
 from protocols.limits import DIRECTORY_GRACE_S, REFUSALS_A_DAY_MAX
 from protocols.ports.directory import DirectorySource
 from protocols.ports.rows import (
+    AsideRow,
     InboxRow,
     RefusalRow,
 )
@@ -40,6 +41,7 @@ from protocols.problems import ProblemError
 _log = structlog.get_logger()
 _SEEK_S = 30.0
 _OPENED_IN_VAIN = ("msg.overtook", "msg.blob_missing")  # they heal, and cost an opening each time
+_TRIES, _TRIED_MAX, _ASIDE_MAX = 3, 4_096, 100
 _YIELD_EVERY = 16  # parcels opened before other work of the node gets its turn
 
 
@@ -75,6 +77,7 @@ class Receive:
         self._linking, self._prove, self._judge, self._pace, self._clock = linking, prove, judge, pace, clock
         self._blobs = blobs
         self._sought, self._seek_after = 0, 0.0
+        self._tried = OrderedDict[bytes, int]()  # parcels that broke something
         self.outcomes = Counter[str]()  # of every parcel: `received`, `repeated`, or the code of why not
 
     async def receive(self, caller: str, post: Post, *, fetched: bool = False) -> Post:
@@ -181,13 +184,38 @@ class Receive:
             return await self._take_new(proven, directory, arrived, source)
         except ProblemError as problem:
             return problem
-        except Exception:  # P02: whatever one parcel raises is that parcel's problem line, and ours to look at
+        except Exception as error:  # P02: whatever one parcel raises is that parcel's problem line, and ours to look at
             _log.exception("parcel_failed", id=str(proven.entry.id))
+            await self._poisoned(proven, type(error).__name__)
             return ProblemError("internal", "the parcel could not be judged")
+
+    async def _poisoned(self, proven: Proven, cause: str) -> None:
+        """Sets aside what broke us a third time; from then on it is not opened again, until a person replays it."""
+        tried = self._tried[proven.digest] = self._tried.pop(proven.digest, 0) + 1
+        if len(self._tried) > _TRIED_MAX:
+            self._tried.popitem(last=False)
+        if tried != _TRIES:
+            return
+        note = {(proven.place.origin, proven.place.size): proven.note}
+        parcel = Parcel(place=proven.place, envelope=proven.envelope)
+        post = encode_post(Post(hello=Hello(dir_version=0), checkpoints=note, items=(parcel,)))
+        row = AsideRow(
+            digest=proven.digest, source=proven.via or proven.entry.sender or "", sender=proven.entry.sender or "",
+            id=_id(proven.entry), at=self._clock.now(), cause=cause, post=post,
+        )  # fmt: skip
+        try:
+            await self._store.set_aside(row, _ASIDE_MAX)
+        except Exception:  # it comes again, and is tried again
+            self._tried[proven.digest] = 0
+            _log.exception("parcel_not_set_aside", id=str(proven.entry.id))
+        else:
+            _log.error("parcel_set_aside", id=str(proven.entry.id))
 
     async def _take_new(
         self, proven: Proven, directory: Directory, arrived: InboxRow | None, source: str | None
     ) -> _Result:
+        if self._tried.get(proven.digest, 0) >= _TRIES:
+            raise ProblemError("internal", "it was set aside")
         change = self._judge.judge(proven, directory, arrived)
         if isinstance(change, InboxRow):
             return _Repeat(origin=change.origin, index=change.index)
@@ -284,7 +312,15 @@ def prove_parcel(
         raise ProblemError("proof.entry", "the proof is of another envelope")
     if entry.recipient != member:
         raise ProblemError("env.recipient_mismatch", "the parcel is for another member")
-    return Proven(entry=entry, place=place, root=checkpoint.root, envelope=parcel.envelope, digest=digest, via=via)
+    return Proven(
+        entry=entry,
+        place=place,
+        root=checkpoint.root,
+        envelope=parcel.envelope,
+        digest=digest,
+        note=checkpoint.note,
+        via=via,
+    )
 
 
 def _result(outcome: Done | Lost) -> _Result:

@@ -27,10 +27,10 @@ from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.entry import NONCE_BYTES, RECEIPT_KINDS, Entry, parse_entry
 from protocols.ledger.proof import Place
 from protocols.limits import PARCELS_MAX, POST_BYTES_MAX
+from protocols.ports.carried import RelayStore
 from protocols.ports.crypto import Sealer
 from protocols.ports.directory import DirectorySource
 from protocols.ports.rows import RelayRow
-from protocols.ports.store import RelayStore
 from protocols.ports.transport import Transport
 from protocols.ports.world import Clock, Ids
 from protocols.problems import CODES, ProblemError

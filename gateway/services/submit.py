@@ -19,6 +19,7 @@ from protocols.ledger.entry import NONCE_BYTES, Entry, PeerRef, actor_commitment
 from protocols.limits import EXPIRES_MAX_S
 from protocols.messages import check_attachments, check_parts, validate_body, validate_handling, validate_part
 from protocols.ports.access import Caller
+from protocols.ports.carried import BlobStore
 from protocols.ports.crypto import Sealer, Signer, Vault
 from protocols.ports.directory import DirectorySource
 from protocols.ports.rows import (
@@ -29,7 +30,7 @@ from protocols.ports.rows import (
     Resealing,
     SealedRow,
 )
-from protocols.ports.store import BlobStore, ExchangeStore
+from protocols.ports.store import ExchangeStore
 from protocols.ports.world import Clock, Ids
 from protocols.problems import Fault, ProblemError
 from protocols.strict import b64u, dump_json

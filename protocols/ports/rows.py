@@ -266,6 +266,29 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AsideRow:
+    """A parcel that broke something in us: its lines, from whom they came, and the kind of error; a person replays it."""
+
+    digest: bytes
+    source: str
+    sender: str
+    id: UUID
+    at: datetime
+    cause: str
+    post: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Numbers first .. last of a member's messages to us that never came; `since` is when a later one was logged."""
+
+    origin: str
+    first: int
+    last: int
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OwedRow:
     """An entry of ours that a courier has to bring to a member."""
 

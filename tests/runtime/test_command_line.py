@@ -41,7 +41,7 @@ def test_every_command_explains_itself_and_each_of_its_options(capsys: pytest.Ca
     found = list(commands(app))
     assert {path[0] for path in found} == {
         "init", "migrate", "run", "submit", "show", "token", "ledger", "verify", "directory", "member", "registry",
-        "chain", "report", "approve", "check", "client", "demo", "evidence", "doctor", "probe", "outbox", "courier", "attachments", "keys", "batch",
+        "chain", "report", "approve", "check", "client", "demo", "evidence", "doctor", "probe", "outbox", "aside", "courier", "attachments", "keys", "batch",
     }  # fmt: skip
     assert {("directory", name) for name in ("init", "admit", "publish", "serve")} <= set(found)
     for path in found:
@@ -93,6 +93,7 @@ NODE_COMMANDS = [
     ["batch", "NODE", "FILE"], ["token", "NODE"], ["ledger", "export", "NODE", "OUT"], ["ledger", "proof", "NODE", "0", "OUT"],
     ["member", "request", "NODE", "--key-file", "KEY"], ["registry", "import", "NODE", "FILE"], ["client", "list", "NODE"],
     ["probe", "NODE", "net/b"], ["outbox", "list", "NODE"], ["outbox", "retry", "NODE"],
+    ["aside", "list", "NODE"], ["aside", "replay", "NODE", "019aab2f-3c7b-7d10-8f6a-2b1c3d4e5f60", "--key-file", "KEY"],
     ["keys", "list", "NODE", "--key-file", "KEY"], ["keys", "rotate", "NODE", "seal", "--key-file", "KEY"],
     ["keys", "revoke", "NODE", "kid", "--key-file", "KEY"], ["courier", "export", "NODE", "net/b", "DIR", "--key-file", "KEY"], ["courier", "import", "NODE", "DIR", "--key-file", "KEY"],
     ["outbox", "drop", "NODE", "019aab2f-3c7b-7d10-8f6a-2b1c3d4e5f60", "--yes", "--key-file", "KEY"],

@@ -25,6 +25,7 @@ for _name, _target in {
     "doctor": "doctor:doctor",
     "probe": "trace:probe",
     "outbox": "outbox:app",
+    "aside": "aside:app",
     "courier": "courier:app",
     "submit": "trace:submit",
     "batch": "batch:batch",
