@@ -38,11 +38,17 @@ OPEN_REVIEW = (
 _FREE = "state = 'queued' AND (leased IS NULL OR leased < $1)"
 _NONE: Mapping[UUID, str] = {}
 _CLAIM = """
-WITH due AS (
-    SELECT id, sum(length(envelope)) OVER (ORDER BY urgent DESC, due, id) AS total
-    FROM (SELECT id, urgent, due, envelope FROM outbox
-          WHERE state = 'queued' AND recipient = $1 AND due <= $2 AND (leased IS NULL OR leased < $2)
-          ORDER BY urgent DESC, due, id LIMIT $4 FOR UPDATE SKIP LOCKED) AS locked
+WITH urgent AS (
+    SELECT id, 0 AS lane, due, envelope FROM outbox
+    WHERE state = 'queued' AND urgent AND recipient = $1 AND due <= $2 AND (leased IS NULL OR leased < $2)
+    ORDER BY due, id LIMIT $4 FOR UPDATE SKIP LOCKED
+), routine AS (
+    SELECT id, 1 AS lane, due, envelope FROM outbox
+    WHERE state = 'queued' AND NOT urgent AND recipient = $1 AND due <= $2 AND (leased IS NULL OR leased < $2)
+    ORDER BY due, id LIMIT $4 FOR UPDATE SKIP LOCKED
+), due AS (
+    SELECT id, sum(length(envelope)) OVER (ORDER BY lane, due, id) AS total
+    FROM (SELECT * FROM urgent UNION ALL SELECT * FROM routine ORDER BY lane, due, id LIMIT $4) AS locked
 ), claimed AS (
     UPDATE outbox o SET leased = $3, lessee = current_setting('application_name') FROM due WHERE o.id = due.id AND due.total <= $5 RETURNING o.*
 )
@@ -69,6 +75,24 @@ WITH next AS (
 SELECT o.*, e.data AS entry FROM offered o JOIN entry e ON e.origin = o.origin AND e.index = o.index
 ORDER BY o.urgent DESC, o.attempts, o.id
 """
+_WAITS = "o.recipient = p.recipient AND due <= $1 AND (leased IS NULL OR leased < $1)"
+_DUE_PEERS = f"""
+WITH RECURSIVE routine AS (
+    (SELECT recipient FROM outbox WHERE state = 'queued' AND NOT urgent ORDER BY recipient LIMIT 1)
+    UNION ALL
+    SELECT (SELECT recipient FROM outbox WHERE state = 'queued' AND NOT urgent AND recipient > r.recipient ORDER BY recipient LIMIT 1)
+    FROM routine r WHERE r.recipient IS NOT NULL
+), peers AS (
+    SELECT recipient FROM routine WHERE recipient IS NOT NULL
+    UNION SELECT recipient FROM outbox WHERE state = 'queued' AND urgent
+)
+SELECT recipient,
+    EXISTS (SELECT FROM outbox o WHERE state = 'queued' AND hastened AND {_WAITS})
+    OR EXISTS (SELECT FROM outbox o WHERE state = 'queued' AND urgent AND attempts = 0 AND {_WAITS}) AS again
+FROM peers p WHERE EXISTS (SELECT FROM outbox o WHERE state = 'queued' AND NOT urgent AND {_WAITS})
+    OR EXISTS (SELECT FROM outbox o WHERE state = 'queued' AND urgent AND {_WAITS})
+"""
+"""One look at an index for each peer, however long its queue is."""
 _PILES = f"""
 SELECT 'outbox' AS kind, recipient AS peer, count(*) AS count, min(created) AS since
 FROM outbox WHERE state = 'queued' GROUP BY recipient
@@ -87,11 +111,7 @@ class PostgresExchange:
 
     async def due_peers(self, now: datetime) -> dict[str, bool]:
         """Recipients with a queued message that is due and not leased; whether one of these is not to wait for others."""
-        sql = (
-            "SELECT recipient, bool_or(hastened OR (urgent AND attempts = 0)) AS again FROM outbox WHERE state = 'queued' AND due <= $1 "
-            "AND (leased IS NULL OR leased < $1) GROUP BY recipient"
-        )
-        return {row["recipient"]: row["again"] for row in await self._pool.fetch(sql, now)}
+        return {row["recipient"]: row["again"] for row in await self._pool.fetch(_DUE_PEERS, now)}
 
     async def claim(self, recipient: str, now: datetime, lease: datetime, count: int, bytes_max: int) -> list[Claimed]:
         """Claims due messages, urgent and oldest first, until `lease`."""

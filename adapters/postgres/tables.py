@@ -117,7 +117,10 @@ class Outbox(SQLModel, table=True):
 
     __tablename__ = "outbox"
     __table_args__ = (
-        Index("ix_outbox_queued", "recipient", "due", postgresql_where=text("state = 'queued'")),
+        Index("ix_outbox_routine", "recipient", "due", "id", postgresql_where=text("state = 'queued' AND NOT urgent")),
+        Index("ix_outbox_urgent", "recipient", "due", "id", postgresql_where=text("state = 'queued' AND urgent")),
+        Index("ix_outbox_hastened", "recipient", postgresql_where=text("state = 'queued' AND hastened")),
+        Index("ix_outbox_leased", "leased", postgresql_where=text("state = 'queued' AND leased IS NOT NULL")),
         Index("ix_outbox_thread", "thread"),
     )
     id: UUID = Field(primary_key=True)

@@ -42,7 +42,9 @@ def proven(parcel: Parcel) -> Proven:
     """A parcel as if its proof had held."""
     entry = parse_entry(parcel.place.entry)
     assert entry.envelope is not None
-    return Proven(entry=entry, place=parcel.place, root=bytes(32), envelope=parcel.envelope, digest=entry.envelope)
+    return Proven(
+        entry=entry, place=parcel.place, root=bytes(32), envelope=parcel.envelope, digest=entry.envelope, note=b""
+    )
 
 
 async def test_an_expired_message_is_refused_unless_it_was_receipted_in_time(

@@ -130,6 +130,11 @@ async def test_a_late_receipt_that_comes_by_itself_supersedes_undelivered(fed: F
     client, record = b.client(), fed.directory.records[a.name]
     try:
         (parcel,) = parse_post(await client.fetch(record, 0), answer=False).items
+
+        async def free() -> bool:
+            return await a.count("outbox", "leased IS NULL AND problem = 'peer.fetches'") == 1
+
+        await wait_until(free)
         await a.parts.deliver.drop(UUID(sent["id"]))
         assert await a.delivery(sent) == "undelivered"
         await client.receipts(record, encode_post(b.post_of(b.receipt(parcel))))
