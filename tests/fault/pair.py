@@ -25,7 +25,8 @@ from gateway.runtime.client import AgencyClient
 from gateway.services.register import parse_register
 from protocols.ports.access import SCOPES
 from protocols.strict import dump_json
-from tests.federation import EVERY_ROLE, HANDLING, Federation, Node, trace_request
+from tests.fault.wire import Wire
+from tests.federation import EVERY_ROLE, HANDLING, Federation, Node, _free_port, trace_request
 
 ROOT = Path(__file__).parents[2]
 MESSAGES = 30
@@ -189,8 +190,8 @@ class Load:
 class Pair:
     """A asks, b has a register and answers; all that clients were told since they were made."""
 
-    def __init__(self, fed: Federation, a: Node, b: Node) -> None:
-        self.fed, self.a, self.b = fed, NodeProcess(a), NodeProcess(b)
+    def __init__(self, fed: Federation, a: Node, b: Node, *wires: Wire) -> None:
+        self.fed, self.a, self.b, self.wires = fed, NodeProcess(a), NodeProcess(b), wires
         self.keys = (f"message {n:06}" for n in itertools.count())
         self.answers: dict[str, bytes] = {}
         self.notes: dict[str, set[bytes]] = {}
@@ -198,11 +199,13 @@ class Pair:
         self._passed, self._left = 0, dict[str, int]()
 
     @classmethod
-    async def make(cls, server: EmbeddedServer) -> "Pair":
+    async def make(cls, server: EmbeddedServer, *, wired: bool = False) -> "Pair":
+        """`wired`: both listen elsewhere than they say; the wires before their addresses are to be opened."""
         folder = Path(tempfile.mkdtemp(prefix="tw-fault-"))
         fed = Federation(server, folder)
         await fed.__aenter__()
-        a, b = Node(fed, "a"), Node(fed, "b", registry=True)
+        behind = [{"exchange_bind": f"127.0.0.1:{_free_port()}"} if wired else {} for _ in "ab"]
+        a, b = Node(fed, "a", **behind[0]), Node(fed, "b", registry=True, **behind[1])
         for node in (a, b):
             fed._admit(node, EVERY_ROLE)
             await node.make()
@@ -211,7 +214,8 @@ class Pair:
             await PostgresRegistry(pool).store(parse_register(REGISTER.encode()))
             await pool.close()
         await fed.publish()
-        pair = cls(fed, a, b)
+        wires = [Wire(node.port, int(node.settings.exchange_bind.rpartition(":")[2])) for node in (a, b) if wired]
+        pair = cls(fed, a, b, *wires)
         await asyncio.gather(pair.a.start(), pair.b.start())
         return pair
 

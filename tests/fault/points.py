@@ -1,6 +1,6 @@
 """Every crash point of faults.yaml and the call of a port that stands for it: a node's process is wrapped there.
 
-K21 to K25 are of other issues (witness, rotation, migration, courier, long runs). `note` says where this design has no such
+K21 to K25 (witness, rotation, migration, courier, the long run) have tests of their own or are open: catalogue.py. `note` says where this design has no such
 call and what is done instead.
 """
 
@@ -90,13 +90,3 @@ FAILURES = [  # the other two flavours: it failed; it failed but it is there. Th
 ]  # fmt: skip
 POINTS = KILLS + FAILURES
 QUICK = ("K02", "K03", "K07", "K13", "K18")  # one round of each in `make test`
-DATABASE = (
-    "D01",
-    "D02",
-    "D03",
-    "D04",
-    "D07",
-    "D10",
-    "D11",
-    "D12",
-)  # D12 is above, the others in test_database_faults.py

@@ -1,16 +1,19 @@
 """A node dies, or a call of it fails, at every point of faults.yaml K01-K20: afterwards all invariants hold."""
 
 import asyncio
+import random
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.fault.conftest import COUNTED, ROUNDS, Pairs
 from tests.fault.invariants import violations
-from tests.fault.pair import Load, Pair, Violation
+from tests.fault.pair import START_S, Load, Pair, Violation, until
 from tests.fault.points import KILLS, POINTS, QUICK, Point
 
 FAULTS = Path(__file__).parents[2].parent / "shared" / "faults.yaml"
+KILLED_S = 60.0
 DEADLY = ("kill", "torn", "half", "disk")  # disk: a guard that cannot be written ends the process
 
 
@@ -70,11 +73,49 @@ async def test_after_a_crash_everything_is_there_once_and_proven(point: Point, p
             raise
 
 
+@pytest.mark.slow
+async def test_k25_nodes_that_are_killed_at_random_for_a_minute_converge(pairs: Pairs) -> None:
+    COUNTED["points"] += 1
+    for seed in range(ROUNDS):
+        pair, chance, loads = await pairs.get(), random.Random(seed), list[Load]()
+        end = time.monotonic() + KILLED_S
+        killing = asyncio.ensure_future(_kill(pair, chance, end))
+        try:
+            while not killing.done():
+                loads.append(Load(pair))
+                await loads[-1].run(lambda: True)
+                await asyncio.sleep(chance.uniform(0, 1))
+            for each in pair.nodes:
+                await until(each.ready_or_dead, START_S, lambda: "I9: a node does not start again")
+            await pair.settle()
+            for load in loads:
+                await load.repeat()
+            found = await violations(pair)
+            if found:
+                raise Violation(f"seed {seed}: " + "; ".join(found))
+        except BaseException:
+            COUNTED["violations"] += 1
+            pairs.drop()
+            raise
+        finally:
+            killing.cancel()
+        COUNTED["rounds"] += 1
+        COUNTED["messages"] += sum(len(load.answers) for load in loads)
+
+
+async def _kill(pair: Pair, chance: random.Random, end: float) -> None:
+    while time.monotonic() < end:
+        await asyncio.sleep(chance.uniform(0.5, 2))
+        victim = chance.choice(pair.nodes)
+        victim.kill()
+        await victim.start(wait=False)
+
+
 def test_every_crash_point_of_the_list_has_a_call_of_a_port() -> None:
     assert {point.id for point in KILLS} == {f"K{n:02}" for n in range(1, 21)}
     assert len({point.name for point in POINTS}) == len(POINTS)
     if not FAULTS.exists():
         pytest.skip("no shared/faults.yaml here: its list of ids is not compared")
     listed = {line.split()[-1] for line in FAULTS.read_text().splitlines() if line.startswith("- id: K")}
-    later = {f"K{n}" for n in range(21, 26)}  # witness, rotation, migration, courier, long runs: other issues
+    later = {f"K{n}" for n in range(21, 26)}  # witness, rotation, migration, courier, long run: tests of their own
     assert listed - later == {point.id for point in KILLS}

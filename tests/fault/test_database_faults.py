@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aiohttp
@@ -17,12 +17,11 @@ import pytest
 from adapters.postgres.connect import CONNECTIONS_MAX
 from adapters.postgres.embedded import EmbeddedServer
 from gateway.runtime.client import AgencyClient
-from tests.fault.conftest import COUNTED, ROUNDS
-from tests.fault.invariants import violations
+from tests.fault.conftest import ROUNDS
 from tests.fault.pair import Load, Pair, Violation
+from tests.fault.rounds import Break, faulty
 from tests.federation import admin
 
-Break = Callable[[EmbeddedServer, Pair, Load], Awaitable[None]]
 HOLD_S = 6.0  # longer than our lock_timeout of 5 s
 DISK_MB = 320
 
@@ -44,40 +43,6 @@ def _running(folder: Path) -> Iterator[EmbeddedServer]:
         yield server
     finally:
         asyncio.run(server.stop())
-
-
-async def faulty(server: EmbeddedServer, break_: Break, rounds: int) -> None:
-    """Load, fault, quiet, invariants; the nodes are the same processes from first to last."""
-    COUNTED["points"] += 1
-    pair = await Pair.make(server)
-    lives = [each.process for each in pair.nodes]
-    try:
-        for _ in range(rounds):
-            load, over = Load(pair), asyncio.Event()
-            loading = asyncio.ensure_future(load.run(over.is_set))
-            await _some_answers(load, loading)
-            await break_(server, pair, load)
-            over.set()
-            await loading
-            await pair.settle()
-            await load.repeat()
-            found = await violations(pair)
-            if found:
-                raise Violation("; ".join(found))
-            COUNTED["rounds"] += 1
-            COUNTED["messages"] += len(load.answers)
-        assert [each.process for each in pair.nodes] == lives, "nobody restarted a node"
-    except BaseException:
-        COUNTED["violations"] += 1
-        raise
-    finally:
-        pair.kill()
-        shutil.rmtree(pair.fed.folder)
-
-
-async def _some_answers(load: Load, loading: "asyncio.Future[None]") -> None:
-    while len(load.answers) < 5 and not loading.done():
-        await asyncio.sleep(0.01)
 
 
 def _postmaster(server: EmbeddedServer) -> int:

@@ -1,10 +1,13 @@
 """Keys in motion: with an overlap from the directory every key changes under load, and no message notices."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from gateway.runtime.cli.member import Changes
 from gateway.runtime.node import follow_keys
+from protocols.exchange.lines import parse_post
+from protocols.problems import ProblemError
 from tests.federation import Federation, Json, Node, match_ledgers
 
 OVERLAP = timedelta(seconds=0.6)
@@ -48,6 +51,29 @@ async def test_every_key_of_both_ends_changes_while_messages_fly(fed: Federation
     assert await a.count("outbox", "attempts > 0") == await b.count("outbox", "attempts > 0") == 0, (
         "nobody had to retry"
     )
+    await match_ledgers(a, b)
+
+
+async def test_r02_a_signing_key_that_changes_between_two_attempts_changes_no_receipt(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    receipts: list[bytes] = []
+
+    async def lost_once(peer: str, body: bytes, send: Callable[[], Awaitable[bytes]]) -> bytes:
+        answer = await send()
+        receipts.extend(item.place.entry for item in parse_post(answer, answer=True).items)
+        if len(receipts) == 1:
+            for use in ("message", "request"):
+                a.keys.add(use)  # type: ignore[arg-type]
+            await fed.publish(a.ask(Changes(overlap=timedelta(0))))
+            assert len(follow_keys(a.keys, fed.directory, fed.clock.now())) == 2
+            raise ProblemError("peer.unreachable", "the answer was lost")
+        return answer
+
+    a.wire.hook = lost_once
+    await a.becomes(await a.trace(b), "delivered")
+    assert len(receipts) == 2
+    assert receipts[0] == receipts[1]
+    assert await b.count("inbox") == 1
     await match_ledgers(a, b)
 
 

@@ -2,17 +2,20 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 import aiohttp
 
-from gateway.runtime.node import serve
+from gateway.runtime.cli.member import Changes
+from gateway.runtime.node import follow_keys, serve
 from keys.guard import FileGuard
 from protocols.ledger.checkpoint import parse_checkpoint
 from protocols.ledger.merkle import leaf_hash
 from protocols.strict import dump_json, parse_object
-from tests.federation import Federation, Node, match_ledgers, refused, verify_ledger, wait_until
+from tests.federation import Federation, Node, match_ledgers, refused, trace_request, verify_ledger, wait_until
 
 Damage = Callable[[Node], Awaitable[None]]
 
@@ -67,6 +70,31 @@ async def test_an_older_copy_of_the_database_is_recognised(fed: Federation) -> N
     await is_halted(a, fed, size)
     a.use_database(newest)
     await a.start()
+    await a.becomes(await a.trace(b), "delivered")
+    await match_ledgers(a, b)
+
+
+async def test_p05_a_backup_from_before_a_rotation_is_refused_and_what_it_holds_stays_readable(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    part = {"persons": [{"role": {"code": "SUSPECT", "raw": ""}, "name": "Somebody"}]}
+    body = trace_request() | {"persons": {"part": "persons"}}
+    sent = await a.send(a.draft(b, body=body, parts={"persons": part}))
+    await a.becomes(sent, "delivered")
+    await b.stop()
+    older, size = await b.copy_database(), len(await b.entries())
+    await b.start()
+    b.keys.add("seal")
+    await fed.publish(b.ask(Changes(overlap=timedelta(0))))
+    assert follow_keys(b.keys, fed.directory, fed.clock.now())
+    await a.becomes(await a.trace(b), "delivered")
+    await b.stop()
+    newest = b.database
+    b.use_database(older)
+    await is_halted(b, fed, size)
+    b.use_database(newest)
+    await b.start()
+    content = await b.read.content(a.name, UUID(sent["id"]))
+    assert content.read_parts(b.keys.opener()) == {"persons": part}
     await a.becomes(await a.trace(b), "delivered")
     await match_ledgers(a, b)
 

@@ -1,0 +1,68 @@
+"""Every fault of the project's list with the test that asserts what must hold after it, or with what is open.
+
+The kinds are those of shared/faults.yaml: K kill, D database, N network, C clock, P poison, S slow, R rotation, B backlog, U upgrade.
+K01 to K20 are the points of tests/fault/points.py.
+"""
+
+_DATABASE, _NETWORK = "tests/fault/test_database_faults.py::", "tests/fault/test_network_faults.py::"
+_DELIVER, _DIRECTORY = "tests/services/test_deliver.py::", "tests/adapters/test_directory.py::"
+_RECEIVE, _POISON = "tests/services/test_receive.py::", "tests/services/test_poison.py::"
+_MOTION, _WAYS = "tests/services/test_keys_in_motion.py::", "tests/services/test_ways.py::"
+CRASH = "tests/fault/test_crash_points.py::test_after_a_crash_everything_is_there_once_and_proven"
+
+CATALOGUE: dict[str, str] = {
+    **{f"K{n:02}": CRASH for n in range(1, 21)},
+    "K22": _MOTION + "test_every_key_of_both_ends_changes_while_messages_fly",
+    "K24": "tests/services/test_courier.py::test_a_crash_leaves_no_bag_and_a_folder_that_is_none_is_said",
+    "K25": "tests/fault/test_crash_points.py::test_k25_nodes_that_are_killed_at_random_for_a_minute_converge",
+    "D01": _DATABASE + "test_d01_a_killed_backend_costs_nothing_but_time",
+    "D02": _DATABASE + "test_d02_what_was_answered_survives_a_killed_postmaster",
+    "D03": _DATABASE + "test_d03_nodes_outlive_restarts_of_the_database",
+    "D04": _DATABASE + "test_d04_a_batch_whose_connection_is_ended_is_answered_or_done_again",
+    "D05": "tests/e2e/test_runbooks.py::test_a_promoted_replica_passes_the_guard_by_the_word_of_the_other_members",
+    "D06": "tests/services/test_rollback.py::test_an_older_copy_of_the_database_is_recognised",
+    "D07": _DATABASE + "test_d07_what_was_answered_survives_a_full_disk",
+    "D10": _DATABASE + "test_d10_a_lock_that_a_person_holds_delays_and_breaks_nothing",
+    "D11": _DATABASE + "test_d11_an_exhausted_pool_is_busy_with_a_time_to_come_again",
+    "D12": CRASH,
+    "N01": _NETWORK + "test_n01_after_a_partition_the_queues_drain_without_a_storm",
+    "N02": _NETWORK + "test_n02_what_arrived_though_its_answer_was_lost_is_there_once",
+    "N03": _NETWORK + "test_n03_connections_that_are_reset_in_their_midst_cost_nothing",
+    "N04": _NETWORK + "test_n04_delay_is_waited_for_without_a_storm",
+    "N06": _NETWORK + "test_n06_a_line_of_256_kbit_is_enough",
+    "N07": _RECEIVE + "test_one_parcel_many_times_in_one_post_and_in_many_posts_is_one_row",
+    "N08": "tests/http/test_tls.py::test_t06_another_members_server_is_not_told_a_byte",
+    "N09": _NETWORK + "test_n09_a_connection_whose_other_end_vanished_is_given_up",
+    "N10": _NETWORK + "test_n10_half_an_answer_is_no_receipt",
+    "N11": _WAYS + "test_a_hub_that_is_away_or_keeps_quiet_is_gone_around",
+    "C01": "tests/services/test_probe.py::test_a_clock_that_differs_by_two_minutes_is_clock",
+    "C02": "tests/attacks/test_replay.py::test_a_clock_set_back_makes_nothing_valid_again_and_is_said_by_readyz",
+    "C03": _DELIVER + "test_a_directory_beyond_its_grace_holds_submissions_and_parcels_until_it_is_fresh",
+    "P01": _POISON + "test_p01_a_request_that_breaks_the_register_waits_for_a_person_and_others_are_answered",
+    "P02": _POISON + "test_p02_what_breaks_us_is_set_aside_after_three_tries_and_replayed_by_hand",
+    "P03": "tests/attacks/test_dos.py::test_parcels_that_can_never_succeed_use_up_a_small_budget",
+    "S01": _DELIVER + "test_a_peer_that_hangs_delays_no_other",
+    "S03": _NETWORK + "test_s03_a_node_that_was_frozen_goes_on_and_forks_nothing",
+    "R01": _MOTION + "test_every_key_of_both_ends_changes_while_messages_fly",
+    "R02": _MOTION + "test_r02_a_signing_key_that_changes_between_two_attempts_changes_no_receipt",
+    "R03": _DELIVER + "test_a_message_whose_signing_key_was_revoked_is_never_sent",
+    "R04": "tests/e2e/test_processes.py::test_the_next_ledger_is_opened_under_load_and_the_former_is_closed",
+    "B03": "tests/interop/test_goverify.py::test_a_large_ledger_of_ours_holds_for_go_and_for_the_independent_verifier",
+}
+
+OPEN: dict[str, str] = {
+    "K21": "no witness is asked yet",
+    "K23": "every migration is one transaction (test_postgres_schema.py); no test kills one in its midst",
+    "D08": "tiles are served from the database and exported by a command: nothing writes them while a node runs",
+    "D09": "the guard's file aborts the process when it cannot be written (K18 disk); no shim makes fsync itself fail",
+    "D13": "a changed tile halts the node at its start (test_rollback.py); no test flips a bit under PostgreSQL",
+    "N05": "the loss of packets needs nftables and a namespace: the layer is not built",
+    "C04": "every time is UTC with milliseconds (test_entry.py); no test runs across 2038",
+    "S02": "there is no webhook yet",
+    "R05": "a root that ours did not sign breaks the chain (test_directory.py); no test walks several versions of it",
+    "B01": "make drain runs it by hand: 100,000 messages are too many for a test",
+    "B02": "urgent messages have a task and a lane of their own; no figure of it under a backlog yet",
+    "B04": "the long run is not built",
+    "U01": "there is one version of the wire so far; its vectors are frozen (test_vectors.py)",
+    "U02": "there is no release to go back to yet",
+}

@@ -1,0 +1,56 @@
+"""One fault after another under load, then quiet, then the invariants: for faults that befall what the nodes stand on."""
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import Awaitable, Callable
+
+from adapters.postgres.embedded import EmbeddedServer
+from tests.fault.conftest import COUNTED
+from tests.fault.invariants import violations
+from tests.fault.pair import SETTLE_S, Load, Pair, Violation
+
+Break = Callable[[EmbeddedServer, Pair, Load], Awaitable[None]]
+
+
+async def faulty(
+    server: EmbeddedServer, break_: Break, rounds: int, *, wired: bool = False, settle_s: float = SETTLE_S
+) -> None:
+    """Load, fault, quiet, invariants; the nodes are the same processes from first to last. `wired`: over wires that can fail."""
+    COUNTED["points"] += 1
+    pair = await Pair.make(server, wired=wired)
+    lives = [each.process for each in pair.nodes]
+    try:
+        async with contextlib.AsyncExitStack() as wires:
+            for wire in pair.wires:
+                await wires.enter_async_context(wire)
+            for _ in range(rounds):
+                await _round(server, break_, pair, settle_s)
+        assert [each.process for each in pair.nodes] == lives, "nobody restarted a node"
+    except BaseException:
+        COUNTED["violations"] += 1
+        raise
+    finally:
+        pair.kill()
+        shutil.rmtree(pair.fed.folder)
+
+
+async def _round(server: EmbeddedServer, break_: Break, pair: Pair, settle_s: float) -> None:
+    load, over = Load(pair), asyncio.Event()
+    loading = asyncio.ensure_future(load.run(over.is_set))
+    await _some_answers(load, loading)
+    await break_(server, pair, load)
+    over.set()
+    await loading
+    await pair.settle(settle_s)
+    await load.repeat()
+    found = await violations(pair)
+    if found:
+        raise Violation("; ".join(found))
+    COUNTED["rounds"] += 1
+    COUNTED["messages"] += len(load.answers)
+
+
+async def _some_answers(load: Load, loading: "asyncio.Future[None]") -> None:
+    while len(load.answers) < 5 and not loading.done():
+        await asyncio.sleep(0.01)
