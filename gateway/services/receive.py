@@ -84,7 +84,7 @@ class Receive:
         """The answer to a verified member's POST, or to what we `fetched`: receipts and problems in the parcels' order.
 
         Raises for the POST as a whole: `peer.identity_mismatch`, `peer.suspended`, `proof.*`, `note.invalid`,
-        `ledger.split_view`, `dir.stale`, `ledger.rollback`.
+        `ledger.split_view`, `dir.stale`, `ledger.rollback`, `peer.rate`, `peer.backlog`.
         """
         directory = await self._fresh(post.hello.dir_version)
         if not directory.active(caller):
@@ -94,8 +94,8 @@ class Receive:
         entries = [_entry_of(parcel, directory) for parcel in post.items]
         senders = {entry.sender or "" for entry in entries if isinstance(entry, Entry)}
         speaker = directory.speaker(caller, senders, self._member)
-        if speaker != caller:
-            self._pace.afford(speaker)
+        if speaker != caller or (fetched and post.items):
+            await self._pace.admit(speaker)
         checkpoints, full = await self._linking.take(post.checkpoints, post.hello.links, directory, about=[speaker])
         origin = self._committer.origin
         await self._store.name(speaker, origin, post.hello.held.get(origin, (0,)))

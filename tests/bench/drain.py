@@ -1,7 +1,8 @@
 """`make drain`: messages queued while their recipient is down, and how they drain when it is back.
 
 Two nodes and PostgreSQL run as processes of their own. The last line printed is one JSON object: the rate of each quarter of
-the queue, the memory of each node while it drains, and how many messages arrived before one that was submitted earlier.
+the queue, the memory of each node while it drains, what a message takes in each database (a request, its entries, its receipt), and how
+many messages arrived before one that was submitted earlier.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from tests.bench.attachment import rss_mib
 from tests.bench.bench import BODY, ready, set_up, start
 
 _BATCH = 5_000
+_SIZE = "SELECT pg_database_size(current_database())"
 
 
 async def submit(node: Path, count: int) -> None:
@@ -55,8 +57,9 @@ def database(node: Path) -> str:
 async def measure(work: Path, nodes: list[Path], count: int) -> dict[str, object]:
     a = start(nodes[:1], work / "key")[0]
     await ready(nodes[0])
-    await submit(nodes[0], count)
     connection = await asyncpg.connect(database(nodes[0]))
+    empty = await connection.fetchval(_SIZE)
+    await submit(nodes[0], count)
     queued = await connection.fetchval("SELECT count(*) FROM outbox WHERE state = 'queued'")
     await connection.execute("VACUUM ANALYZE outbox")
     b = start(nodes[1:], work / "key")[0]
@@ -81,6 +84,7 @@ async def measure(work: Path, nodes: list[Path], count: int) -> dict[str, object
     numbers = [
         entry.pair_seq or 0 for entry in map(parse_entry, (row["data"] for row in rows)) if entry.kind == "received"
     ]
+    sizes = [round((await each.fetchval(_SIZE) - empty) / 1024 / queued, 1) for each in (connection, there)]
     await connection.close()
     await there.close()
     for process in (a, b):
@@ -92,7 +96,8 @@ async def measure(work: Path, nodes: list[Path], count: int) -> dict[str, object
         newest = max(newest, number)
     return {
         "queued": queued, "received": len(numbers), "drain_s": round(spent, 1), "per_s": round(queued / spent, 1),
-        "per_s_by_quarter": quarters(marks, queued), "peak_rss_mib": [round(each) for each in peaks], "out_of_order": late,
+        "per_s_by_quarter": quarters(marks, queued), "peak_rss_mib": [round(each) for each in peaks], "kib_a_message": sizes,
+        "out_of_order": late,
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.services.register import import_register
 from protocols.exchange.lines import Post, Receipt, encode_post, parse_post
+from protocols.limits import BACKLOG_A_MEMBER_MAX
 from protocols.problems import ProblemError
 from tests.federation import (
     EVERY_ROLE,
@@ -268,6 +269,27 @@ async def test_a_hub_takes_only_what_is_the_callers_and_for_its_own(
     assert await m.give(h, spoil(m, a, b)) == code
     assert await h.count("relay") == 0
     assert "relayed" not in await h.kinds()
+
+
+@pytest.mark.parametrize(
+    "facts", [PULL, behind("h"), behind("h", modes=("hub", "push"))], ids=["pull", "pull from a hub", "hub"]
+)
+async def test_what_waits_to_be_fetched_is_bounded_by_every_way(fed: Federation, facts: Json) -> None:
+    (a,) = await fed.nodes("a")
+    await fed.nodes("h", roles=HUB)
+    (b,) = await fed.nodes("b", facts=facts)
+    await a.becomes(await a.trace(b), "delivered")
+    await b.sql(
+        "INSERT INTO inbox SELECT sender, gen_random_uuid(), thread, type, received, origin, index, digest, content_c, dispatched "
+        "FROM inbox, generate_series(1, $1)",
+        BACKLOG_A_MEMBER_MAX,
+    )
+    await asyncio.sleep(1.1)  # it counts once a second
+    more = await a.trace(b)
+    await asyncio.sleep(1)
+    assert (await a.delivery(more), await b.count("inbox")) == ("queued", BACKLOG_A_MEMBER_MAX + 1)
+    await b.sql("UPDATE inbox SET dispatched = true")
+    await a.becomes(more, "delivered", 20)
 
 
 async def test_a_parcel_that_no_hub_may_carry_is_refused_by_its_recipient(fed: Federation) -> None:
