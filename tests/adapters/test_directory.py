@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from securesystemslib.signer import CryptoSigner
-from tuf.api.metadata import Metadata, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from adapters.directory.client import DirectoryClient
 from adapters.directory.fetch import fetch_from
@@ -77,6 +77,7 @@ class Network:
 
     folder: Path
     root: bytes
+    roots: list[CryptoSigner]
     targets: list[CryptoSigner]
     online: Online
     authority: Authority
@@ -146,7 +147,7 @@ def network(tmp_path: Path) -> Network:
         root_signers=roots, targets_signers=targets, threshold=2, online=online, now=NOW,
     )  # fmt: skip
     authority = Authority(folder, sealer=Tw1Sealer(), verifier=Tw1Verifier())
-    return Network(tmp_path, root, targets, online, authority)
+    return Network(tmp_path, root, roots, targets, online, authority)
 
 
 async def refused(client: DirectoryClient, code: str, now: datetime = NOW) -> None:
@@ -426,6 +427,26 @@ async def test_a_root_that_ours_did_not_sign_breaks_the_chain(network: Network) 
     root.signed.version = 2
     write(network.repository / "2.root.json", signed_bytes(root.signed, [CryptoSigner.generate_mldsa()]))
     await refused(client, "dir.root_chain")
+
+
+async def test_r05_nodes_that_missed_two_roots_walk_the_chain_to_the_newest(network: Network) -> None:
+    network.join("reg")
+    away = [network.client(name) for name in ("one", "two", "three")]
+    for client in away:
+        await client.refresh(NOW)
+    signers, root = list(network.roots), Metadata[Root].from_bytes(network.root).signed
+    for version in (2, 3):
+        leaving, coming = signers.pop(0), CryptoSigner.generate_mldsa()
+        root.revoke_key(leaving.public_key.keyid, "root")
+        root.add_key(coming.public_key, "root")
+        root.version = version
+        signers.append(coming)
+        write(network.repository / f"{version}.root.json", signed_bytes(root, [leaving, *signers]))
+    network.join("maker")
+    for client in away:
+        assert "testnet/maker" in (await client.refresh(NOW)).records
+    fresh = await network.client("fresh").refresh(NOW)
+    assert fresh.records.keys() == {"testnet/reg", "testnet/maker"}, "the first root is enough to begin with"
 
 
 async def test_a_publisher_cannot_swap_a_members_keys(network: Network) -> None:

@@ -2,7 +2,8 @@
 
 Two nodes and PostgreSQL run as processes of their own. The last line printed is one JSON object: the rate of each quarter of
 the queue, the memory of each node while it drains, what a message takes in each database (a request, its entries, its receipt), and how
-many messages arrived before one that was submitted earlier.
+many messages arrived before one that was submitted earlier. An urgent request a second is submitted meanwhile: how long each
+took until it was delivered.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import contextlib
 import json
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -49,6 +51,19 @@ async def follow(node: Path) -> None:
             pass
 
 
+async def hurry(node: Path, connection: asyncpg.Connection, took: list[float]) -> None:
+    """One urgent request after another, until cancelled."""
+    body = BODY | {"priority": "URGENT", "justification": "an officer was shot"}
+    async with AgencyClient.of_node(node) as agency:
+        while True:
+            began = time.monotonic()
+            sent = await agency.post("/v1/traces", {"to": "bench/b", "body": body, "handling": DEFAULT_HANDLING})
+            while await connection.fetchval("SELECT state FROM outbox WHERE id = $1", sent["id"]) != "delivered":
+                await asyncio.sleep(0.02)
+            took.append(round(time.monotonic() - began, 2))
+            await asyncio.sleep(1)
+
+
 def database(node: Path) -> str:
     settings = load_settings(node)
     return server_of(node, settings).dsn(settings.postgres_database)
@@ -64,29 +79,35 @@ async def measure(work: Path, nodes: list[Path], count: int) -> dict[str, object
     await connection.execute("VACUUM ANALYZE outbox")
     b = start(nodes[1:], work / "key")[0]
     await ready(nodes[1])
-    following = asyncio.ensure_future(follow(nodes[1]))
+    beside, took = await asyncpg.connect(database(nodes[0])), list[float]()
+    tasks = [asyncio.ensure_future(each) for each in (follow(nodes[1]), hurry(nodes[0], beside, took))]
     subprocess.run(
         [str(Path(sys.executable).with_name("tracewire")), "outbox", "retry", str(nodes[0])],
         check=True,
         stdout=subprocess.DEVNULL,
     )
     began, peaks, marks = time.monotonic(), [0.0, 0.0], [(0.0, 0)]
-    while (left := await connection.fetchval("SELECT count(*) FROM outbox WHERE state = 'queued'")) > 0:
+    while (left := await connection.fetchval("SELECT count(*) FROM outbox WHERE state = 'queued' AND NOT urgent")) > 0:
         for n, process in enumerate((a, b)):
             peaks[n] = max(peaks[n], rss_mib(process.pid))
         marks.append((time.monotonic() - began, queued - left))
         await asyncio.sleep(0.5)
     spent = time.monotonic() - began
     marks.append((spent, queued))
-    following.cancel()
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
     there = await asyncpg.connect(database(nodes[1]))
+    overtaking = {row["id"] for row in await connection.fetch("SELECT id FROM outbox WHERE urgent")}
     rows = await there.fetch("SELECT data FROM entry ORDER BY index")
     numbers = [
-        entry.pair_seq or 0 for entry in map(parse_entry, (row["data"] for row in rows)) if entry.kind == "received"
+        entry.pair_seq or 0
+        for entry in map(parse_entry, (row["data"] for row in rows))
+        if entry.kind == "received" and entry.id not in overtaking
     ]
     sizes = [round((await each.fetchval(_SIZE) - empty) / 1024 / queued, 1) for each in (connection, there)]
-    await connection.close()
-    await there.close()
+    for each in (connection, beside, there):
+        await each.close()
     for process in (a, b):
         process.send_signal(signal.SIGTERM)
         process.wait(60)
@@ -97,7 +118,7 @@ async def measure(work: Path, nodes: list[Path], count: int) -> dict[str, object
     return {
         "queued": queued, "received": len(numbers), "drain_s": round(spent, 1), "per_s": round(queued / spent, 1),
         "per_s_by_quarter": quarters(marks, queued), "peak_rss_mib": [round(each) for each in peaks], "kib_a_message": sizes,
-        "out_of_order": late,
+        "out_of_order": late, "urgent_s": {"count": len(took), "median": statistics.median(took), "longest": max(took)},
     }  # fmt: skip
 
 
