@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -91,6 +92,38 @@ async def test_the_migrations_make_exactly_the_tables_and_a_second_run_changes_n
         assert len(batch.head.system_identifier) > 10
     await ledger.close()
     await pool.close()
+
+
+async def test_k23_a_migration_that_is_killed_leaves_nothing_and_is_done_again(
+    postgres: EmbeddedServer, database_name: str
+) -> None:
+    owner, _ = await postgres.create_database(database_name)
+    program = f"import asyncio; from adapters.postgres.migrate import migrate; asyncio.run(migrate({owner!r}))"
+    async with connected(owner) as connection, connected(owner) as other:
+        tables = await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+        await other.execute("BEGIN")
+        await other.execute("CREATE TABLE aside ()")  # what a late step wants to make: it waits in its midst
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+        async with asyncio.timeout(30):
+            while not await connection.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            ):
+                assert process.returncode is None
+                await asyncio.sleep(0.05)
+        process.kill()
+        await process.wait()
+        await other.execute("ROLLBACK")
+        async with asyncio.timeout(30):
+            while (
+                await connection.fetchval(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
+                )
+                > 2
+            ):
+                await asyncio.sleep(0.05)
+        assert await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == tables
+    await migrate(owner)
+    assert await drift(owner) == []
 
 
 @pytest.fixture

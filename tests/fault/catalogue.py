@@ -13,6 +13,7 @@ CRASH = "tests/fault/test_crash_points.py::test_after_a_crash_everything_is_ther
 CATALOGUE: dict[str, str] = {
     **{f"K{n:02}": CRASH for n in range(1, 21)},
     "K22": _MOTION + "test_every_key_of_both_ends_changes_while_messages_fly",
+    "K23": "tests/adapters/test_postgres_schema.py::test_k23_a_migration_that_is_killed_leaves_nothing_and_is_done_again",
     "K24": "tests/services/test_courier.py::test_a_crash_leaves_no_bag_and_a_folder_that_is_none_is_said",
     "K25": "tests/fault/test_crash_points.py::test_k25_nodes_that_are_killed_at_random_for_a_minute_converge",
     "D01": _DATABASE + "test_d01_a_killed_backend_costs_nothing_but_time",
@@ -53,7 +54,6 @@ CATALOGUE: dict[str, str] = {
 
 OPEN: dict[str, str] = {
     "K21": "no witness is asked yet",
-    "K23": "every migration is one transaction (test_postgres_schema.py); no test kills one in its midst",
     "D08": "tiles are served from the database and exported by a command: nothing writes them while a node runs",
     "D09": "the guard's file aborts the process when it cannot be written (K18 disk); no shim makes fsync itself fail",
     "D13": "a changed tile halts the node at its start (test_rollback.py); no test flips a bit under PostgreSQL",
