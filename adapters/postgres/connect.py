@@ -36,6 +36,7 @@ _HEALS = (
     asyncpg.LockNotAvailableError,
     asyncpg.QueryCanceledError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InternalServerError,  # XX001: a page that does not hold its checksum; a restored one does
 )
 
 

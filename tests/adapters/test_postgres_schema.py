@@ -126,6 +126,37 @@ async def test_k23_a_migration_that_is_killed_leaves_nothing_and_is_done_again(
     assert await drift(owner) == []
 
 
+async def test_d13_a_bit_that_flips_on_the_disk_is_a_store_that_is_away_and_never_a_wrong_answer() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="tw-"))
+    server = EmbeddedServer(folder)
+    await server.start()
+    try:
+        owner, app = await server.create_database("flipped")
+        await migrate(owner)
+        async with connected(owner) as connection:
+            sql = "INSERT INTO ledger_head (origin, size, root) VALUES ($1, 0, $2)"
+            await connection.execute(sql, ORIGIN, EMPTY_ROOT)
+            path = await connection.fetchval("SELECT pg_relation_filepath('ledger_head')")
+        await server.stop()
+        (data,) = folder.rglob(path)
+        page = bytearray(data.read_bytes())
+        page[8000] ^= 1  # within the row, at the end of the first page
+        data.write_bytes(page)
+        await server.start()
+        pool = await Pool.open(app)
+        ledger = PostgresLedger(app, pool)
+        with pytest.raises(Unavailable, match="DataCorrupted"):
+            await ledger.heads()
+        with pytest.raises(Unavailable, match="DataCorrupted"):
+            async with ledger.batch(ORIGIN):
+                pass
+        await ledger.close()
+        await pool.close()
+    finally:
+        await server.stop()
+        shutil.rmtree(folder)
+
+
 @pytest.fixture
 async def dsns(postgres: EmbeddedServer, database_name: str) -> tuple[str, str]:
     owner, app = await postgres.create_database(database_name)
