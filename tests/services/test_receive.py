@@ -146,6 +146,20 @@ async def test_two_histories_of_a_ledger_keep_both_notes_and_end_the_exchange_wi
     assert b.parts.linking.alarms[m.origin] == "ledger.split_view"
 
 
+async def test_another_root_for_one_size_is_a_second_history_though_the_entry_is_the_same(
+    pair: tuple[Node, Stranger],
+) -> None:
+    b, m = pair
+    first = m.parcel(b)
+    assert isinstance(await m.give(b, first), Place)
+    assert isinstance(await m.give(b, m.parcel(b)), Place)
+    fork = m.fork()
+    fork.parcel(b)  # never sent: only the checkpoint tells of it
+    await refused("ledger.split_view", fork.post(b, fork.fresh(first)))
+    (row,) = await b.rows("SELECT * FROM split_view")
+    assert (row["first"], parse_root(row["second"])) == (await held_note(b, 3), parse_root(fork.note()))
+
+
 async def held_note(node: Node, size: int) -> bytes:
     return (await node.sql("SELECT note FROM peer_checkpoint WHERE size = $1", size))[0]
 
