@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from gateway.runtime.cli.main import app
 from gateway.runtime.settings import FILE, dump_settings, load_settings, make_settings
 from keys.keystore import KeyStore
 from keys.secret import Secret
+from keys.tls import pin_of_pem, self_signed
+from protocols.strict import b64u
 from tests.federation import new_database
 
 ROOT = Path(__file__).parents[2]
@@ -364,6 +367,28 @@ def test_what_a_member_states_of_itself_stands_in_its_request(
     assert record.contact is not None
     assert (record.contact.office, record.contact.languages) == ("Desk", ["de"])
     assert [(each.country, each.makes) for each in record.competences] == [("AT", ["Glock"])]
+
+
+def test_the_key_of_the_next_certificate_is_pinned_beside_the_present_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, pins = _member(tmp_path, ""), []
+    for name in ("tls", "new"):
+        private, certificate = self_signed("node", datetime.now(UTC))
+        (command[2] / f"{name}.key").write_bytes(private)
+        (command[2] / f"{name}.pem").write_bytes(certificate)
+        pins.append(b64u(pin_of_pem(certificate)))
+    settings = command[2] / "tracewire.toml"
+    with settings.open("a") as file:
+        file.write('tls_certificate = "tls.pem"\ntls_key = "tls.key"\n')
+    settings.write_text(settings.read_text().replace("http://", "https://"))
+    for given, expected in ((["--next-certificate", command[2] / "new.pem"], pins), ([], pins[:1])):
+        assert run(*command, *given) == 0
+        record = parse_request(Path(json.loads(capsys.readouterr().out)["request"]).read_bytes()).record
+        assert record.endpoint is not None
+        assert record.endpoint.spki == expected
+    assert run(*command, "--next-certificate", settings) == 1
+    assert problem(capsys)["code"] == "config.invalid"
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def request(
     node: Path,
     *,
     answer: Path | None = None,
+    next_certificate: Path | None = None,
     secret: SecretFrom = _NO_SECRET,
     json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
@@ -53,6 +54,8 @@ def request(
         The node's folder.
     answer
         The challenge that the authority sent back: it proves that the seal key is ours. Nothing else is changed.
+    next_certificate
+        A TLS certificate that the node will show soon: peers take its key and the present one until a request without it.
     json
         Print one JSON object.
     """
@@ -62,7 +65,7 @@ def request(
             data = answer_request(read_file(path), read_file(answer), store.opener())
             write(path, data)
         else:
-            data = request_of_node(node, store, clock())
+            data = request_of_node(node, store, clock(), Changes(next_certificate=next_certificate))
         found = parse_request(data)
         text = f"{path} (version {found.version}) is ready: send it to the directory's authority."
         say(text, {"request": str(path), "member": found.record.member, "version": found.version}, as_json=json)
@@ -78,6 +81,7 @@ class Changes:
     overlap: timedelta = timedelta(0)
     revoked: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     closed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    next_certificate: Path | None = None
 
 
 def member_request(
@@ -153,10 +157,9 @@ def _key_records(
 
 def request_of_node(node: Path, store: KeyStore, now: datetime, changes: Changes | None = None) -> bytes:
     """From the settings and keys of a node folder, and the last request written there; written as the next one."""
-    settings, path = load_settings(node), node / _FILE
-    spki = []
-    if settings.tls_certificate is not None:
-        spki.append(b64u(pin_of_pem(read_file(node / settings.tls_certificate))))
+    settings, path, changes = load_settings(node), node / _FILE, changes or Changes()
+    shown = [node / settings.tls_certificate] if settings.tls_certificate else []
+    shown += [changes.next_certificate] if changes.next_certificate else []
     origins = sorted({key.origin for key in store.inventory() if key.origin}, key=year_and_number)
     if not origins:
         raise ProblemError("key.store", "the node has no ledger key")
@@ -167,14 +170,14 @@ def request_of_node(node: Path, store: KeyStore, now: datetime, changes: Changes
         for origin, mark in marks.items()
         if origin != used
     }
-    changes = replace(changes or Changes(), closed=closed)
+    changes = replace(changes, closed=closed)
     last = parse_request(read_file(path)) if path.exists() else None
     data = member_request(
         store,
         member=settings.member,
         name=settings.name,
         url=settings.exchange_url,
-        spki=spki,
+        spki=list(map(_pin, shown)),
         origin=origins[-1],
         version=last.version + 1 if last else 1,
         now=now,
@@ -184,6 +187,13 @@ def request_of_node(node: Path, store: KeyStore, now: datetime, changes: Changes
     )
     write(path, data)
     return data
+
+
+def _pin(certificate: Path) -> str:
+    try:
+        return b64u(pin_of_pem(read_file(certificate)))
+    except ValueError:
+        raise ProblemError("config.invalid", f"{certificate} is no PEM certificate") from None
 
 
 def _facts(path: Path) -> dict[str, Any]:
