@@ -39,9 +39,7 @@ Json = dict[str, Any]
 
 
 class Signed(Network):
-    """An authority whose offline signers the test holds too."""
-
-    roots: list[CryptoSigner]
+    """An authority that publishes what it should not."""
 
     def retarget(self, change: Callable[[Targets], None], signers: list[CryptoSigner] | None = None) -> None:
         """A new targets version under a fresh snapshot: what who holds offline and online keys can publish."""
@@ -93,9 +91,7 @@ def network(tmp_path: Path) -> Signed:
         folder, new_network("testnet", live=False), root_signers=roots, targets_signers=targets, threshold=2,
         online=online, now=NOW,
     )  # fmt: skip
-    made = Signed(tmp_path, root, targets, online, Authority(folder, sealer=Tw1Sealer(), verifier=Tw1Verifier()))
-    made.roots = roots
-    return made
+    return Signed(tmp_path, root, roots, targets, online, Authority(folder, sealer=Tw1Sealer(), verifier=Tw1Verifier()))
 
 
 # ---- D06: endless data
