@@ -157,7 +157,7 @@ def _tear(guard: Any, mark: GuardMark) -> None:
 def _send_half(client: Any, peer: Any, body: bytes) -> None:
     """A whole header and half of the body on the wire, then death."""
     url = urlsplit(peer.endpoint.url)
-    headers = client._headers("POST", f"{peer.endpoint.url}/exchange/v1/messages", body)
+    headers = client._headers("POST", f"{peer.endpoint.url}/exchange/v1/messages", body, "application/x-ndjson")
     lines = [f"Host: {url.netloc}", f"Content-Length: {len(body)}", *(f"{k}: {v}" for k, v in headers.items())]
     wire = socket.create_connection((url.hostname, url.port or 80))
     wire.sendall(("POST /exchange/v1/messages HTTP/1.1\r\n" + "\r\n".join(lines) + "\r\n\r\n").encode())
