@@ -39,6 +39,7 @@ from gateway.runtime.world import SystemIds
 from keys.guard import _dump
 from keys.keystore import KeyStore
 from keys.secret import Secret
+from protocols.exchange.lines import MEDIA_TYPE
 from protocols.ports.crypto import GuardMark
 from protocols.ports.rows import IdempotencyRow, InboxRow
 from protocols.ports.store import OutcomeUnknown, Unavailable
@@ -157,7 +158,7 @@ def _tear(guard: Any, mark: GuardMark) -> None:
 def _send_half(client: Any, peer: Any, body: bytes) -> None:
     """A whole header and half of the body on the wire, then death."""
     url = urlsplit(peer.endpoint.url)
-    headers = client._headers("POST", f"{peer.endpoint.url}/exchange/v1/messages", body, "application/x-ndjson")
+    headers = client._headers("POST", f"{peer.endpoint.url}/exchange/v1/messages", body, MEDIA_TYPE)
     lines = [f"Host: {url.netloc}", f"Content-Length: {len(body)}", *(f"{k}: {v}" for k, v in headers.items())]
     wire = socket.create_connection((url.hostname, url.port or 80))
     wire.sendall(("POST /exchange/v1/messages HTTP/1.1\r\n" + "\r\n".join(lines) + "\r\n\r\n").encode())
