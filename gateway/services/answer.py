@@ -59,8 +59,6 @@ _HANDLING = {
     "evidence_use": "yes",
 }  # an extract of a register is made to be shown
 _ACKNOWLEDGED = timedelta(days=2)  # default of docs/domain.md section 2, where the directory says nothing else
-
-
 _TRIES = 3
 
 
@@ -133,12 +131,12 @@ class Answer:
         except Exception:  # one request's failure is its own
             _log.exception("answer_failed", id=str(arrived.id))
             self._failures[arrived.id] += 1
-            if self._failures[arrived.id] >= _TRIES:  # others are not to wait for it: a person looks
-                del self._failures[arrived.id]
-                await self._review(arrived, Decision(kind="person", reason="SERIAL_MISSING"), "internal")
-                return True
-            self._later[arrived.id] = asyncio.get_running_loop().time() + self._later_s
-            return False
+            if self._failures[arrived.id] < _TRIES:
+                self._later[arrived.id] = asyncio.get_running_loop().time() + self._later_s
+                return False
+            # others are not to wait for it: a person looks
+            await self._review(arrived, Decision(kind="person", reason="SERIAL_MISSING"), "internal")
+        self._failures.pop(arrived.id, None)
         return True
 
     async def answer(self, arrived: Arrived) -> None:
