@@ -275,7 +275,7 @@ async def test_a_hub_takes_only_what_is_the_callers_and_for_its_own(
     "facts", [PULL, behind("h"), behind("h", modes=("hub", "push"))], ids=["pull", "pull from a hub", "hub"]
 )
 async def test_what_waits_to_be_fetched_is_bounded_by_every_way(fed: Federation, facts: Json) -> None:
-    (a,) = await fed.nodes("a")
+    a, c = await fed.nodes("a", "c")
     await fed.nodes("h", roles=HUB)
     (b,) = await fed.nodes("b", facts=facts)
     await a.becomes(await a.trace(b), "delivered")
@@ -288,6 +288,7 @@ async def test_what_waits_to_be_fetched_is_bounded_by_every_way(fed: Federation,
     more = await a.trace(b)
     await asyncio.sleep(1)
     assert (await a.delivery(more), await b.count("inbox")) == ("queued", BACKLOG_A_MEMBER_MAX + 1)
+    await c.becomes(await c.trace(b), "delivered", 20)
     await b.sql("UPDATE inbox SET dispatched = true")
     await a.becomes(more, "delivered", 20)
 
