@@ -15,14 +15,10 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from adapters.postgres.connect import Pool
 from adapters.postgres.embedded import EmbeddedServer
-from adapters.postgres.threads import PostgresClients
-from gateway.runtime.cli.client import make_client
 from gateway.runtime.client import AgencyClient
-from protocols.ports.access import SCOPES
-from tests.fault.pair import NodeProcess
-from tests.federation import EVERY_ROLE, Federation, Node, trace_request
+from tests.fault.pair import NodeProcess, set_up
+from tests.federation import Federation, Node, trace_request
 
 COUNT, EVERY_S, TO_THE_BAD = 750, 0.02, 4  # one of four more goes to the bad member
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -92,11 +88,7 @@ async def measure(work: Path) -> dict[str, object]:
         async with fed:
             nodes = [Node(fed, short) for short in "ab"]
             for node in nodes:
-                fed._admit(node, EVERY_ROLE)
-                await node.make()
-                pool = await Pool.open(node.dsn)
-                await make_client(node.folder, PostgresClients(pool), "local", ["local"], list(SCOPES))
-                await pool.close()
+                await set_up(node)
             (bad,) = await fed.strangers("bad")
             processes = [NodeProcess(node) for node in nodes]
             try:

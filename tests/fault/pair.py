@@ -207,12 +207,7 @@ class Pair:
         behind = [{"exchange_bind": f"127.0.0.1:{_free_port()}"} if wired else {} for _ in "ab"]
         a, b = Node(fed, "a", **behind[0]), Node(fed, "b", registry=True, **behind[1])
         for node in (a, b):
-            fed._admit(node, EVERY_ROLE)
-            await node.make()
-            pool = await Pool.open(node.dsn)
-            await make_client(node.folder, PostgresClients(pool), "local", ["local"], list(SCOPES))
-            await PostgresRegistry(pool).store(parse_register(REGISTER.encode()))
-            await pool.close()
+            await set_up(node)
         await fed.publish()
         wires = [Wire(node.port, int(node.settings.exchange_bind.rpartition(":")[2])) for node in (a, b) if wired]
         pair = cls(fed, a, b, *wires)
@@ -266,6 +261,16 @@ class Pair:
                 if not events:
                     return
                 self._passed = events[-1]["seq"]
+
+
+async def set_up(node: Node) -> None:
+    """Admits a member and makes its node, with a client and a register; the directory is still to be published."""
+    node.fed._admit(node, EVERY_ROLE)
+    await node.make()
+    pool = await Pool.open(node.dsn)
+    await make_client(node.folder, PostgresClients(pool), "local", ["local"], list(SCOPES))
+    await PostgresRegistry(pool).store(parse_register(REGISTER.encode()))
+    await pool.close()
 
 
 async def until(condition: Callable[[], Awaitable[bool]], wait_s: float, why: Callable[[], str]) -> None:

@@ -42,13 +42,19 @@ async def _round(server: EmbeddedServer, break_: Break, pair: Pair, settle_s: fl
     await break_(server, pair, load)
     over.set()
     await loading
+    await judge(pair, load, settle_s=settle_s)
+
+
+async def judge(pair: Pair, *loads: Load, after: str = "", settle_s: float = SETTLE_S) -> None:
+    """Quiet, then the same answers to the same requests, then every invariant; Violation where one does not hold."""
     await pair.settle(settle_s)
-    await load.repeat()
+    for load in loads:
+        await load.repeat()
     found = await violations(pair)
     if found:
-        raise Violation("; ".join(found))
+        raise Violation(after + "; ".join(found))
     COUNTED["rounds"] += 1
-    COUNTED["messages"] += len(load.answers)
+    COUNTED["messages"] += sum(len(load.answers) for load in loads)
 
 
 async def _some_answers(load: Load, loading: "asyncio.Future[None]") -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.fault.conftest import COUNTED, ROUNDS, Pairs
-from tests.fault.invariants import violations
 from tests.fault.pair import START_S, Load, Pair, Violation, until
 from tests.fault.points import KILLS, POINTS, QUICK, Point
+from tests.fault.rounds import judge
 
 FAULTS = Path(__file__).parents[2].parent / "shared" / "faults.yaml"
 KILLED_S = 60.0
@@ -40,13 +40,7 @@ async def one_round(pair: Pair, point: Point, turn: int) -> None:
     finally:
         loading.cancel()
         await asyncio.wait([loading])
-    await pair.settle()
-    await load.repeat()
-    found = await violations(pair)
-    if found:
-        raise Violation(f"{point.name}, turn {turn}: " + "; ".join(found))
-    COUNTED["rounds"] += 1
-    COUNTED["messages"] += len(load.answers)
+    await judge(pair, load, after=f"{point.name}, turn {turn}: ")
 
 
 def _points() -> list[object]:
@@ -87,20 +81,13 @@ async def test_k25_nodes_that_are_killed_at_random_for_a_minute_converge(pairs: 
                 await asyncio.sleep(chance.uniform(0, 1))
             for each in pair.nodes:
                 await until(each.ready_or_dead, START_S, lambda: "I9: a node does not start again")
-            await pair.settle()
-            for load in loads:
-                await load.repeat()
-            found = await violations(pair)
-            if found:
-                raise Violation(f"seed {seed}: " + "; ".join(found))
+            await judge(pair, *loads, after=f"seed {seed}: ")
         except BaseException:
             COUNTED["violations"] += 1
             pairs.drop()
             raise
         finally:
             killing.cancel()
-        COUNTED["rounds"] += 1
-        COUNTED["messages"] += sum(len(load.answers) for load in loads)
 
 
 async def _kill(pair: Pair, chance: random.Random, end: float) -> None:
