@@ -21,8 +21,9 @@ check: .venv/ready
 	$(PY) tests/test_tidy.py
 
 ROUNDS ?= 3
+SEEDS ?= 0:20000
 faults: .venv/ready
-	ROUNDS=$(ROUNDS) $(PY) -m pytest tests/fault -m "slow or not slow" $(ARGS)
+	ROUNDS=$(ROUNDS) SEEDS=$(SEEDS) $(PY) -m pytest tests/fault tests/simulation -m "slow or not slow" $(ARGS)
 
 contract: .venv/ready
 	TRACEWIRE_CONTRACT=whole $(PY) -m pytest tests/http/test_contract.py

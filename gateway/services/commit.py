@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 from uuid import UUID
 
 from gateway.services.changes import Change
@@ -37,6 +37,7 @@ from protocols.ports.store import (
 from protocols.ports.world import Clock, Ids
 from protocols.problems import ProblemError
 
+_T = TypeVar("_T")
 _TRIES_MAX = 5
 _BACKOFF_S = 0.2
 _ENDING = ProblemError("store.busy", "the node is ending")
@@ -170,10 +171,16 @@ class Committer:
         return head
 
     async def verify(self) -> Head:
-        """The head, after the guard's and the signatures' checks; ProblemError `ledger.rollback` halts. Writes nothing."""
-        async with self._store.batch(self.origin) as batch:
-            await self._verified_edge(batch)
-            return batch.head
+        """The head, after the guard's and the signatures' checks; ProblemError `ledger.rollback` halts, `store.busy`. Writes nothing."""
+        return await self._attempt(self._verify)
+
+    async def _verify(self) -> Head:
+        try:
+            async with self._store.batch(self.origin) as batch:
+                await self._verified_edge(batch)
+                return batch.head
+        except OutcomeUnknown as error:
+            raise Unavailable("nothing was written") from error
 
     async def _take(self) -> list[_Waiting]:
         first = self._held_back or await self._queue.get()
@@ -190,14 +197,14 @@ class Committer:
 
     async def _commit(self, waiting: Sequence[_Waiting]) -> None:
         try:
-            await self._attempt(waiting, self._transact)
+            await self._attempt(lambda: self._transact(waiting))
         except DataError:
             if len(waiting) > 1:
                 await self._commit(waiting[: len(waiting) // 2])
                 await self._commit(waiting[len(waiting) // 2 :])
                 return
             try:  # a unique key taken by another process's ledger shows now as standing
-                await self._attempt(waiting, self._transact)
+                await self._attempt(lambda: self._transact(waiting))
             except DataError:
                 _fail(waiting, ProblemError("store.data", "the database refused a row of this change"))
         except ProblemError as problem:
@@ -206,21 +213,19 @@ class Committer:
             _fail(waiting, _ENDING)
             raise
 
-    async def _attempt(
-        self, waiting: Sequence[_Waiting], transact: Callable[[Sequence[_Waiting], UUID], Awaitable[None]]
-    ) -> None:
+    async def _attempt(self, doing: Callable[[], Awaitable[_T]]) -> _T:
         for tried in range(_TRIES_MAX):
             try:
-                return await transact(waiting, self._ids.uuid7())
+                return await doing()
             except Unavailable:
                 await asyncio.sleep(_BACKOFF_S * 2**tried * self._ids.jitter())
         raise ProblemError("store.busy", "the database cannot be reached")
 
-    async def _transact(self, waiting: Sequence[_Waiting], batch_id: UUID) -> None:
+    async def _transact(self, waiting: Sequence[_Waiting]) -> None:
         """One batch: lock, check, decide, write, COMMIT, raise the guard, answer."""
         if not waiting:
             return
-        at = self._clock.now()
+        at, batch_id = self._clock.now(), self._ids.uuid7()
         results: list[tuple[_Waiting, int | Lost | ProblemError]] = []
         edge, proofs, head = None, None, None
         try:

@@ -14,7 +14,9 @@ from tests.fault.pair import Pair
 
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
 ROUNDS_A_PAIR = 15  # the ledgers are verified from their first entry after every round
-COUNTED: Counter[str] = Counter(points=0, rounds=0, messages=0, violations=0, seeded_bugs=0, seeded_bugs_caught=0)
+COUNTED: Counter[str] = Counter(
+    points=0, rounds=0, messages=0, violations=0, seeded_bugs=0, seeded_bugs_caught=0, seeds=0, seed_violations=0
+)
 
 
 class Pairs:

@@ -87,7 +87,7 @@ async def violations(pair: Pair) -> list[str]:
     a, b = await View(pair.a.node).read(), await View(pair.b.node).read()
     found = [*_accepted(pair, a), *_effects(a, b), *_ledgers(pair, a, b), *_guards(a, b)]
     for sender, receiver in ((a, b), (b, a)):
-        found += _exchange(sender, receiver)
+        found += exchange(sender, receiver)
     return found
 
 
@@ -105,7 +105,7 @@ def _accepted(pair: Pair, a: View) -> list[str]:
     return found
 
 
-def _exchange(sender: View, receiver: View) -> list[str]:
+def exchange(sender: View, receiver: View) -> list[str]:
     """I1, I2, I3, I7 of one direction."""
     out = {row["id"]: row for row in sender.outbox}
     arrived = {row["id"]: row for row in receiver.inbox}

@@ -223,7 +223,7 @@ def test_parts_are_exactly_those_that_the_message_names() -> None:
     assert refused(keys, first.sealed)
     assert refused(keys, second.sealed, first.sealed)
     assert refused(keys, first.sealed, second.sealed, second.sealed)
-    assert refused(keys, first.sealed[:-1] + b"x", second.sealed)
+    assert refused(keys, first.sealed[:-1] + bytes([first.sealed[-1] ^ 1]), second.sealed)
     assert refused({first.ref.sha256: first.key}, first.sealed, second.sealed)
     assert refused(keys | {first.ref.sha256: second.key}, first.sealed, second.sealed)
     assert refused({}, first.sealed, second.sealed)
