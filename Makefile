@@ -1,6 +1,6 @@
-# make demo | test | check | bench | attachment | drain | fairness | faults | mutants | measure | fmt
+# make demo | test | check | bench | load | attachment | drain | fairness | faults | mutants | measure | fmt
 PY := .venv/bin/python
-.PHONY: demo test check bench attachment drain fairness faults mutants contract measure fmt
+.PHONY: demo test check bench load attachment drain fairness faults mutants contract measure fmt
 
 .venv/ready: pyproject.toml
 	python3 -m venv .venv
@@ -37,6 +37,9 @@ bench: .venv/ready
 
 attachment: .venv/ready
 	PYTHONPATH=. $(PY) tests/bench/attachment.py $(ARGS)
+
+load: .venv/ready
+	PYTHONPATH=. $(PY) tests/bench/load.py $(ARGS)
 
 fairness: .venv/ready
 	PYTHONPATH=. $(PY) tests/bench/fairness.py

@@ -19,6 +19,7 @@ SETTINGS = {
     "statement_timeout": "30s",
     "idle_in_transaction_session_timeout": "60s",
     "jit": "off",
+    "enable_seqscan": "off",  # every statement has its index; a plan made while a table was empty would read all of it later
     "application_name": f"tracewire {socket.gethostname()[:40]} {os.getpid()}",  # whose claim a row is, and whether it lives
 }
 GONE = (

@@ -218,7 +218,7 @@ class PostgresExchange:
         rows = await self._pool.fetch(
             "SELECT sender, id, thread, type, content_c FROM inbox i WHERE NOT dispatched AND type = ANY($2) AND NOT id = ANY($3) "
             "AND NOT EXISTS (SELECT FROM review r WHERE r.sender = i.sender AND r.id = i.id) "
-            "ORDER BY received LIMIT $1",
+            "ORDER BY origin, index LIMIT $1",
             *(count, list(types), list(but)),
         )
         return [Arrived(**row) for row in rows]

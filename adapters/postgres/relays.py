@@ -74,9 +74,12 @@ class PostgresRelays:
         sql = "UPDATE relay SET problem = NULL, due = $3 WHERE sender = $1 AND problem = $2 AND answer IS NULL"
         await self._pool.execute(sql, sender, problem, now)
 
-    async def answer_relay(self, digest: bytes, answer: bytes) -> None:
-        """Keeps the recipient's receipt; the parcel goes."""
-        await self._pool.execute("UPDATE relay SET answer = $2, post = NULL WHERE digest = $1", digest, answer)
+    async def answer_relays(self, answers: Mapping[bytes, bytes]) -> None:
+        """Keeps the recipient's receipts, by digest; the parcels go."""
+        await self._pool.execute(
+            "UPDATE relay SET answer = a, post = NULL FROM unnest($1::bytea[], $2::bytea[]) AS w(d, a) WHERE digest = d",
+            *(list(answers), list(answers.values())),
+        )
 
     async def forget_relays(self, before: datetime) -> None:
         """Drops what expired before a time."""

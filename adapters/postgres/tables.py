@@ -239,7 +239,7 @@ class Inbox(SQLModel, table=True):
 
     __tablename__ = "inbox"
     __table_args__ = (
-        Index("ix_inbox_undispatched", "received", postgresql_where=text("not dispatched")),
+        Index("ix_inbox_undispatched", "origin", "index", postgresql_where=text("not dispatched")),
         Index("ix_inbox_backlog", "sender", postgresql_where=text("not dispatched")),
         Index("ix_inbox_thread", "thread"),
     )
@@ -377,7 +377,10 @@ class Event(SQLModel, table=True):
     """The event feed; `seq` is given under the head lock, so it grows in commit order."""
 
     __tablename__ = "event"
-    __table_args__ = (Index("ix_event_message", "message"),)
+    __table_args__ = (
+        Index("ix_event_message", "message"),
+        Index("ix_event_received", "seq", postgresql_where=text("kind = 'received'")),
+    )
     seq: int = Field(sa_type=BigInteger, primary_key=True)
     at: datetime = _at()
     kind: str = _text()

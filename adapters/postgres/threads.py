@@ -40,6 +40,19 @@ SELECT id, sender, $2, thread, type, received, CASE WHEN dispatched THEN 'dispat
 FROM inbox WHERE thread = $1
 ORDER BY at, id LIMIT {MESSAGES_A_LEG_MAX * (HOPS_MAX + 1)}
 """
+_PASSED = """
+WITH last AS (
+    SELECT i.origin, i.index FROM event e JOIN inbox i ON i.sender = e.counterpart AND i.id = e.message
+    WHERE e.kind = 'received' AND e.seq <= $1 ORDER BY e.seq DESC LIMIT 1
+)
+SELECT i.sender, i.id, i.thread, i.type, i.content_c FROM last, ledger_head h, inbox i
+WHERE NOT i.dispatched AND i.origin = h.origin
+AND i.index <= CASE WHEN h.origin = last.origin THEN last.index ELSE 9223372036854775807 END
+AND (h.origin = last.origin OR (
+    SELECT e.seq FROM event e WHERE e.message = i.id AND e.counterpart = i.sender AND e.kind = 'received') <= $1)
+AND NOT i.type = ANY($3) AND NOT EXISTS (SELECT FROM review r WHERE r.sender = i.sender AND r.id = i.id) LIMIT $2
+"""
+"""A ledger is in the order of the feed: what is passed is found by its place, and of other ledgers of ours one by one."""
 
 
 class PostgresThreads:
@@ -118,10 +131,7 @@ class PostgresThreads:
     async def passed(self, seq: int, count: int, but: Sequence[str]) -> list[Arrived]:
         """Undispatched arrivals whose event the feed has passed, but for some types and what waits for a person."""
         rows = await self._pool.fetch(
-            "SELECT i.sender, i.id, i.thread, i.type, i.content_c FROM inbox i "
-            "JOIN event e ON e.message = i.id AND e.counterpart = i.sender AND e.kind = 'received' AND e.seq <= $1 "
-            "WHERE NOT i.dispatched AND NOT EXISTS (SELECT FROM review r WHERE r.sender = i.sender AND r.id = i.id) "
-            "AND NOT i.type = ANY($3) LIMIT $2",
+            _PASSED,
             *(seq, count, list(but)),
         )
         return [Arrived(**row) for row in rows]

@@ -63,7 +63,7 @@ class Deliver:
         self._linking, self._pack, self._settle, self._transport = linking, pack, settle, transport
         self._blobs = blobs
         self._offer, self._clock, self._ids, self._retry_first_s = offer, clock, ids, retry_first_s
-        self._ways = Counter[str]()  # POSTs to a peer that settled nothing: each tries the peer's next way
+        self._ways = Counter[str]()  # POSTs to a peer that brought nothing on: each tries the peer's next way
         self._vain = Counter[str]()  # ways to a peer that failed since one of them did not
         self._failures = Counter[str]()  # pauses of a peer, one after the other
         self._paused: dict[str, datetime] = {}
@@ -206,7 +206,9 @@ class Deliver:
             await self._store.postpone({each.id: now for each in sending})
             raise
         rest = [each for each in sending if each.id not in settled]
-        self._ways[peer] += not settled
+        # a hub that has just taken something gets its time: it is gone around when it is asked again in vain
+        taken = any(codes[each.id] == "hub.relayed" and not each.attempts for each in rest)
+        self._ways[peer] += not settled and not taken
         self._settle.outcomes.update(codes[each.id] for each in rest)
         await self._rest(rest, codes, directory, asked=now, due=due)
         if due is not None:

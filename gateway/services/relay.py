@@ -259,20 +259,18 @@ class Relay:
         if problems:
             await self._store.blame_relays(problems)
         receipts = [(row, item) for row, item in answered if isinstance(item, Receipt)]
-        return bool(await self._keep(receipts, answer, directory))
+        return await self._keep(receipts, answer, directory)
 
     async def _claim(self, recipient: str, now: datetime | None) -> list[RelayRow]:
         wait = min(_RETRY_MAX_S, self._retry_first_s * 2 ** min(self._failures.get(recipient, 0), 8))
         again = self._clock.now() + timedelta(seconds=max(self._retry_first_s, wait * self._ids.jitter()))
         return await self._store.claim_relays(recipient, now, again, PARCELS_MAX, _BYTES)
 
-    async def _keep(
-        self, receipts: Sequence[tuple[RelayRow, Receipt]], answer: Post, directory: Directory
-    ) -> list[Post]:
-        """Keeps the receipts that hold and sends them on to their sender, who else gets them when it asks again."""
+    async def _keep(self, receipts: Sequence[tuple[RelayRow, Receipt]], answer: Post, directory: Directory) -> bool:
+        """Keeps the receipts that hold and sends them on to their sender, who else gets them when it asks again; whether any."""
         checkpoints = {key: self._linking.verify(*key, note, directory) for key, note in answer.checkpoints.items()}
         proven = proven_places([item for _, item in receipts], checkpoints)
-        kept = []
+        kept = dict[bytes, Post]()
         for at, place in proven.items():
             row, receipt = receipts[at]
             entry = parse_entry(place.entry)
@@ -281,15 +279,16 @@ class Relay:
                 _log.warning("receipt_refused", id=str(row.id), code="proof.entry")
                 continue
             note = {(place.origin, place.size): answer.checkpoints[place.origin, place.size]}
-            back = Post(hello=answer.hello, checkpoints=note, items=(receipt,))
-            await self._store.answer_relay(row.digest, encode_post(back))
-            kept.append(back)
-        if kept and directory.reachable(sender := receipts[0][0].sender, self._member):
+            kept[row.digest] = Post(hello=answer.hello, checkpoints=note, items=(receipt,))
+        if not kept:
+            return False
+        await self._store.answer_relays({digest: encode_post(back) for digest, back in kept.items()})
+        if directory.reachable(sender := receipts[0][0].sender, self._member):
             try:
-                await self._transport.receipts(directory.records[sender], encode_post(merge(kept)))
+                await self._transport.receipts(directory.records[sender], encode_post(merge(list(kept.values()))))
             except ProblemError as problem:
                 _log.info("receipts_wait", peer=sender, code=problem.code)
-        return kept
+        return True
 
     def _is_hub(self, directory: Directory) -> bool:
         return directory.active(self._member) and "hub" in directory.admitted[self._member].roles

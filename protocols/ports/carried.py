@@ -101,8 +101,8 @@ class RelayStore(Protocol):
         """A problem of a sender's parcels is over; they are due."""
         ...
 
-    async def answer_relay(self, digest: bytes, answer: bytes) -> None:
-        """Keeps the recipient's receipt; the parcel goes."""
+    async def answer_relays(self, answers: Mapping[bytes, bytes]) -> None:
+        """Keeps the recipient's receipts, by digest; the parcels go."""
         ...
 
     async def forget_relays(self, before: datetime) -> None:

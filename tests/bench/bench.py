@@ -78,13 +78,13 @@ def quiet(call, *args, **kwargs):
     return json.loads(out.getvalue())
 
 
-def set_up(work: Path, *settings: str) -> list[Path]:
-    """An authority's folder and two members, set up by the commands' own functions."""
+def set_up(work: Path, *settings: str, hub: bool = False) -> list[Path]:
+    """An authority's folder and two members, set up by the commands' own functions; with `hub`, a third that carries to b."""
     secret = SecretFrom(key_file=work / "key")
     authority = work / "authority"
     quiet(directory_cli.init, authority, network="bench", secret=secret)
     nodes = []
-    for name, role in (("a", "focal-point"), ("b", "registry")):
+    for name, role in [("a", "focal-point"), ("b", "registry"), *([("h", "hub")] if hub else [])]:
         node, ports = work / name, [free_port() for _ in range(3)]
         binds = [f"{use}_bind=127.0.0.1:{port}" for use, port in zip(("agency", "exchange", "operations"), ports)]
         quiet(
@@ -93,6 +93,8 @@ def set_up(work: Path, *settings: str) -> list[Path]:
             exchange_url=f"http://127.0.0.1:{ports[1]}",
             settings=[*binds, *settings, f"postgres_folder={work / 'postgres'}", f"postgres_database=bench_{name}"], secret=secret,
         )  # fmt: skip
+        if hub and name == "b":
+            (node / "record.toml").write_text('modes = ["hub", "push"]\nhubs = ["bench/h"]\n')
         request = quiet(member_cli.request, node, secret=secret)["request"]
         challenge = quiet(directory_cli.admit, authority, Path(request), role=[role], secret=secret)["challenge"]
         quiet(member_cli.request, node, answer=Path(challenge), secret=secret)

@@ -96,8 +96,8 @@ def out(n: int, **changes: Any) -> OutboxRow:
 
 def inbox(n: int, **changes: Any) -> InboxRow:
     given: dict[str, Any] = {
-        "sender": PEER, "id": id_(n), "thread": id_(n), "type": "trace.request", "received": NOW + n * MINUTE, "origin": ORIGIN,
-        "index": 0, "digest": b"d", "content_c": b"c",
+        "sender": PEER, "id": id_(n), "thread": id_(n), "type": "trace.request", "received": NOW, "origin": ORIGIN,
+        "index": n, "digest": b"d", "content_c": b"c",
     }  # fmt: skip
     return InboxRow(**given | changes)
 
@@ -353,7 +353,7 @@ async def test_what_a_hub_was_told_of_its_parcels_stays(store: Store) -> None:
 
     await relays.refresh_relays({b"r1": b"newer"})
     await relays.blame_relays({b"r1": "msg.overtook"})
-    await relays.answer_relay(b"r2", b"receipt")
+    await relays.answer_relays({b"r2": b"receipt"})
     await relays.refresh_relays({b"r2": b"newer"})
     assert ((await one(1)).post, (await one(1)).problem) == (b"newer", "msg.overtook")
     assert ((await one(2)).post, (await one(2)).answer) == (None, b"receipt")

@@ -210,7 +210,7 @@ class Process:
     async def live(self) -> None:
         """As `tracewire run`: checks the ledger, then works until it dies."""
         try:
-            size = await self._checked()
+            size = (await self.committer.check()).size
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.committer.run())
                 if not size:
@@ -219,18 +219,13 @@ class Process:
                 for loop in (self.ways.deliver.run(), self.ways.collect.run(), self._work()):
                     group.create_task(loop)
                 group.create_task(self.ways.relay.run(self.ways.offer.wake))
-        except Exception as error:  # nothing but a crash ends a process
-            self.world.broken.append(f"I9: a process ended of {error!r}")
-
-    async def _checked(self) -> int:
-        """A node that has no database ends, and is started again."""
-        while True:
-            try:
-                return (await self.committer.check()).size
-            except ProblemError as problem:
-                if problem.code != "store.busy":
-                    raise
-            await asyncio.sleep(1)
+        except* ProblemError as group:
+            if self.ready or any(each.code != "store.busy" for each in group.exceptions):
+                self.world.broken.append(f"I9: a process ended of {group.exceptions!r}")
+            self.die()  # who finds no database when it starts ends, and is started again
+            asyncio.get_running_loop().call_later(1, self.node.start)
+        except* Exception as group:  # nothing else but a crash ends a process
+            self.world.broken.append(f"I9: a process ended of {group.exceptions!r}")
 
     def _opened(self) -> Entry:
         nonce, ref = self.world.random.randbytes(16), self.world.current.ref

@@ -365,7 +365,7 @@ class MemoryExchange:
     async def undispatched(self, count: int, types: Sequence[str], but: Sequence[UUID]) -> list[Arrived]:
         """Arrived messages that nobody dispatched, oldest first."""
         rows = [row for row in self._tables.inbox.values() if not row.dispatched and row.type in types]
-        rows = sorted((row for row in rows if row.id not in but), key=lambda row: row.received)[:count]
+        rows = sorted((row for row in rows if row.id not in but), key=lambda row: (row.origin, row.index))[:count]
         names = [each.name for each in fields(Arrived)]
         return [Arrived(**{name: getattr(row, name) for name in names}) for row in rows]
 
@@ -488,9 +488,10 @@ class MemoryRelays:
         found = self._open(sender=sender, problem=problem)
         self._change([row.digest for row in found], problem=None, due=now)
 
-    async def answer_relay(self, digest: bytes, answer: bytes) -> None:
-        """Keeps the recipient's receipt; the parcel goes."""
-        self._change([digest], answer=answer, post=None)
+    async def answer_relays(self, answers: Mapping[bytes, bytes]) -> None:
+        """Keeps the recipient's receipts; the parcels go."""
+        for digest, answer in answers.items():
+            self._change([digest], answer=answer, post=None)
 
 
 class MemoryThreads:
