@@ -1,6 +1,6 @@
-# make demo | test | check | bench | load | attachment | drain | fairness | faults | mutants | measure | fmt
+# make demo | test | check | bench | load | growth | attachment | drain | fairness | faults | soak | mutants | measure | fmt
 PY := .venv/bin/python
-.PHONY: demo test check bench load attachment drain fairness faults mutants contract measure fmt
+.PHONY: demo test check bench load growth attachment drain fairness faults soak mutants contract measure fmt
 
 .venv/ready: pyproject.toml
 	python3 -m venv .venv
@@ -25,6 +25,11 @@ SEEDS ?= 0:20000
 faults: .venv/ready
 	ROUNDS=$(ROUNDS) SEEDS=$(SEEDS) $(PY) -m pytest tests/fault tests/simulation -m "slow or not slow" $(ARGS)
 
+SOAK_S ?= 300
+NODES ?= 20
+soak: .venv/ready
+	SOAK_S=$(SOAK_S) NODES=$(NODES) $(PY) -m pytest tests/fault/test_soak.py -m slow $(ARGS)
+
 contract: .venv/ready
 	TRACEWIRE_CONTRACT=whole $(PY) -m pytest tests/http/test_contract.py
 
@@ -40,6 +45,9 @@ attachment: .venv/ready
 
 load: .venv/ready
 	PYTHONPATH=. $(PY) tests/bench/load.py $(ARGS)
+
+growth: .venv/ready
+	PYTHONPATH=. $(PY) tests/bench/growth.py $(ARGS)
 
 fairness: .venv/ready
 	PYTHONPATH=. $(PY) tests/bench/fairness.py

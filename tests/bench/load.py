@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,15 @@ _LISTENING_S = 60
 _SYNCS = "SELECT sum(fsyncs)::bigint FROM pg_stat_io WHERE object = 'wal'"  # 0 before PostgreSQL 18 tells them
 
 
+async def value(node: Path, sql: str) -> int:
+    """A number out of a node's database."""
+    connection = await asyncpg.connect(database(node))
+    try:
+        return int(await connection.fetchval(sql) or 0)
+    finally:
+        await connection.close()
+
+
 class Watch:
     """A member's feed, read as its own system would: when each message's line of a kind was seen."""
 
@@ -40,9 +49,7 @@ class Watch:
 
     async def run(self, node: Path) -> None:
         async with AgencyClient.of_node(node) as agency:
-            after = 0
-            while events := (await agency.get("/v1/events", after=str(after), limit="200"))["events"]:
-                after = events[-1]["seq"]
+            after = await value(node, "SELECT coalesce(max(seq), 0) FROM event")
             self.listening.set()
             async for event in agency.follow(after):
                 if event.kind == self.kind and event.message:
@@ -82,12 +89,14 @@ async def drive(nodes: list[Path], count: int, rate: int, path: int) -> dict[str
 class Site:
     """Nodes that run, and what they cost."""
 
-    def __init__(self, work: Path, nodes: list[Path]) -> None:
+    def __init__(self, work: Path, nodes: list[Path], fill: Callable[[list[Path]], object]) -> None:
+        """`fill` has the databases before a node runs."""
         self.work, self.nodes = work, nodes
         command = [sys.executable, str(Path(__file__).with_name("bench.py")), "--postgres", str(work / "postgres")]
         self._holder = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert self._holder.stdout is not None
         self._holder.stdout.readline()
+        fill(nodes)
         self._processes = start(nodes, work / "key")
         for node in nodes:
             asyncio.run(ready(node))
@@ -108,18 +117,11 @@ class Site:
     def _cpu(self) -> dict[str, float]:
         return {name: cpu_seconds(pids) for name, pids in self._pids().items()}
 
-    async def _syncs(self) -> int:
-        connection = await asyncpg.connect(database(self.nodes[0]))
-        try:
-            return int(await connection.fetchval(_SYNCS) or 0)
-        finally:
-            await connection.close()
-
     def measure(self, count: int, rate: int, path: int) -> dict[str, Any]:
         """One run: what the driver saw, and what each process spent on a message."""
         command = [sys.executable, __file__, "--drive", *map(str, self.nodes[:2])]
         given = ["--count", str(count), "--rate", str(rate), "--path", str(path)]
-        before, synced, floor = self._cpu(), asyncio.run(self._syncs()), floor_ms()
+        before, synced, floor = self._cpu(), asyncio.run(value(self.nodes[0], _SYNCS)), floor_ms()
         out = subprocess.run([*command, *given], check=True, capture_output=True, text=True).stdout
         spent = {name: (after - before[name]) * 1000 / count for name, after in self._cpu().items()}
         floor = (floor + floor_ms()) / 2
@@ -130,17 +132,17 @@ class Site:
             "rss_mib": {
                 name: round(sum(map(rss_mib, pids))) for name, pids in self._pids().items() if name != "postgres"
             },
-            "wal_fsyncs_a_message": round((asyncio.run(self._syncs()) - synced) / count, 3),
+            "wal_fsyncs_a_message": round((asyncio.run(value(self.nodes[0], _SYNCS)) - synced) / count, 3),
         }
-        sys.stderr.write(f"{self.work.name[-3:]} path {path}, {f'{rate}/s' if rate else 'saturated'}: {found}\n")
+        sys.stderr.write(f"{self.work.suffix[1:]} path {path}, {f'{rate}/s' if rate else 'saturated'}: {found}\n")
         return found
 
 
 @contextlib.contextmanager
-def site(*, hub: bool) -> Iterator[Site]:
-    work = Path(tempfile.mkdtemp(prefix="tracewire-load-", suffix="hub" if hub else "dir"))
+def site(name: str, *, hub: bool = False, fill: Callable[[list[Path]], object] = len) -> Iterator[Site]:
+    work = Path(tempfile.mkdtemp(prefix="tracewire-load-", suffix=f".{name}"))
     work.chmod(0o755)
-    running = Site(work, set_up(work, hub=hub))
+    running = Site(work, set_up(work, hub=hub), fill)
     try:
         yield running
     finally:
@@ -151,12 +153,12 @@ def site(*, hub: bool) -> Iterator[Site]:
 def load(count: int) -> dict[str, Any]:
     """Everything: directly at fixed rates and saturated, on both paths; through a hub saturated."""
     found: dict[str, Any] = {}
-    with site(hub=False) as direct:
+    with site("direct") as direct:
         direct.measure(_WARM, 0, 2)
         for rate in _RATES:
             found[f"path1_at_{rate}"] = direct.measure(rate * _RATED_S, rate, 1)
         found["path1"], found["path2"] = (direct.measure(count, 0, path) for path in (1, 2))
-    with site(hub=True) as through:
+    with site("hub", hub=True) as through:
         through.measure(_WARM, 0, 2)
         found["hub1"], found["hub2"] = (through.measure(count, 0, path) for path in (1, 2))
     ratios = {f"{name}_ratio": found[name]["ratio"] for name in ("path1", "path2", "hub1", "hub2")}

@@ -31,6 +31,7 @@ CATALOGUE: dict[str, str] = {
     "N02": _NETWORK + "test_n02_what_arrived_though_its_answer_was_lost_is_there_once",
     "N03": _NETWORK + "test_n03_connections_that_are_reset_in_their_midst_cost_nothing",
     "N04": _NETWORK + "test_n04_delay_is_waited_for_without_a_storm",
+    "N05": _NETWORK + "test_n05_lost_packets_cost_nothing_but_time",
     "N06": _NETWORK + "test_n06_a_line_of_256_kbit_is_enough",
     "N07": _RECEIVE + "test_one_parcel_many_times_in_one_post_and_in_many_posts_is_one_row",
     "N08": "tests/http/test_tls.py::test_t06_another_members_server_is_not_told_a_byte",
@@ -51,6 +52,7 @@ CATALOGUE: dict[str, str] = {
     "R03": _DELIVER + "test_a_message_whose_signing_key_was_revoked_is_never_sent",
     "R04": "tests/e2e/test_processes.py::test_the_next_ledger_is_opened_under_load_and_the_former_is_closed",
     "R05": _DIRECTORY + "test_r05_nodes_that_missed_two_roots_walk_the_chain_to_the_newest",
+    "B04": "tests/fault/test_soak.py::test_b04_a_mesh_under_random_faults_loses_nothing",
     "B03": "tests/interop/test_goverify.py::test_a_large_ledger_of_ours_holds_for_go_and_for_the_independent_verifier",
 }
 
@@ -58,11 +60,9 @@ OPEN: dict[str, str] = {
     "K21": "no witness is asked yet",
     "D08": "tiles are served from the database and exported by a command: nothing writes them while a node runs",
     "D09": "the guard's file aborts the process when it cannot be written (K18 disk); no shim makes fsync itself fail",
-    "N05": "the loss of packets needs nftables and a namespace: the layer is not built",
     "S02": "there is no webhook yet",
     "B01": "make drain runs it by hand: 100,000 messages are too many for a test",
     "B02": "urgent messages have a task and a lane of their own; no figure of it under a backlog yet",
-    "B04": "the long run is not built",
     "U01": "there is one version of the wire so far; its vectors are frozen (test_vectors.py)",
     "U02": "there is no release to go back to yet",
 }

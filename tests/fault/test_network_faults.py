@@ -4,7 +4,10 @@ Each fault lasts some seconds under load; when it is over, everything must have 
 """
 
 import asyncio
+import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +19,7 @@ from tests.fault.rounds import Break, faulty
 from tests.fault.wire import Pass, Wire, half, late, nothing, reset, thin
 
 LASTS_S = 8.0
+TABLE = f"tracewire_test_{os.getpid()}"
 POSTS_MAX = 150  # of both nodes together while a fault lasts; there are up to 400 messages to send
 
 
@@ -69,6 +73,24 @@ async def test_n03_connections_that_are_reset_in_their_midst_cost_nothing(postgr
 async def test_n04_delay_is_waited_for_without_a_storm(postgres: EmbeddedServer, least_s: float, most_s: float) -> None:
     slow = late(least_s, most_s)
     await faulty(postgres, failing(slow, slow, end=Wire.mend, posts_max=POSTS_MAX), ROUNDS, wired=True)
+
+
+async def lossy(server: EmbeddedServer, pair: Pair, load: Load) -> None:
+    """One of ten packets to the nodes' ports is lost, on the loopback of this machine."""
+    ports = ", ".join(str(each.node.port) for each in pair.nodes)
+    rules = "\n".join(f"iif lo tcp {side} {{ {ports} }} numgen random mod 10 0 drop" for side in ("dport", "sport"))
+    table = f"table inet {TABLE} {{\nchain in {{\ntype filter hook input priority 0\n{rules}\n}}\n}}\n"
+    subprocess.run(["nft", "-f", "-"], input=table.encode(), check=True)
+    try:
+        await asyncio.sleep(LASTS_S)
+    finally:
+        subprocess.run(["nft", "delete", "table", "inet", TABLE], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("nft"), reason="N05: as root, apt-get install nftables")
+async def test_n05_lost_packets_cost_nothing_but_time(postgres: EmbeddedServer) -> None:
+    await faulty(postgres, lossy, ROUNDS)
 
 
 @pytest.mark.slow
