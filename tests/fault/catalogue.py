@@ -23,6 +23,7 @@ CATALOGUE: dict[str, str] = {
     "D05": "tests/e2e/test_runbooks.py::test_a_promoted_replica_passes_the_guard_by_the_word_of_the_other_members",
     "D06": "tests/services/test_rollback.py::test_an_older_copy_of_the_database_is_recognised",
     "D07": _DATABASE + "test_d07_what_was_answered_survives_a_full_disk",
+    "D09": "tests/fault/test_storage_and_backlog.py::test_d09_a_guard_whose_fsync_fails_ends_the_process_at_once",
     "D10": _DATABASE + "test_d10_a_lock_that_a_person_holds_delays_and_breaks_nothing",
     "D11": _DATABASE + "test_d11_an_exhausted_pool_is_busy_with_a_time_to_come_again",
     "D12": CRASH,
@@ -53,16 +54,17 @@ CATALOGUE: dict[str, str] = {
     "R04": "tests/e2e/test_processes.py::test_the_next_ledger_is_opened_under_load_and_the_former_is_closed",
     "R05": _DIRECTORY + "test_r05_nodes_that_missed_two_roots_walk_the_chain_to_the_newest",
     "B04": "tests/fault/test_soak.py::test_b04_a_mesh_under_random_faults_loses_nothing",
+    **dict.fromkeys(
+        ("B01", "B02"),
+        "tests/fault/test_storage_and_backlog.py::test_b01_b02_a_queue_drains_in_bounded_memory_and_what_is_urgent_does_not_wait_for_it",
+    ),
     "B03": "tests/interop/test_goverify.py::test_a_large_ledger_of_ours_holds_for_go_and_for_the_independent_verifier",
 }
 
 OPEN: dict[str, str] = {
     "K21": "no witness is asked yet",
     "D08": "tiles are served from the database and exported by a command: nothing writes them while a node runs",
-    "D09": "the guard's file aborts the process when it cannot be written (K18 disk); no shim makes fsync itself fail",
     "S02": "there is no webhook yet",
-    "B01": "make drain runs it by hand: 100,000 messages are too many for a test",
-    "B02": "urgent messages have a task and a lane of their own; no figure of it under a backlog yet",
     "U01": "there is one version of the wire so far; its vectors are frozen (test_vectors.py)",
     "U02": "there is no release to go back to yet",
 }

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class NodeProcess:
         self.mark = node.folder / "fired"
         self.log = node.folder / "log"
 
-    async def start(self, wrap: Wrap | None = None, *, wait: bool = True) -> None:
+    async def start(self, wrap: Wrap | None = None, *, wait: bool = True, env: Mapping[str, str] | None = None) -> None:
         """Returns when it serves, or is dead already where a fault was ordered."""
         self.mark.unlink(missing_ok=True)
         given = (wrap or {}) | {"mark": str(self.mark)} | ({"bug": self.bug} if self.bug else {})
@@ -61,7 +62,7 @@ class NodeProcess:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*program, "--key-file", str(self.node.fed.folder / "secret"), "--wrap", json.dumps(given)],
-                cwd=ROOT, stdout=log, stderr=log,
+                cwd=ROOT, stdout=log, stderr=log, env=os.environ | (env or {}),
             )  # fmt: skip
         if wait:
             await until(self.ready_or_dead, START_S, lambda: f"I9: {self.node.short} does not start: {self.tail()}")
