@@ -381,10 +381,10 @@ class PostgresLedger:
         row = await self._pool.row(sql, origin, size)
         return Checkpoint(origin=origin, size=row["size"], root=row["root"], note=row["note"]) if row else None
 
-    async def checkpoints(self, origin: str, size: int) -> list[Checkpoint]:
-        """Every checkpoint up to a size, smallest first."""
-        sql = "SELECT size, root, note FROM checkpoint WHERE origin = $1 AND size <= $2 ORDER BY size"
-        rows = await self._pool.fetch(sql, origin, size)
+    async def checkpoints(self, origin: str, after: int, size: int, count: int) -> list[Checkpoint]:
+        """Checkpoints of sizes after one and up to another, smallest first, so many at most."""
+        sql = "SELECT size, root, note FROM checkpoint WHERE origin = $1 AND size > $2 AND size <= $3 ORDER BY size LIMIT $4"
+        rows = await self._pool.fetch(sql, origin, after, size, count)
         return [Checkpoint(origin=origin, size=row["size"], root=row["root"], note=row["note"]) for row in rows]
 
     async def follow(self, wake: Callable[[], None]) -> None:

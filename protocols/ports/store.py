@@ -168,8 +168,8 @@ class LedgerStore(Protocol):
         """The newest checkpoint, or that of a size."""
         ...
 
-    async def checkpoints(self, origin: str, size: int) -> list[Checkpoint]:
-        """Every checkpoint up to a size, smallest first."""
+    async def checkpoints(self, origin: str, after: int, size: int, count: int) -> list[Checkpoint]:
+        """Checkpoints of sizes after one and up to another, smallest first, so many at most."""
         ...
 
     async def follow(self, wake: Callable[[], None]) -> None:

@@ -8,15 +8,18 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
 
 from adapters.postgres.connect import Pool, connect
 from adapters.postgres.embedded import EmbeddedServer
 from adapters.postgres.ledger import PostgresLedger
-from adapters.postgres.migrate import drift, migrate, newest
+from adapters.postgres.migrate import _config, _connected, drift, migrate, newest
 from protocols.ledger.merkle import EMPTY_ROOT
 from protocols.ports.rows import EventRow
 from protocols.ports.store import DataError, OutcomeUnknown, Unavailable, Writes
@@ -278,3 +281,37 @@ async def test_the_store_says_data_error_and_nothing_of_the_batch_is_kept(dsns: 
     assert [row["kind"] for row in await pool.fetch("SELECT kind FROM event")] == ["kept"]
     await ledger.close()
     await pool.close()
+
+
+COLUMNS = """
+SELECT table_name, column_name, data_type, is_nullable = 'NO' AND column_default IS NULL AS must
+FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'
+"""
+BEFORE_ANY_RELEASE = "0008"  # until here columns were still renamed; from here on a release may have run
+
+
+async def test_u02_whoever_goes_back_to_older_software_finds_everything_that_it_writes_and_reads(
+    postgres: EmbeddedServer, database_name: str
+) -> None:
+    """Migrations expand: no table or column goes or changes its type, and none must be written that older software does not know."""
+    owner, _ = await postgres.create_database(database_name)
+    steps = [step.revision for step in ScriptDirectory.from_config(_config()).walk_revisions()][::-1]
+    known: dict[tuple[str, str], tuple[str, bool]] = {}
+    for step in steps[steps.index(BEFORE_ANY_RELEASE) :]:
+
+        def upgrade(connection: Any, step: str = step) -> None:
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, step)
+
+        async with _connected(owner) as connection, connection.begin():
+            await connection.run_sync(upgrade)
+        async with connected(postgres.dsn(database_name)) as reader:
+            rows = await reader.fetch(COLUMNS)
+        found = {(table, column): (type_, must) for table, column, type_, must in rows}
+        tables = {table for table, _ in known}
+        assert {place: kind for place, kind in found.items() if place in known} == known, f"{step} takes something away"
+        added = [place for place, (_, must) in found.items() if place[0] in tables and place not in known and must]
+        assert not added, f"{step}: older software does not fill {added}"
+        known = found
+    assert len(known) > 100

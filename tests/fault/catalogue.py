@@ -23,6 +23,7 @@ CATALOGUE: dict[str, str] = {
     "D05": "tests/e2e/test_runbooks.py::test_a_promoted_replica_passes_the_guard_by_the_word_of_the_other_members",
     "D06": "tests/services/test_rollback.py::test_an_older_copy_of_the_database_is_recognised",
     "D07": _DATABASE + "test_d07_what_was_answered_survives_a_full_disk",
+    "D08": "tests/runtime/test_ledger_files.py::test_d08_an_export_that_a_full_disk_cuts_leaves_nothing_half_and_is_gone_on_with",
     "D09": "tests/fault/test_storage_and_backlog.py::test_d09_a_guard_whose_fsync_fails_ends_the_process_at_once",
     "D10": _DATABASE + "test_d10_a_lock_that_a_person_holds_delays_and_breaks_nothing",
     "D11": _DATABASE + "test_d11_an_exhausted_pool_is_busy_with_a_time_to_come_again",
@@ -58,13 +59,12 @@ CATALOGUE: dict[str, str] = {
         ("B01", "B02"),
         "tests/fault/test_storage_and_backlog.py::test_b01_b02_a_queue_drains_in_bounded_memory_and_what_is_urgent_does_not_wait_for_it",
     ),
+    "U02": "tests/adapters/test_postgres_schema.py::test_u02_whoever_goes_back_to_older_software_finds_everything_that_it_writes_and_reads",
     "B03": "tests/interop/test_goverify.py::test_a_large_ledger_of_ours_holds_for_go_and_for_the_independent_verifier",
 }
 
 OPEN: dict[str, str] = {
     "K21": "no witness is asked yet",
-    "D08": "tiles are served from the database and exported by a command: nothing writes them while a node runs",
     "S02": "there is no webhook yet",
     "U01": "there is one version of the wire so far; its vectors are frozen (test_vectors.py)",
-    "U02": "there is no release to go back to yet",
 }

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from shutil import rmtree
 from typing import Annotated
 
 import cyclopts
@@ -16,33 +17,49 @@ from keys.guard import FileGuard
 from keys.keystore import KeyStore
 from keys.suite import Tw1Verifier
 from protocols.directory import year_and_number
-from protocols.ledger.checkpoint import LedgerKeys, verify_checkpoint
+from protocols.ledger.checkpoint import Checkpoint, LedgerKeys, parse_checkpoint, verify_checkpoint
 from protocols.ledger.entry import parse_entry
-from protocols.ledger.merkle import leaf_hash
+from protocols.ledger.merkle import HASH_BYTES, leaf_hash
 from protocols.ledger.note import VerifierKey
 from protocols.ledger.proof import format_proof, parse_proof
-from protocols.ledger.tiles import ENTRIES, WIDTH, Edge, TileId, encode_bundle, parse_bundle, tile_path, tile_width
+from protocols.ledger.tiles import (
+    ENTRIES,
+    WIDTH,
+    Edge,
+    TileId,
+    edge_tiles,
+    encode_bundle,
+    parse_bundle,
+    tile_path,
+    tile_width,
+)
 from protocols.ports.store import (
     LedgerStore,
 )
-from protocols.problems import ProblemError
+from protocols.problems import Fault, ProblemError
 
 app = cyclopts.App(name="ledger", help="This node's ledger: take it out as files, check it from its bytes.")
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 _FAILED = 3
+_NOTES = 1_000  # checkpoints read at once
 _NO_SECRET = SecretFrom()
 
 
 @app.command
-def export(node: Path, folder: Path, *, json: AsJson = False) -> None:
-    """Write the ledger as C2SP tlog-tiles: `checkpoint`, `vkeys`, `checkpoints/`, `tile/`; for any verifier.
+def export(node: Path, folder: Path, *, origin: str | None = None, json: AsJson = False) -> None:
+    """Write the ledger as C2SP tlog-tiles: `checkpoint`, `vkeys`, `checkpoints/`, `tile/`; for any verifier and any web server.
+
+    Again into the same folder: what is new is added, an export that was cut is gone on with. A full tile never changes, and
+    the checkpoint comes last, so that whoever is served from the folder never sees one without its tiles.
 
     Parameters
     ----------
     node
         The node's folder.
     folder
-        A new or empty folder.
+        A new or empty folder, or one that this ledger was exported to.
+    origin
+        Which ledger; without: the newest.
     json
         Print one JSON object.
     """
@@ -51,37 +68,65 @@ def export(node: Path, folder: Path, *, json: AsJson = False) -> None:
         from adapters.postgres.ledger import PostgresLedger
 
         async with node_pool(node) as pool:
-            return await _export(PostgresLedger("", pool), node, folder)
+            ledger = PostgresLedger("", pool)
+            heads = await ledger.heads()
+            if origin is not None and origin not in heads:
+                raise ProblemError("config.invalid", f"this node has no ledger {origin}: it has {', '.join(heads)}")
+            return await _export(ledger, node, folder, origin or max(heads, key=year_and_number))
 
     with problems(as_json=json):
-        if folder.exists() and any(folder.iterdir()):
-            raise ProblemError("config.invalid", f"{folder} is not empty; nothing was written")
-        origin, size = asyncio.run(write())
-        say(f"{origin}: {size} entries in {folder}.", {"origin": origin, "size": size}, as_json=json)
+        exported, size = asyncio.run(write())
+        say(f"{exported}: {size} entries in {folder}.", {"origin": exported, "size": size}, as_json=json)
 
 
-async def _export(ledger: LedgerStore, node: Path, folder: Path) -> tuple[str, int]:
-    heads = await ledger.heads()
-    origin = max(heads, key=year_and_number)
-    checkpoint = await ledger.checkpoint(origin)
-    if checkpoint is None:
+async def _export(ledger: LedgerStore, node: Path, folder: Path, origin: str) -> tuple[str, int]:
+    newest = await ledger.checkpoint(origin)
+    if newest is None:
         raise ProblemError("ledger.not_ready", "the ledger has no entry yet")
-    _write(folder / "checkpoint", checkpoint.note)
-    _write(folder / "vkeys", "".join(f"{key}\n" for key in vkeys_of(node, origin)).encode())
-    for note in await ledger.checkpoints(origin, checkpoint.size):
-        _write(folder / "checkpoints" / str(note.size), note.note)
-    size = checkpoint.size
-    edge = Edge(0, {})
-    for start in range(0, size, WIDTH):
-        entries = await ledger.entries(origin, start, min(start + WIDTH, size))
-        tile = ENTRIES, start // WIDTH
-        _write(folder / tile_path(tile, tile_width(tile, size)), encode_bundle(entries))
+    vkeys = "".join(f"{key}\n" for key in vkeys_of(node, origin)).encode()
+    size, before = newest.size, 0
+    if (found := _standing(folder, origin, vkeys)) is not None:
+        ours, before = await ledger.checkpoint(origin, found.size), found.size
+        if ours is None or ours.root != found.root:
+            raise ProblemError("config.invalid", f"{folder} holds another history of {origin}; nothing was written")
+    _write(folder / "vkeys", vkeys)
+    start = before // WIDTH * WIDTH
+    standing = await ledger.tiles(origin, edge_tiles(start))
+    edge = Edge(start, {tile: data[: HASH_BYTES * tile_width(tile, start)] for tile, data in standing.items()})
+    for begin in range(start, size, WIDTH):
+        entries = await ledger.entries(origin, begin, min(begin + WIDTH, size))
+        tile = ENTRIES, begin // WIDTH
+        _write_tile(folder, tile, tile_width(tile, size), encode_bundle(entries))
         for tile, data in edge.append(leaf_hash(entry) for entry in entries).items():
             if tile_width(tile, edge.size) == WIDTH:
-                _write(folder / tile_path(tile), data)
+                _write_tile(folder, tile, WIDTH, data)
     for tile, data in edge.tiles().items():
-        _write(folder / tile_path(tile, tile_width(tile, size)), data)
+        _write_tile(folder, tile, tile_width(tile, size), data)
+    if edge.root() != newest.root:
+        raise ProblemError("proof.path", "the entries do not give the root that was signed: run `tracewire doctor`")
+    while notes := await ledger.checkpoints(origin, before, size, _NOTES):
+        for note in notes:
+            _write(folder / "checkpoints" / str(note.size), note.note)
+        before = notes[-1].size
+    _write(folder / "checkpoint", newest.note)
     return origin, size
+
+
+def _standing(folder: Path, origin: str, vkeys: bytes) -> Checkpoint | None:
+    """The checkpoint that stands in a folder; None in a new one, or where the first export was cut. `config.invalid` else."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return None
+    note, keys = folder / "checkpoint", folder / "vkeys"
+    if not keys.exists() or keys.read_bytes() != vkeys:
+        raise ProblemError("config.invalid", f"{folder} holds something else than {origin}; nothing was written")
+    return parse_checkpoint(note.read_bytes()) if note.exists() else None
+
+
+def _write_tile(folder: Path, tile: TileId, width: int, data: bytes) -> None:
+    path = folder / tile_path(tile, width)
+    _write(path, data)
+    if width == WIDTH:  # whoever asks for a part of it takes the whole (C2SP tlog-tiles)
+        rmtree(path.with_name(f"{path.name}.p"), ignore_errors=True)
 
 
 def vkeys_of(node: Path, origin: str) -> tuple[str, str]:
@@ -98,8 +143,16 @@ def vkeys_of(node: Path, origin: str) -> tuple[str, str]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    """Whole or not at all."""
+    torn = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torn.write_bytes(data)
+        torn.replace(path)
+    except OSError as error:
+        torn.unlink(missing_ok=True)
+        fault = Fault("", "store.full", error.strerror or "", "Make room or choose another folder, and export again.")
+        raise ProblemError("store.full", f"{path} cannot be written: {error.strerror}", errors=[fault]) from None
 
 
 @app.command

@@ -1,0 +1,97 @@
+"""A ledger as files that any web server can serve: gone on with, whole or not at all, and never a checkpoint without its tiles."""
+
+import asyncio
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.services.changes import Noted
+from protocols.ledger.checkpoint import parse_checkpoint
+from protocols.ledger.entry import Entry
+from protocols.ledger.tiles import parse_bundle
+from tests.federation import Federation, Node
+
+SMALL_BYTES = 10_000  # less than a bundle of 256 entries takes
+
+
+async def tracewire(*args: object, fsize: int | None = None) -> dict[str, Any]:
+    """The command's JSON; with `fsize` no file may become longer, as on a full disk."""
+
+    def limit() -> None:
+        if fsize is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (fsize, fsize))
+
+    command = [str(Path(sys.executable).with_name("tracewire")), *map(str, args), "--json"]
+    done = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, preexec_fn=limit, check=False
+    )
+    found: dict[str, Any] = json.loads(done.stdout or done.stderr)
+    return found
+
+
+async def grow(node: Node, count: int) -> None:
+    clock = node.fed.clock
+    entries = (Entry(kind="admin", at=clock.now(), n=os.urandom(16), code="test") for _ in range(count))
+    await asyncio.gather(*(node.parts.committer.commit(Noted(entry=entry)) for entry in entries))
+
+
+def files(folder: Path) -> dict[str, int]:
+    """Name -> inode: a file that was written again is another."""
+    return {path.relative_to(folder).as_posix(): path.stat().st_ino for path in folder.rglob("*") if path.is_file()}
+
+
+async def test_d08_an_export_that_a_full_disk_cuts_leaves_nothing_half_and_is_gone_on_with(
+    fed: Federation, tmp_path: Path
+) -> None:
+    a, b = await fed.nodes("a", "b")
+    await grow(a, 299)
+    out = tmp_path / "out"
+    cut = await tracewire("ledger", "export", a.folder, out, fsize=SMALL_BYTES)
+    assert (cut["code"], "again" in cut["errors"][0]["fix"]) == ("store.full", True)
+    assert set(files(out)) == {"vkeys"}, "neither half a tile nor a checkpoint"
+    assert (await tracewire("ledger", "export", a.folder, out))["size"] == 300
+    first = files(out)
+    assert {"tile/entries/000", "tile/entries/001.p/44", "tile/0/000", "tile/0/001.p/44", "tile/1/000.p/1"} < set(first)
+    await grow(a, 250)
+    await a.becomes(await a.trace(b), "delivered")
+    assert (await tracewire("ledger", "export", a.folder, out))["size"] == 552
+    second = files(out)
+    for immutable in ("tile/entries/000", "tile/0/000"):
+        assert second[immutable] == first[immutable], "what is full is never touched again"
+    assert not [name for name in second if name.startswith(("tile/entries/001.p", "tile/0/001.p"))], (
+        "its whole is there"
+    )
+    assert parse_checkpoint((out / "checkpoint").read_bytes()).size == 552
+    assert (
+        sum(len(list(parse_bundle(path.read_bytes()))) for path in (out / "tile/entries").rglob("*") if path.is_file())
+        == 552
+    )
+    assert (await tracewire("ledger", "verify", out))["ok"]
+    assert files(out).keys() == second.keys()
+    again = await tracewire("ledger", "export", a.folder, out)
+    assert (again["size"], files(out)["tile/0/000"]) == (552, first["tile/0/000"])
+
+
+@pytest.mark.parametrize("what", ["another ledger", "another history", "strange files"])
+async def test_a_folder_of_something_else_is_left_as_it_is(fed: Federation, tmp_path: Path, what: str) -> None:
+    a, b = await fed.nodes("a", "b")
+    out = tmp_path / "out"
+    if what == "strange files":
+        out.mkdir()
+        (out / "letter").write_text("mine")
+    else:
+        await tracewire("ledger", "export", (b if what == "another ledger" else a).folder, out)
+    if what == "another history":
+        (out / "checkpoint").write_bytes(a.keys.note_signer(a.origin).sign(1, bytes(32), fed.clock.now()))
+    before = files(out)
+    refused = await tracewire("ledger", "export", a.folder, out)
+    assert refused["code"] == "config.invalid"
+    assert files(out) == before
+    unknown = await tracewire("ledger", "export", a.folder, tmp_path / "new", "--origin", "testnet/a/2031.1")
+    assert (unknown["code"], a.origin in unknown["detail"]) == ("config.invalid", True)
