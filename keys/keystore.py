@@ -1,6 +1,6 @@
 """The member's private keys: one encrypted file for the node, one for each offline key, so that it can be taken away.
 
-node.key holds message, seal, request, token, ledger (a pair an origin), snapshot and timestamp keys, and the public
+node.key holds message, seal, request, token, witness (a pair), ledger (a pair an origin), snapshot and timestamp keys, and the public
 half of the others; record.key the record key, likewise root.key and targets.key of a directory authority.
 
 Every key has one use. The first of a use is `current`, a further one `next` until promoted, then the former is `old`.
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
 
 from keys.files import check_folder, destroy_file, locked, read_private, replace, store_problem, sync_folder
-from keys.notes import LedgerNoteSigner
+from keys.notes import LedgerCosigner, LedgerNoteSigner
 from keys.secret import Secret
 from keys.suite import SEED_BYTES, Ed25519Signer, MlDsaSigner, Tw1Opener, Tw1Sealer, seal_private
 from protocols.jwk import PublicKey
@@ -28,12 +28,12 @@ from protocols.strict import b64u, dump_json, format_time, parse_object, parse_t
 
 OfflineUse = Literal["record", "root", "targets"]
 OnlineUse = Literal["message", "request", "token", "snapshot", "timestamp"]
-Use = Literal[OfflineUse, OnlineUse, "seal", "ledger"]
+Use = Literal[OfflineUse, OnlineUse, "seal", "ledger", "witness"]
 State = Literal["current", "next", "old"]
 
 _NODE = "node.key"
 _OFFLINE: tuple[OfflineUse, ...] = get_args(OfflineUse)
-_PUBLISHED = ("message", "request", "ledger", *_OFFLINE)  # what signs a request to the directory
+_PUBLISHED = ("message", "request", "ledger", "witness", *_OFFLINE)  # what signs a request to the directory
 _FILE_BYTES_MAX = 2 * 1024 * 1024
 
 
@@ -89,7 +89,7 @@ class KeyStore:
             raise ValueError("a ledger key, and only that, has an origin")
         with self._changing():
             standing = [key for key in self._keys if (key.use, key.origin) == (use, origin)]
-            once = use in _OFFLINE or use == "ledger"
+            once = use in _OFFLINE or use in ("ledger", "witness")
             if (once and standing) or any(key.state == "next" for key in standing):
                 raise store_problem(f"there is a {use} key already", "Promote or drop that one first.")
             state: State = "next" if standing else "current"
@@ -152,6 +152,11 @@ class KeyStore:
         if not seeds:
             raise store_problem("there are no keys for this ledger", "Open the ledger first.")
         return LedgerNoteSigner(origin, seeds["Ed25519"], seeds["ML-DSA-44"])
+
+    def cosigner(self, member: str) -> LedgerCosigner | None:
+        """What signs others' checkpoints as a witness, under the member's name; None without such keys."""
+        seeds = {key.public.alg: key.seed for key in self._keys if key.use == "witness"}
+        return LedgerCosigner(member, seeds["Ed25519"], seeds["ML-DSA-44"]) if seeds else None
 
     def sealer(self) -> Tw1Sealer:
         """Seals to others' keys; needs none of ours."""
@@ -263,7 +268,9 @@ class CurrentSigner:
 def _algorithms(use: Use) -> tuple[str, ...]:
     if use in _OFFLINE:
         return ("ML-DSA-65",)
-    return {"seal": ("HPKE-9-KE",), "ledger": ("Ed25519", "ML-DSA-44")}.get(use, ("Ed25519",))
+    if use in ("ledger", "witness"):
+        return ("Ed25519", "ML-DSA-44")
+    return ("HPKE-9-KE",) if use == "seal" else ("Ed25519",)
 
 
 def _signer(alg: str, seed: bytes) -> Ed25519Signer | MlDsaSigner:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from protocols.jwk import PublicKey, check_seal_key
 from protocols.ledger.checkpoint import LedgerKeys
 from protocols.ledger.entry import DirRef
+from protocols.ledger.witness import WitnessKeys
 from protocols.limits import DIRECTORY_BYTES_MAX, RECORD_BYTES_MAX
 from protocols.problems import Fault, ProblemError
 from protocols.strict import b64u, parse_object, parse_time
@@ -31,6 +32,7 @@ Time = Annotated[str, AfterValidator(_is_time)]  # checked here, so that no reco
 B64 = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")]
 Role = Literal["focal-point", "registry", "manufacturer", "investigator", "hub", "witness", "auditor"]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Vkey = Annotated[str, StringConstraints(max_length=2_500)]
 Version = Annotated[int, Field(ge=1, le=1)]
 SUITE = "tw1"
 _SPKI_ED25519 = bytes.fromhex("302a300506032b6570032100")  # RFC 8410: what TLS puts before the 32 bytes of the key
@@ -75,7 +77,7 @@ class LedgerRecord(_Document):
     """One ledger of a member; `vkeys` are Ed25519 then ML-DSA-44."""
 
     origin: Origin
-    vkeys: Annotated[list[Annotated[str, StringConstraints(max_length=2_500)]], Field(min_length=2, max_length=2)]
+    vkeys: Annotated[list[Vkey], Field(min_length=2, max_length=2)]
     state: Literal["open", "closed"]
     final: Position | None = None
 
@@ -121,6 +123,7 @@ class Record(_Document):
     suite: Literal["tw1"]
     endpoint: Endpoint | None = None
     keys: KeyRecords
+    witness: Annotated[list[Vkey], Field(min_length=2, max_length=2)] | None = None
     ledgers: Annotated[list[LedgerRecord], Field(min_length=1, max_length=64)]
     modes: Annotated[list[Literal["push", "pull", "hub", "courier"]], Field(min_length=1, max_length=4)] = ["push"]
     hubs: Annotated[list[MemberName], Field(max_length=8)] = []
@@ -289,6 +292,15 @@ class Directory:
             raise ProblemError("peer.identity_mismatch", "the caller is no hub of the member that this is of")
         return speaker
 
+    def witnesses_of(self, member: str) -> list[str]:
+        """Whom a member asks to witness its ledgers: those that the network names, or else every active member that can."""
+        named = self.network.witnesses or self.records
+        return [
+            name
+            for name in named
+            if name != member and self.active(name) and self.records[name].witness and self.records[name].endpoint
+        ]
+
     def active(self, member: str) -> bool:
         """Whether a member is admitted and neither suspended nor revoked."""
         return member in self.records and self.admitted[member].status == "active"
@@ -329,12 +341,19 @@ def public_keys(record: Record) -> frozenset[bytes]:
     for ledger in record.ledgers:
         pair = LedgerKeys.parse(ledger.origin, (ledger.vkeys[0], ledger.vkeys[1]))
         publics += [pair.ed25519.public, pair.mldsa44.public]
+    if (witness := witness_keys(record)) is not None:
+        publics += [witness.ed25519.public, witness.mldsa44.public]
     if len(set(publics)) != len(publics):
         raise ProblemError("dir.key_use", "a key appears twice in the record")
     pins = record.endpoint.spki if record.endpoint else []
     if not set(pins).isdisjoint(b64u(sha256(_SPKI_ED25519 + public).digest()) for public in publics):
         raise ProblemError("dir.key_use", "a key of the record is a TLS key too")
     return frozenset(publics)
+
+
+def witness_keys(record: Record) -> WitnessKeys | None:
+    """What the member signs as a witness of others' ledgers, where its record lists it; `dir.key_invalid` for malformed ones."""
+    return WitnessKeys.parse(record.member, (record.witness[0], record.witness[1])) if record.witness else None
 
 
 def check_update(old: Record, new: Record) -> None:

@@ -88,6 +88,17 @@ CODES: dict[str, Kind] = {
         503, "Too many unlinked checkpoints", "later", "Send links for the sizes named as held."
     ),
     "checkpoint.links": Kind(400, "Link does not hold", "later", "Build links along the sizes named as held."),
+    "checkpoint.unwitnessed": Kind(
+        503, "Too few witnesses", "later", "See why they do not answer: `tracewire doctor` names each."
+    ),
+    "witness.origin": Kind(404, "No ledger that is witnessed here", "never", "List the ledger in the directory first."),
+    "witness.signature": Kind(
+        403, "Not signed by its ledger", "never", "Sign with both keys that the directory lists."
+    ),
+    "witness.old": Kind(400, "Old size above the new", "never", "Ask from the size that the witness names."),
+    "witness.proof": Kind(
+        422, "Consistency is not proven", "never", "Build the path from the size that the witness names."
+    ),
     "ledger.split_view": Kind(409, "Two histories of one ledger", "never", "The directory must abandon this ledger."),
     "ledger.rollback": Kind(503, "The ledger's database went back", "later", "Run `tracewire doctor`; sign nothing."),
     "ledger.closed": Kind(503, "Ledger is closed", "later", "Open the next ledger."),

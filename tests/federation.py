@@ -178,6 +178,9 @@ class Wire:
     async def get_blob(self, peer: Record, digest: bytes, *, offset: int, length: int) -> bytes:
         return await self.client.get_blob(peer, digest, offset=offset, length=length)
 
+    async def add_checkpoint(self, peer: Record, body: bytes) -> bytes | int:
+        return await self.client.add_checkpoint(peer, body)
+
     async def checkpoint(self, peer: Record, origin: str) -> bytes | None:
         return await self.client.checkpoint(peer, origin)
 
@@ -216,7 +219,7 @@ class Member:
         self.port = _free_port()
         self.url, self.pins = f"http://127.0.0.1:{self.port}", list[str]()
         self.keys = KeyStore.create(self.folder / "keys", fed.secret)
-        for use in ("record", "message", "seal", "request", "token"):
+        for use in ("record", "message", "seal", "request", "token", "witness"):
             self.keys.add(use)  # type: ignore[arg-type]
         self.keys.add("ledger", origin=self.origin)
         self.version, self.request = 0, b""

@@ -210,6 +210,21 @@ class Authority:
             network = _with_member(desk.network, member, roles or found[0].roles, status)
             self._change_targets(desk, network, signers, now)
 
+    def set_witnesses(self, members: Sequence[str], quorum: int, *, signers: Sequence[Signer], now: datetime) -> None:
+        """Names the members whose cosignatures count (none: everybody's), and how many a checkpoint needs.
+
+        `member.unknown` for one that is not admitted; `dir.invalid` for a quorum that its members cannot make.
+        """
+        with _locked(self._folder):
+            desk = self._desk()
+            admitted = {each.member for each in desk.network.members}
+            if not admitted.issuperset(members):
+                raise ProblemError("member.unknown", "no such member is admitted")
+            if not 0 <= quorum < len(members or admitted) + bool(members):
+                raise ProblemError("dir.invalid", "a ledger has not so many witnesses beside its own member")
+            network = desk.network.model_copy(update={"witnesses": list(members), "quorum": quorum})
+            self._change_targets(desk, network, signers, now)
+
     def publish(self, requests: Sequence[bytes] = (), *, online: Online, now: datetime) -> Published:
         """A version with the members admitted and records updated since the last one; needs no offline key."""
         taken, challenges = {}, {}

@@ -199,6 +199,8 @@ def _signing_keys(record: Record) -> list[tuple[PublicKey, bool]]:
     for ledger in record.ledgers:
         for alg, vkey in zip(("Ed25519", "ML-DSA-44"), ledger.vkeys, strict=True):
             found.append((PublicKey(alg, VerifierKey.parse(vkey).public), ledger.state == "closed"))
+    for alg, vkey in zip(("Ed25519", "ML-DSA-44"), record.witness or (), strict=False):
+        found.append((PublicKey(alg, VerifierKey.parse(vkey).public), False))
     return found
 
 

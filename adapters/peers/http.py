@@ -20,6 +20,7 @@ from protocols.exchange.blobs import BLOB_TYPE, COMPLETE, OFFSET
 from protocols.exchange.httpsig import Request, content_digest, signature_header, signature_input
 from protocols.exchange.lines import MEDIA_TYPE
 from protocols.exchange.probe import PROBE_BYTES_MAX
+from protocols.ledger.witness import REQUEST_TYPE, SIZE_TYPE
 from protocols.limits import DIRECTORY_BYTES_MAX, NOTE_BYTES_MAX, POST_BYTES_MAX, REQUEST_BYTES_MAX
 from protocols.ports.crypto import Signer
 from protocols.ports.transport import Layer
@@ -106,6 +107,16 @@ class PeerClient:
         ranged = {"Range": f"bytes={offset}-{offset + length - 1}"}
         found = await self._ask(peer, "GET", _blob(digest), more=ranged, bytes_max=length)
         return found.data if found is not None else b""
+
+    async def add_checkpoint(self, peer: Record, body: bytes) -> bytes | int:
+        """A witness's signature lines, or the size that it holds."""
+        path = "/exchange/v1/add-checkpoint"
+        found = await self._ask(peer, "POST", path, body, media=REQUEST_TYPE, bytes_max=NOTE_BYTES_MAX)
+        if found is None:
+            raise ProblemError("peer.answer", "the peer witnesses nothing: an older node")
+        if found.headers.get("Content-Type", "").partition(";")[0] == SIZE_TYPE:
+            return _number(found.data.decode("ascii", "replace").removesuffix("\n"), digits=18)
+        return found.data
 
     async def checkpoint(self, peer: Record, origin: str) -> bytes | None:
         """The newest note of `origin` that the peer holds, or None."""
@@ -220,7 +231,7 @@ class PeerClient:
                 data = await _read(response, bytes_max if response.status < 400 else NOTE_BYTES_MAX)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ProblemError("peer.unreachable", type(error).__name__) from error
-        if response.status in (200, 204, 206):
+        if response.status in (200, 204, 206) or response.content_type == SIZE_TYPE:
             return _Answer(data, response.headers)
         if response.status == 404 and method != "POST":
             return None

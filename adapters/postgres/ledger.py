@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import fields
+from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -386,6 +387,23 @@ class PostgresLedger:
         sql = "SELECT size, root, note FROM checkpoint WHERE origin = $1 AND size > $2 AND size <= $3 ORDER BY size LIMIT $4"
         rows = await self._pool.fetch(sql, origin, after, size, count)
         return [Checkpoint(origin=origin, size=row["size"], root=row["root"], note=row["note"]) for row in rows]
+
+    async def keep_cosignature(self, origin: str, size: int, witness: str, lines: bytes, at: datetime) -> None:
+        """Keeps a witness's signature lines; the first stays."""
+        await self._pool.execute(
+            "INSERT INTO cosignature (origin, size, witness, lines, at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+            *(origin, size, witness, lines, at),
+        )
+
+    async def cosignatures(self, origin: str, size: int) -> dict[str, bytes]:
+        """Witness -> its signature lines."""
+        sql = "SELECT witness, lines FROM cosignature WHERE origin = $1 AND size = $2 ORDER BY witness"
+        return {row["witness"]: row["lines"] for row in await self._pool.fetch(sql, origin, size)}
+
+    async def witnessed(self, origin: str) -> int:
+        """The size of the newest checkpoint that somebody cosigned."""
+        row = await self._pool.row("SELECT coalesce(max(size), 0) AS size FROM cosignature WHERE origin = $1", origin)
+        return int(row["size"]) if row else 0
 
     async def follow(self, wake: Callable[[], None]) -> None:
         """Calls `wake` whenever another process of this node committed; over a connection of its own, opened again when lost."""

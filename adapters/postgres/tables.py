@@ -93,6 +93,17 @@ class LedgerCheckpoint(SQLModel, table=True):
     at: datetime = _at()
 
 
+class Cosignature(SQLModel, table=True):
+    """Cosignatures of our checkpoints by other members, as signature lines."""
+
+    __tablename__ = "cosignature"
+    origin: str = _text(key=True)
+    size: int = _big(key=True)
+    witness: str = _text(key=True)
+    lines: bytes = _bytes()
+    at: datetime = _at()
+
+
 class Tile(SQLModel, table=True):
     """Hash tiles, one growing row each; a cache that can be rebuilt from the entries."""
 

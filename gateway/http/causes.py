@@ -45,6 +45,11 @@ CAUSES: dict[str, str] = {
     "proof.policy": "The checkpoint is not signed by both keys that the directory lists for this ledger.",
     "proof.origin": "The directory does not list this ledger for this member, or lists it as closed before.",
     "checkpoint.unlinked": "We hold checkpoints of this ledger that were never proven to be one history.",
+    "checkpoint.unwitnessed": "Fewer members than the network demands have cosigned our newest checkpoint.",
+    "witness.origin": "This node has no witness key, or the directory does not list the ledger as another member's.",
+    "witness.signature": "The checkpoint is not signed by both keys that the directory lists for this ledger.",
+    "witness.old": "The request goes on from a tree that is larger than its checkpoint.",
+    "witness.proof": "The path does not lead from the checkpoint that this witness holds to the new one.",
     "checkpoint.links": "The consistency proof does not lead from the checkpoint that we hold to the new one.",
     "ledger.split_view": "Two checkpoints of one ledger cannot both be true. Both are kept: they prove the fork.",
     "ledger.rollback": "The database holds less than the guard has seen signed: it was restored from an old copy, or a "

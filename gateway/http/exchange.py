@@ -18,13 +18,16 @@ from gateway.services.probe import Probe
 from gateway.services.receive import Receive
 from gateway.services.relay import Relay
 from gateway.services.submit import current
+from gateway.services.witness import Witness
 from protocols.exchange.blobs import BLOB_TYPE, COMPLETE, OFFSET, parse_digest, parse_get, parse_put
 from protocols.exchange.httpsig import Request, digest_of, parse_signature
 from protocols.exchange.lines import MEDIA_TYPE, Post, encode_post, parse_post
+from protocols.ledger.witness import REQUEST_TYPE, SIZE_TYPE
 from protocols.limits import (
     BLOB_RANGE_BYTES_MAX,
     BODY_GRACE_S,
     BODY_RATE_MIN,
+    NOTE_BYTES_MAX,
     PARCEL_BYTES,
     POST_BYTES_MAX,
     POSTS_A_MEMBER_MAX,
@@ -55,9 +58,11 @@ class Exchange:
         directory: DirectorySource,
         ledger: LedgerView,
         probe: Probe,
+        witness: Witness,
         verifier: Verifier,
         clock: Clock,
     ) -> None:
+        self._witness = witness
         self._url, self._receive, self._pace, self._directory = url.rstrip("/"), receive, pace, directory
         self._relay, self._offer, self._blobs = relay, offer, blobs
         self._ledger, self._probe, self._verifier, self._clock = ledger, probe, verifier, clock
@@ -73,6 +78,7 @@ class Exchange:
             web.head(f"{_PREFIX}/blobs/{{digest}}", self.head_blob),
             web.get(f"{_PREFIX}/blobs/{{digest}}", self.get_blob, allow_head=False),
             web.get(f"{_PREFIX}/checkpoints/{{log}}", self.get_checkpoint),
+            web.post(f"{_PREFIX}/add-checkpoint", self.add_checkpoint),
             web.get(f"{_PREFIX}/directory/{{name:.+}}", self.get_directory),
             web.get(f"{_PREFIX}/probe", self.get_probe),
             web.get("/ledger/{log}/checkpoint", self.get_own_checkpoint),
@@ -218,6 +224,20 @@ class Exchange:
         if note is None:
             raise ProblemError("http.not_found", "no checkpoint of that origin is held")
         return web.Response(body=note, content_type="text/plain", charset="utf-8", headers=_FRESH)
+
+    async def add_checkpoint(self, request: web.Request) -> web.Response:
+        """A member asks us as a witness (C2SP tlog-witness): our cosignature, or 409 with the size that we hold."""
+        caller, digest = self._caller(request, body=True)
+        self._pace.afford(caller)
+        self._pace.spend(caller, parcels=1)
+        with self._slot(caller, self._posts):
+            body = await read_body(request, bytes_max=2 * NOTE_BYTES_MAX, media_type=REQUEST_TYPE)
+            if sha256(body).digest() != digest:
+                raise ProblemError("httpsig.digest", "the body differs from its digest")
+            answer = await self._witness.add(body)
+        if isinstance(answer, int):
+            return web.Response(status=409, body=f"{answer}\n".encode(), content_type=SIZE_TYPE)
+        return web.Response(body=answer, content_type=REQUEST_TYPE, charset="utf-8")
 
     async def get_directory(self, request: web.Request) -> web.Response:
         """A TUF file that we hold."""

@@ -59,6 +59,7 @@ from gateway.services.relay import Relay
 from gateway.services.report import Reports
 from gateway.services.settle import Settle
 from gateway.services.submit import Submit
+from gateway.services.witness import Witness
 from keys.guard import FileGuard
 from keys.keystore import KeyStore
 from keys.secret import Secret
@@ -133,6 +134,7 @@ class Parts:
     directory: DirectorySource
     listeners: Mapping[str, web.Application]
     linking: Linking
+    witness: Witness
     probe: Probe
     health: dict[str, str]
     requests: Histogram
@@ -141,7 +143,7 @@ class Parts:
         """Everything that works by itself, but for the committer."""
         ways, answer = self.ways, [self.answer.run()] if self.answer else []
         sending = [ways.deliver.run(), ways.collect.run(), ways.relay.run(ways.offer.wake), ways.blobs.run()]
-        return [*sending, self.lapse.run(), *answer]
+        return [*sending, self.lapse.run(), self.witness.run(), *answer]
 
 
 def connect_ports(
@@ -226,8 +228,12 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     agency = agency_of(
         member, ports, access, submit, read, view, probe, export, converse, approve, records, notices, blobs
     )
+    witness = Witness(
+        member=member, origin=origin, directory=ports.directory, ledger=ports.ledger, store=ports.exchange, linking=linking, prove=prove,
+        transport=ports.transport, cosigner=keys.cosigner(member), verifier=verifier, clock=clock,
+    )  # fmt: skip
     exchange = Exchange(
-        url=settings.exchange_url, receive=receive, relay=ways.relay, offer=ways.offer, blobs=blobs, pace=pace, directory=ports.directory, ledger=view, probe=probe, verifier=verifier, clock=clock,
+        url=settings.exchange_url, witness=witness, receive=receive, relay=ways.relay, offer=ways.offer, blobs=blobs, pace=pace, directory=ports.directory, ledger=view, probe=probe, verifier=verifier, clock=clock,
     )  # fmt: skip
     measured = measure(node, settings, ports, committer, ways.settle, receive, linking, health)
     operations = Operations(wrong=measured.look, warnings=lambda: warnings(ports, linking), registry=measured.registry)
@@ -237,7 +243,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
         committer=committer, submit=submit, read=read, converse=converse, approve=approve, records=records, export=export, answer=answer,
         receive=receive, deliver=ways.deliver, ways=ways,
         lapse=Lapse(member=member, store=ports.threads, committer=committer, sealer=sealer, clock=clock), directory=ports.directory, listeners=listeners,
-        linking=linking, probe=probe, health=health, requests=measured.requests,
+        linking=linking, witness=witness, probe=probe, health=health, requests=measured.requests,
     )  # fmt: skip
 
 

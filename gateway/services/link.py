@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from protocols.directory import Directory
 from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
 from protocols.ledger.linking import Link, follow
+from protocols.ledger.merkle import verify_consistency
 from protocols.ledger.proof import Place
 from protocols.limits import UNLINKED_MAX
 from protocols.ports.crypto import Verifier
@@ -171,6 +172,30 @@ class Linking:
             self.alarms.pop(origin, None)
         if not whole:
             self.alarms[origin] = "checkpoint.links"
+
+    async def advance(
+        self, checkpoint: Checkpoint, old: int, path: tuple[bytes, ...], directory: Directory
+    ) -> int | None:
+        """Links a verified checkpoint that goes on from the newest linked size; None where that is the newest one now.
+
+        Else the size that is, since `old` was another, or somebody was faster. `witness.proof` for a path that does not hold,
+        `ledger.split_view` for a second root of one size.
+        """
+        async with self._lock(checkpoint.origin):
+            await self._within(checkpoint, directory)
+            held = await self._store.held(checkpoint.origin)
+            if old != held.linked:
+                return held.linked
+            await self._check(checkpoint, ())
+            root = held.roots[old]
+            if not verify_consistency(old=old, new=checkpoint.size, old_root=root, new_root=checkpoint.root, path=path):
+                raise ProblemError(
+                    "witness.proof", "the path does not lead from the checkpoint that we hold to this one"
+                )
+            if checkpoint.size > old:
+                await self._store.link(checkpoint.origin, [checkpoint.size], newest=old)
+            linked = (await self._store.held(checkpoint.origin)).linked
+            return None if linked == checkpoint.size else linked
 
     async def held(self, origins: Sequence[str]) -> dict[str, tuple[int, ...]]:
         """For `hello.held`: per origin the newest linked size (at first 0), then the unlinked."""

@@ -148,6 +148,12 @@ class Prove:
         reader = await self._reader(checkpoint, wanted.tiles)
         return tuple(Link(old=old, new=new, path=tuple(consistency_path(old, new, reader.node))) for old, new in steps)
 
+    async def consistency(self, checkpoint: Checkpoint, old: int) -> tuple[bytes, ...]:
+        """The path from the tree of `old` entries to the checkpoint's."""
+        return (
+            next((link.path for link in await self.links(checkpoint, [old])), ()) if 0 < old < checkpoint.size else ()
+        )
+
     async def _reader(self, checkpoint: Checkpoint, wanted: set[TileId]) -> TileReader:
         origin = checkpoint.origin
         found = {tile: self._full[origin, tile] for tile in wanted if (origin, tile) in self._full}

@@ -75,6 +75,8 @@ def verify_checkpoint(note: bytes, keys: LedgerKeys, verifier: Verifier) -> Chec
     by_key = {(name, key_id): data for name, key_id, data in parsed.signatures}
     for key in (keys.ed25519, keys.mldsa44):
         data = by_key.get((key.name, key.key_id))
-        if data is None or not key.verify(parsed.text, data, checkpoint.size, checkpoint.root, verifier):
+        if data is None or not key.verify(
+            parsed.text, data, checkpoint.size, checkpoint.root, verifier, origin=checkpoint.origin
+        ):
             raise ProblemError("proof.policy", "both signatures are required")
     return checkpoint

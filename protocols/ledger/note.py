@@ -11,9 +11,10 @@ from protocols.ports.crypto import Verifier
 from protocols.problems import ProblemError
 
 ED25519 = 0x01
+COSIGNATURE = 0x04
 MLDSA44 = 0x06
-_PUBLIC_BYTES = {ED25519: 32, MLDSA44: 1312}
-_SIGNATURE_BYTES = {ED25519: 64, MLDSA44: 8 + 2420}
+_PUBLIC_BYTES = {ED25519: 32, COSIGNATURE: 32, MLDSA44: 1312}
+_SIGNATURE_BYTES = {ED25519: 64, COSIGNATURE: 8 + 64, MLDSA44: 8 + 2420}
 _NAME_BYTES_MAX = 255  # a 0x06 message holds its length in one byte
 _NAME = re.compile("[^\\s+\ud800-\udfff]{1,255}")
 _LINE = re.compile(f"— ({_NAME.pattern}) ([A-Za-z0-9+/]+={{0,2}})")
@@ -59,15 +60,22 @@ class VerifierKey:
                 return key
         raise ProblemError("note.invalid", "not a verifier key")
 
-    def verify(self, text: str, data: bytes, size: int, root: bytes, verifier: Verifier) -> bool:
-        """Whether the signature bytes (after the key id) hold for this checkpoint text; `note.invalid` for a wrong length."""
+    def verify(self, text: str, data: bytes, size: int, root: bytes, verifier: Verifier, *, origin: str) -> bool:
+        """Whether the signature bytes (after the key id) hold for this checkpoint of `origin`; `note.invalid` for a wrong length."""
         if len(data) != _SIGNATURE_BYTES[self.type]:
             raise ProblemError("note.invalid", "a signature of this key has another length")
         if self.type == ED25519:
             return verifier.verify("Ed25519", self.public, text.encode(), data)
         time_s = int.from_bytes(data[:8], "big")
-        signed = subtree_message(name=self.name, origin=self.name, time_s=time_s, size=size, root=root)
+        if self.type == COSIGNATURE:
+            return verifier.verify("Ed25519", self.public, cosignature_message(time_s, text), data[8:])
+        signed = subtree_message(name=self.name, origin=origin, time_s=time_s, size=size, root=root)
         return verifier.verify("ML-DSA-44", self.public, signed, data[8:])
+
+
+def cosignature_message(time_s: int, text: str) -> bytes:
+    """What a 0x04 line signs: the time and the whole text, but not the cosigner's name (C2SP tlog-cosignature)."""
+    return f"cosignature/v1\ntime {time_s}\n{text}".encode()
 
 
 def subtree_message(*, name: str, origin: str, time_s: int, size: int, root: bytes) -> bytes:
@@ -119,5 +127,9 @@ def parse_note(data: bytes) -> Note:
 
 def format_note(text: str, signatures: list[tuple[VerifierKey, bytes]]) -> bytes:
     """The note's bytes: text, an empty line, one line a signature."""
-    lines = [f"— {key.name} {base64.b64encode(key.key_id + data).decode()}\n" for key, data in signatures]
-    return (text + "\n" + "".join(lines)).encode()
+    return (text + "\n" + "".join(format_signature(key, data) for key, data in signatures)).encode()
+
+
+def format_signature(key: VerifierKey, data: bytes) -> str:
+    """One signature line with its newline."""
+    return f"— {key.name} {base64.b64encode(key.key_id + data).decode()}\n"

@@ -41,6 +41,19 @@ class NoteSigner(Protocol):
         ...
 
 
+class Cosigner(Protocol):
+    """Signs others' checkpoints as a witness."""
+
+    @property
+    def vkeys(self) -> tuple[str, str]:
+        """Verifier keys, Ed25519 first."""
+        ...
+
+    def cosign(self, origin: str, size: int, root: bytes, at: datetime) -> bytes:
+        """The two signature lines (0x04, 0x06); the caller has found the checkpoint consistent with all it signed before."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wrapped:
     """A fresh content key and how it travels: `ek` in the header, `encrypted_key` beside it."""

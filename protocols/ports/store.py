@@ -172,6 +172,18 @@ class LedgerStore(Protocol):
         """Checkpoints of sizes after one and up to another, smallest first, so many at most."""
         ...
 
+    async def keep_cosignature(self, origin: str, size: int, witness: str, lines: bytes, at: datetime) -> None:
+        """Keeps a witness's verified signature lines under a checkpoint of ours; the first stays."""
+        ...
+
+    async def cosignatures(self, origin: str, size: int) -> dict[str, bytes]:
+        """Witness -> its signature lines under the checkpoint of a size."""
+        ...
+
+    async def witnessed(self, origin: str) -> int:
+        """The size of the newest checkpoint that somebody cosigned; 0 without any."""
+        ...
+
     async def follow(self, wake: Callable[[], None]) -> None:
         """Calls `wake` whenever another process of this node committed; until cancelled."""
         ...

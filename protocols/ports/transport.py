@@ -40,6 +40,10 @@ class Transport(Protocol):
         """A range of a blob that the peer holds whole; empty where it does not."""
         ...
 
+    async def add_checkpoint(self, peer: Record, body: bytes) -> bytes | int:
+        """A witness's signature lines for a checkpoint of ours; or the size that it holds, where that is another than the body's."""
+        ...
+
     async def checkpoint(self, peer: Record, origin: str) -> bytes | None:
         """The newest note of `origin` that the peer holds, or None."""
         ...

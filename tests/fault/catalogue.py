@@ -12,6 +12,7 @@ CRASH = "tests/fault/test_crash_points.py::test_after_a_crash_everything_is_ther
 
 CATALOGUE: dict[str, str] = {
     **{f"K{n:02}": CRASH for n in range(1, 21)},
+    "K21": "tests/services/test_witness.py::test_k21_a_request_whose_answer_was_lost_is_gone_on_with_from_the_size_that_the_witness_names",
     "K22": _MOTION + "test_every_key_of_both_ends_changes_while_messages_fly",
     "K23": "tests/adapters/test_postgres_schema.py::test_k23_a_migration_that_is_killed_leaves_nothing_and_is_done_again",
     "K24": "tests/services/test_courier.py::test_a_crash_leaves_no_bag_and_a_folder_that_is_none_is_said",
@@ -64,7 +65,6 @@ CATALOGUE: dict[str, str] = {
 }
 
 OPEN: dict[str, str] = {
-    "K21": "no witness is asked yet",
     "S02": "there is no webhook yet",
     "U01": "there is one version of the wire so far; its vectors are frozen (test_vectors.py)",
 }

@@ -122,7 +122,7 @@ def test_a_foreign_log_is_read_and_its_checkpoints_hold() -> None:
         assert (origin, int(text_size)) == (vkey.name, size)
         ((name, key_id, signature),) = parsed.signatures
         assert (name, key_id) == (vkey.name, vkey.key_id)
-        assert vkey.verify(parsed.text, signature, size, bytes(32), Tw1Verifier())
+        assert vkey.verify(parsed.text, signature, size, bytes(32), Tw1Verifier(), origin=origin)
         assert base64.b64decode(text_root) == edge.root()
         if size < 15:
             entries = bundle((log / tile_path((ENTRIES, 0), size + 1)).read_bytes())

@@ -43,10 +43,10 @@ def commands(group: cyclopts.App, path: tuple[str, ...] = ()) -> Iterator[tuple[
 def test_every_command_explains_itself_and_each_of_its_options(capsys: pytest.CaptureFixture[str]) -> None:
     found = list(commands(app))
     assert {path[0] for path in found} == {
-        "init", "migrate", "run", "submit", "show", "token", "ledger", "verify", "directory", "member", "registry",
+        "init", "migrate", "run", "submit", "show", "token", "ledger", "audit", "verify", "directory", "member", "registry",
         "chain", "report", "approve", "check", "client", "demo", "evidence", "doctor", "probe", "outbox", "aside", "courier", "attachments", "keys", "batch",
     }  # fmt: skip
-    assert {("directory", name) for name in ("init", "admit", "publish", "serve")} <= set(found)
+    assert {("directory", name) for name in ("init", "admit", "witnesses", "publish", "serve")} <= set(found)
     for path in found:
         assert run(*path, "--help") == 0, path
         shown = capsys.readouterr().out
@@ -93,7 +93,7 @@ def problem(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 NODE_COMMANDS = [
     ["migrate", "NODE"], ["submit", "NODE", "FILE", "--to", "net/b"], ["show", "NODE"], ["show", "NODE", "thread"],
-    ["batch", "NODE", "FILE"], ["token", "NODE"], ["ledger", "export", "NODE", "OUT"], ["ledger", "proof", "NODE", "0", "OUT"],
+    ["batch", "NODE", "FILE"], ["token", "NODE"], ["ledger", "export", "NODE", "OUT"], ["audit", "reconcile", "NODE", "OUT"], ["ledger", "proof", "NODE", "0", "OUT"],
     ["member", "request", "NODE", "--key-file", "KEY"], ["registry", "import", "NODE", "FILE"], ["client", "list", "NODE"],
     ["probe", "NODE", "net/b"], ["outbox", "list", "NODE"], ["outbox", "retry", "NODE"],
     ["aside", "list", "NODE"], ["aside", "replay", "NODE", "019aab2f-3c7b-7d10-8f6a-2b1c3d4e5f60", "--key-file", "KEY"],

@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 
 from gateway.services.changes import Noted
+from keys.suite import Tw1Verifier
+from protocols.directory import witness_keys
 from protocols.ledger.checkpoint import parse_checkpoint
 from protocols.ledger.entry import Entry
 from protocols.ledger.tiles import parse_bundle
 from tests.federation import Federation, Node
 
+ROOT = Path(__file__).parents[2]
 SMALL_BYTES = 10_000  # less than a bundle of 256 entries takes
 
 
@@ -60,6 +63,7 @@ async def test_d08_an_export_that_a_full_disk_cuts_leaves_nothing_half_and_is_go
     assert {"tile/entries/000", "tile/entries/001.p/44", "tile/0/000", "tile/0/001.p/44", "tile/1/000.p/1"} < set(first)
     await grow(a, 250)
     await a.becomes(await a.trace(b), "delivered")
+    assert await a.parts.witness.collect() == 1
     assert (await tracewire("ledger", "export", a.folder, out))["size"] == 552
     second = files(out)
     for immutable in ("tile/entries/000", "tile/0/000"):
@@ -73,6 +77,13 @@ async def test_d08_an_export_that_a_full_disk_cuts_leaves_nothing_half_and_is_go
         == 552
     )
     assert (await tracewire("ledger", "verify", out))["ok"]
+    keys = witness_keys(fed.directory.records[b.name])
+    assert keys is not None
+    assert keys.cosigned((out / "checkpoint.witnessed").read_bytes(), Tw1Verifier())
+    vkeys = [f"--vkey={key}" for key in a.keys.note_signer(a.origin).vkeys]
+    command = [sys.executable, str(ROOT / "deploy/verifier/tracewire_verify.py"), "log", str(out), *vkeys]
+    alone = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+    assert alone.returncode == 0, alone.stdout
     assert files(out).keys() == second.keys()
     again = await tracewire("ledger", "export", a.folder, out)
     assert (again["size"], files(out)["tile/0/000"]) == (552, first["tile/0/000"])

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import cyclopts
 from cyclopts import Parameter
+from securesystemslib.signer import Signer
 
 from adapters.directory.publisher import Authority, Online, Published, Status, init_directory, new_network
 from adapters.directory.repository import write
@@ -120,9 +121,7 @@ def admit(
         Print one JSON object.
     """
     with problems(as_json=json):
-        opened, path = secret.secret(), Path(request)
-        holders = [each for each in sorted((folder / "keys").glob("holder-*")) if (each / "targets.key").exists()]
-        signers = [tuf_signer(KeyStore.open(each, opened).publisher_private("targets")) for each in holders]
+        signers, path = _targets_signers(folder, secret), Path(request)
         if not path.is_file():
             _authority(folder).set_member(request, roles=role or [], status=status, signers=signers, now=clock())
             say(f"{request} is {status}, once published.", {"state": status, "member": request}, as_json=json)
@@ -137,6 +136,33 @@ def admit(
             return
         found = {"state": "challenge", "member": member, "challenge": str(_hand_out(path, asked))}
         say(f"{asked.decode()}\n{_please_answer(member, found['challenge'])}", found, as_json=json)
+
+
+@app.command
+def witnesses(
+    folder: Path, *members: str, quorum: int = 0, secret: SecretFrom = _NO_SECRET, json: AsJson = False
+) -> None:
+    """Name the members whose cosignatures count, and how many a ledger needs. Needs the targets keys; then `publish`.
+
+    Every node asks its witnesses each half hour to cosign its newest checkpoint; fewer than the quorum are an alarm there.
+    An inspectorate that does nothing else is a member with the role `witness` and a node like any other.
+
+    Parameters
+    ----------
+    folder
+        The directory's folder.
+    members
+        NETWORK/MEMBER; none: every active member is one.
+    quorum
+        How many cosignatures a checkpoint needs.
+    json
+        Print one JSON object.
+    """
+    with problems(as_json=json):
+        signers = _targets_signers(folder, secret)
+        _authority(folder).set_witnesses(members, quorum, signers=signers, now=clock())
+        text = f"{', '.join(members) or 'All members'} witness, {quorum} are needed, once published."
+        say(text, {"witnesses": list(members), "quorum": quorum}, as_json=json)
 
 
 @app.command
@@ -200,6 +226,13 @@ def serve(
 
     with problems(as_json=json):
         asyncio.run(run(_online(KeyStore.open(folder / "keys" / "publisher", secret.secret()))))
+
+
+def _targets_signers(folder: Path, secret: SecretFrom) -> list[Signer]:
+    """Of every holder whose targets key is here."""
+    opened = secret.secret()
+    holders = [each for each in sorted((folder / "keys").glob("holder-*")) if (each / "targets.key").exists()]
+    return [tuf_signer(KeyStore.open(each, opened).publisher_private("targets")) for each in holders]
 
 
 def _online(store: KeyStore) -> Online:

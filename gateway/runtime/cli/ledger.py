@@ -1,6 +1,8 @@
 """`tracewire ledger` and `tracewire verify`: take a ledger out as C2SP tiles, and check ledgers and proofs offline."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from shutil import rmtree
 from typing import Annotated
@@ -48,6 +50,8 @@ _NO_SECRET = SecretFrom()
 @app.command
 def export(node: Path, folder: Path, *, origin: str | None = None, json: AsJson = False) -> None:
     """Write the ledger as C2SP tlog-tiles: `checkpoint`, `vkeys`, `checkpoints/`, `tile/`; for any verifier and any web server.
+
+    `checkpoint.witnessed` is the newest one that other members have cosigned, with their signatures.
 
     Again into the same folder: what is new is added, an export that was cut is gone on with. A full tile never changes, and
     the checkpoint comes last, so that whoever is served from the folder never sees one without its tiles.
@@ -108,6 +112,10 @@ async def _export(ledger: LedgerStore, node: Path, folder: Path, origin: str) ->
         for note in notes:
             _write(folder / "checkpoints" / str(note.size), note.note)
         before = notes[-1].size
+    witnessed = await ledger.witnessed(origin)
+    if (cosigned := await ledger.checkpoint(origin, witnessed) if 0 < witnessed <= size else None) is not None:
+        lines = await ledger.cosignatures(origin, witnessed)
+        _write(folder / "checkpoint.witnessed", cosigned.note + b"".join(lines.values()))
     _write(folder / "checkpoint", newest.note)
     return origin, size
 
@@ -171,45 +179,52 @@ def verify(folder: Path, *, vkey: list[str] | None = None, json: AsJson = False)
         Print one JSON object.
     """
     with problems(as_json=json):
-        texts = vkey or read_file(folder / "vkeys").decode().split()
-        if len(texts) != 2:
-            raise ProblemError("config.invalid", "a ledger has two verifier keys, Ed25519 and ML-DSA-44")
-        origin = VerifierKey.parse(texts[0]).name
+        keys, kinds = keys_of(folder, vkey), Counter[str]()
         try:
-            size, kinds = _verify(folder, LedgerKeys.parse(origin, (texts[0], texts[1])))
+            kinds.update(parse_entry(data).kind for data in verified(folder, keys))
         except ProblemError as problem:
             text = f"WRONG {problem.code}: {problem.detail}"
             say(text, {"ok": False, "code": problem.code, "detail": problem.detail}, as_json=json)
             return _FAILED
         shown = "\n".join(f"  {kind:<14} {count}" for kind, count in sorted(kinds.items()))
-        text = f"OK {origin}: {size} entries, root, tiles, checkpoints and signatures hold\n{shown}"
-        say(text, {"ok": True, "origin": origin, "size": size, "kinds": kinds}, as_json=json)
+        text = f"OK {keys.origin}: {kinds.total()} entries, root, tiles, checkpoints and signatures hold\n{shown}"
+        say(text, {"ok": True, "origin": keys.origin, "size": kinds.total(), "kinds": kinds}, as_json=json)
     return 0
 
 
-def _verify(folder: Path, keys: LedgerKeys) -> tuple[int, dict[str, int]]:
+def keys_of(folder: Path, vkeys: Sequence[str] | None) -> LedgerKeys:
+    """The keys of an exported ledger: two of those given, by its origin; none given: the file `vkeys`."""
+    given = vkeys or read_file(folder / "vkeys").decode().split()
+    names = {VerifierKey.parse(key).name for key in given}
+    origin = names.pop() if len(names) == 1 else parse_checkpoint(read_file(folder / "checkpoint")).origin
+    texts = [key for key in given if VerifierKey.parse(key).name == origin]
+    if len(texts) != 2:
+        raise ProblemError("config.invalid", f"two verifier keys of {origin} are needed, Ed25519 and ML-DSA-44")
+    return LedgerKeys.parse(origin, (texts[0], texts[1]))
+
+
+def verified(folder: Path, keys: LedgerKeys) -> Iterator[bytes]:
+    """Every entry of an exported ledger; at its end, and at every checkpoint, ProblemError where the files do not hold."""
     verifier = Tw1Verifier()
     checkpoint = verify_checkpoint(read_file(folder / "checkpoint"), keys, verifier)
     older = {}
     for path in (folder / "checkpoints").glob("*"):
         note = verify_checkpoint(read_file(path), keys, verifier)
         older[note.size] = note.root
-    edge, kinds = Edge(0, {}), dict[str, int]()
+    edge = Edge(0, {})
     older[checkpoint.size] = checkpoint.root
     for start in range(0, checkpoint.size, WIDTH):
         tile = ENTRIES, start // WIDTH
         bundle = read_file(folder / tile_path(tile, tile_width(tile, checkpoint.size)))
         for data in parse_bundle(bundle):
-            kind = parse_entry(data).kind
-            kinds[kind] = kinds.get(kind, 0) + 1
             _grow(edge, data, folder, checkpoint.size)
             if edge.size in older and older.pop(edge.size) != edge.root():
                 raise ProblemError("proof.path", f"the entries do not give the root signed at size {edge.size}")
+            yield data
     if edge.size != checkpoint.size or older:
         raise ProblemError("proof.path", f"{edge.size} entries do not fit the checkpoints")
     for tile, found in edge.tiles().items():
         _same_tile(folder, tile, tile_width(tile, edge.size), found)
-    return edge.size, kinds
 
 
 def _grow(edge: Edge, entry: bytes, folder: Path, size: int) -> None:

@@ -37,6 +37,7 @@ for _name, _target in {
     "approve": "approve:approve",
     "token": "trace:token",
     "evidence": "evidence:app",
+    "audit": "audit:app",
     "ledger": "ledger:app",
     "verify": "ledger:verify_proof",
     "directory": "directory:app",

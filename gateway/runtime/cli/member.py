@@ -122,7 +122,9 @@ def member_request(
     modes = {"modes": ["push" if url else "pull"]} | dict(facts or {})
     if url is not None and "push" in modes["modes"]:
         shown["endpoint"] = {"url": url, "spki": list(spki)}
-    record = dump_json(shown | {"keys": keys, "ledgers": ledgers, **modes})
+    cosigner = keystore.cosigner(member)
+    witness = {"witness": list(cosigner.vkeys)} if cosigner else {}
+    record = dump_json(shown | {"keys": keys, **witness, "ledgers": ledgers, **modes})
     parse_record(record)
     return build_request(
         record=record,

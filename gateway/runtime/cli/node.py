@@ -87,7 +87,7 @@ def init(
             (node / "root.json").write_bytes(pinned)
             opened = secret.secret(make=True)
             keys = KeyStore.create(node / "keys", opened)
-            for use in ("record", "message", "seal", "request", "token"):
+            for use in ("record", "message", "seal", "request", "token", "witness"):
                 keys.add(use)
             keys.add("ledger", origin=origin)
             EpochVault.create(node / "keys", opened)

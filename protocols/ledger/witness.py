@@ -1,0 +1,147 @@
+"""Witnessing (C2SP tlog-witness, tlog-cosignature, tlog-policy): what a witness is asked, what it says, and when that is enough."""
+
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint
+from protocols.ledger.merkle import HASH_BYTES
+from protocols.ledger.note import COSIGNATURE, MLDSA44, VerifierKey, parse_note, unb64
+from protocols.limits import NOTE_BYTES_MAX, PATH_HASHES_MAX
+from protocols.ports.crypto import Verifier
+from protocols.problems import ProblemError
+
+SIZE_TYPE = "text/x.tlog.size"
+REQUEST_TYPE = "text/plain"
+_OLD = re.compile(r"old (0|[1-9]\d{0,18})", re.ASCII)
+_POLICY_BYTES_MAX, _POLICY_LINES_MAX = 1024 * 1024, 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WitnessKeys:
+    """The two verifier keys of a witness, named as the member that it is."""
+
+    ed25519: VerifierKey
+    mldsa44: VerifierKey
+
+    @classmethod
+    def parse(cls, name: str, vkeys: tuple[str, str]) -> "WitnessKeys":
+        """Keys from vkey texts, the Ed25519 cosignature key first; `dir.key_invalid` where they do not fit the name."""
+        try:
+            first, second = (VerifierKey.parse(text) for text in vkeys)
+        except ProblemError:
+            raise ProblemError("dir.key_invalid", "not a verifier key") from None
+        if (first.name, first.type, second.name, second.type) != (name, COSIGNATURE, name, MLDSA44):
+            raise ProblemError("dir.key_invalid", "witness keys do not fit their member")
+        return cls(ed25519=first, mldsa44=second)
+
+    def cosigned(self, note: bytes, verifier: Verifier) -> bool:
+        """Whether a checkpoint carries both cosignatures of this witness."""
+        parsed, checkpoint = parse_note(note), parse_checkpoint(note)
+        lines = {(name, key_id): data for name, key_id, data in parsed.signatures}
+        return all(
+            (data := lines.get((key.name, key.key_id))) is not None
+            and key.verify(
+                parsed.text, data, checkpoint.size, checkpoint.root, verifier, origin=checkpoint.origin
+            )
+            for key in (self.ed25519, self.mldsa44)
+        )  # fmt: skip
+
+
+def format_request(old: int, path: tuple[bytes, ...], note: bytes) -> bytes:
+    """The body of `add-checkpoint`: the size that the witness holds, a consistency path from it, the checkpoint."""
+    lines = [f"old {old}", *(b64encode(each).decode() for each in path)]
+    return "\n".join(lines).encode() + b"\n\n" + note
+
+
+def parse_request(data: bytes) -> tuple[int, tuple[bytes, ...], Checkpoint]:
+    """Old size, path and checkpoint, nothing of it verified; `note.invalid` else."""
+    if len(data) > 2 * NOTE_BYTES_MAX:
+        raise ProblemError("note.invalid", f"more than {2 * NOTE_BYTES_MAX} bytes")
+    head, _, note = data.partition(b"\n\n")
+    try:
+        first, *lines = head.decode("ascii").split("\n")
+    except UnicodeDecodeError:
+        raise ProblemError("note.invalid", "not an add-checkpoint request") from None
+    found = _OLD.fullmatch(first)
+    path = tuple(map(unb64, lines))
+    if found is None or len(path) >= PATH_HASHES_MAX or any(len(each) != HASH_BYTES for each in path):
+        raise ProblemError("note.invalid", "not an add-checkpoint request")
+    return int(found[1]), path, parse_checkpoint(note)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Which witnesses have to have cosigned: `quorum` is the name of a group or witness, None where nobody has to."""
+
+    logs: tuple[VerifierKey, ...]
+    witnesses: Mapping[str, VerifierKey]
+    groups: Mapping[str, tuple[int, tuple[str, ...]]]
+    quorum: str | None
+
+    def satisfied(self, note: bytes, verifier: Verifier) -> bool:
+        """Whether the checkpoint's cosignatures make the quorum."""
+        parsed, checkpoint = parse_note(note), parse_checkpoint(note)
+        lines = {(name, key_id): data for name, key_id, data in parsed.signatures}
+
+        def holds(name: str) -> bool:
+            if name in self.groups:
+                least, members = self.groups[name]
+                return sum(map(holds, members)) >= least
+            key = self.witnesses[name]
+            data = lines.get((key.name, key.key_id))
+            return data is not None and key.verify(
+                parsed.text, data, checkpoint.size, checkpoint.root, verifier, origin=checkpoint.origin
+            )
+
+        return self.quorum is None or holds(self.quorum)
+
+
+def parse_policy(data: bytes) -> Policy:
+    """A tlog-policy file; `config.invalid` with the line that is wrong."""
+    logs, witnesses, groups = list[VerifierKey](), dict[str, VerifierKey](), dict[str, tuple[int, tuple[str, ...]]]()
+    quorum: list[str] = []
+    lines = data[: _POLICY_BYTES_MAX + 1].decode("utf-8", "replace").split("\n")
+    if len(data) > _POLICY_BYTES_MAX or len(lines) > _POLICY_LINES_MAX:
+        raise ProblemError("config.invalid", "the policy is too long")
+    for number, line in enumerate(lines, 1):
+        match line.partition("#")[0].split():
+            case []:
+                continue
+            case ["log", vkey] | ["log", vkey, _]:
+                logs.append(_key(vkey, number))
+            case ["witness", name, vkey] | ["witness", name, vkey, _] if name not in {*witnesses, *groups, "none"}:
+                witnesses[name] = _key(vkey, number)
+            case ["group", name, least, *members] if name not in {*witnesses, *groups, "none"}:
+                groups[name] = _least(least, len(members), number), tuple(members)
+                if not members or len(set(members)) != len(members) or not {*members} <= {*witnesses, *groups} - {name}:
+                    raise _wrong(number, "a group has different members that are named above it")
+            case ["quorum", name] if not quorum and name in {*witnesses, *groups, "none"}:
+                quorum.append(name)
+            case _:
+                raise _wrong(number, "it is none of log, witness, group, quorum, or names what is not there")
+    if not quorum:
+        raise ProblemError("config.invalid", "the policy has no quorum line")
+    named = quorum[0] if quorum[0] != "none" else None
+    return Policy(logs=tuple(logs), witnesses=witnesses, groups=groups, quorum=named)
+
+
+def _key(text: str, number: int) -> VerifierKey:
+    try:
+        return VerifierKey.parse(text)
+    except ProblemError:
+        raise _wrong(number, "not a verifier key") from None
+
+
+def _least(text: str, members: int, number: int) -> int:
+    least = {"any": 1, "all": members}.get(
+        text, int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0
+    )
+    if not 0 < least <= members:
+        raise _wrong(number, "a group needs any, all, or as many as it has")
+    return least
+
+
+def _wrong(number: int, why: str) -> ProblemError:
+    return ProblemError("config.invalid", f"line {number} of the policy: {why}")

@@ -1,0 +1,207 @@
+"""Every node is a witness (C2SP tlog-witness): it cosigns what goes on from all that it saw of a ledger, and has its own cosigned."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from keys.suite import Tw1Verifier
+from protocols.directory import witness_keys
+from protocols.ledger.checkpoint import checkpoint_text
+from protocols.ledger.merkle import consistency_path
+from protocols.ledger.note import format_note
+from protocols.ledger.witness import format_request
+from protocols.problems import ProblemError
+from tests.federation import Federation, Node, Stranger, refused
+
+
+def request(m: Stranger, old: int, size: int | None = None, **changes: Any) -> bytes:
+    """What a ledger asks a witness."""
+    size = len(m.log) if size is None else size
+    path = tuple(consistency_path(old, size, m.node)) if 0 < old < size else ()
+    return format_request(**{"old": old, "path": path, "note": m.note(size)} | changes)
+
+
+async def ask(m: Stranger, to: Node, body: bytes) -> Any:
+    """The witness's answer over HTTP: lines, a size, or the code of its problem."""
+    client = m.client()
+    try:
+        return await client.add_checkpoint(m.fed.directory.records[to.name], body)
+    except ProblemError as problem:
+        return problem.code
+    finally:
+        await client.close()
+
+
+def cosigned(b: Node, note: bytes, lines: bytes) -> bool:
+    keys = witness_keys(b.fed.directory.records[b.name])
+    return keys is not None and keys.cosigned(note + lines, Tw1Verifier())
+
+
+@pytest.fixture
+async def pair(fed: Federation) -> tuple[Node, Stranger]:
+    (b,) = await fed.nodes("b")
+    (m,) = await fed.strangers("m")
+    return b, m
+
+
+async def test_a_witness_cosigns_what_goes_on_from_what_it_holds_and_names_that_otherwise(
+    pair: tuple[Node, Stranger],
+) -> None:
+    b, m = pair
+    lines = await ask(m, b, request(m, 0))
+    assert cosigned(b, m.note(1), lines)
+    assert not cosigned(b, m.note(1), lines[: lines.index(b"\n") + 1]), "both or none"
+    for _ in range(5):
+        m.parcel(b)
+    assert await ask(m, b, request(m, 0)) == 1, "409 with the size that it holds"
+    assert cosigned(b, m.note(6), await ask(m, b, request(m, 1)))
+    assert cosigned(b, m.note(6), await ask(m, b, request(m, 6, 6))), "the same again"
+    assert await ask(m, b, request(m, 1)) == 6
+    assert await ask(m, b, request(m, 1, 3)) == 6, "never back"
+
+
+async def test_a_witness_goes_on_from_what_the_exchange_has_linked(pair: tuple[Node, Stranger]) -> None:
+    b, m = pair
+    await m.give(b, m.parcel(b))
+    assert await ask(m, b, request(m, 0)) == 2
+    assert cosigned(b, m.note(2), await ask(m, b, request(m, 2, 2)))
+
+
+async def test_what_a_witness_does_not_cosign_it_says_with_the_status_of_the_standard(
+    fed: Federation, pair: tuple[Node, Stranger]
+) -> None:
+    b, m = pair
+    m.parcel(b)
+    text = checkpoint_text(m.origin, 2, bytes(32))
+    forged = format_note(text, [(m.ledger_keys.ed25519, bytes(64)), (m.ledger_keys.mldsa44, bytes(2_428))])
+    path = (bytes(32),)
+    for code, body in {
+        "note.invalid": b"old 1\n\nnonsense",
+        "witness.signature": request(m, 0, note=forged),
+        "witness.origin": request(m, 0, note=b.keys.note_signer(b.origin).sign(2, bytes(32), fed.clock.now())),
+        "witness.old": request(m, 3, 2),
+        "witness.proof": request(m, 0, path=path),
+    }.items():
+        assert await ask(m, b, body) == code
+    rows = await b.rows("SELECT size FROM peer_checkpoint WHERE linked")
+    assert not rows, "nothing of it counts"
+
+
+async def test_two_histories_are_never_cosigned_and_both_are_kept(pair: tuple[Node, Stranger]) -> None:
+    b, m = pair
+    for _ in range(3):
+        m.parcel(b)
+    fork = m.fork()
+    fork.parcel(b)
+    assert cosigned(b, m.note(4), await ask(m, b, request(m, 0)))
+    assert await ask(m, b, request(fork, 0)) == 4, "the other root of this size is not cosigned by the way"
+    assert await ask(m, b, request(fork, 4, 4)) == "ledger.split_view"
+    assert await ask(m, b, request(fork, 0)) == "ledger.split_view"
+    assert b.parts.linking.alarms[m.origin] == "ledger.split_view"
+    kept = await b.sql("SELECT first, second FROM split_view")
+    assert {kept["first"][:60], kept["second"][:60]} == {m.note(4)[:60], fork.note(4)[:60]}
+
+
+async def test_of_two_requests_from_one_size_one_goes_on_and_the_other_is_told_where(
+    pair: tuple[Node, Stranger],
+) -> None:
+    b, m = pair
+    for _ in range(6):
+        m.parcel(b)
+    answers = await asyncio.gather(*(ask(m, b, request(m, 0, size)) for size in (3, 5, 7)))
+    (won,) = [size for size, answer in zip((3, 5, 7), answers, strict=True) if isinstance(answer, bytes)]
+    assert [each for each in answers if isinstance(each, int)] == [won, won]
+
+
+# ---- having ours cosigned
+
+
+async def test_a_node_has_its_newest_checkpoint_cosigned_by_all_that_can(fed: Federation) -> None:
+    a, b, c = await fed.nodes("a", "b", "c")
+    await a.becomes(await a.trace(b), "delivered")
+    assert await a.parts.witness.collect() == 2
+    checkpoint = await a._ports.ledger.checkpoint(a.origin)
+    assert checkpoint is not None
+    lines = await a._ports.ledger.cosignatures(a.origin, checkpoint.size)
+    assert all(cosigned(each, checkpoint.note, lines[each.name]) for each in (b, c))
+    assert set(lines) == {b.name, c.name}
+    assert await a._ports.ledger.witnessed(a.origin) == checkpoint.size
+    before = len(await b.rows("SELECT FROM peer_checkpoint"))
+    assert await a.parts.witness.collect() == 2, "what is there is not asked for again"
+    assert len(await b.rows("SELECT FROM peer_checkpoint")) == before
+
+
+async def test_k21_a_request_whose_answer_was_lost_is_gone_on_with_from_the_size_that_the_witness_names(
+    fed: Federation,
+) -> None:
+    a, b = await fed.nodes("a", "b")
+    real = a.wire.add_checkpoint
+    lost = 0
+
+    async def dies(peer: Any, body: bytes) -> Any:
+        nonlocal lost
+        await real(peer, body)
+        lost += 1
+        raise ProblemError("peer.unreachable", "the answer was lost")
+
+    a.wire.add_checkpoint = dies  # type: ignore[method-assign]
+    assert await a.parts.witness.collect() == 0
+    await b.kill()
+    await b.start()
+    a.wire.add_checkpoint = real  # type: ignore[method-assign]
+    await a.becomes(await a.trace(b), "delivered")
+    assert (lost, await a.parts.witness.collect()) == (1, 1)
+    await a.restart()
+    assert await a.parts.witness.collect() == 1, "what was kept is there after a restart"
+
+
+async def test_too_few_witnesses_are_an_alarm_until_there_are_enough(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    a.parts.directory._current = replace(  # type: ignore[attr-defined]
+        fed.directory, network=fed.directory.network.model_copy(update={"quorum": 1})
+    )
+    real = a.wire.add_checkpoint
+
+    async def away(peer: Any, body: bytes) -> Any:
+        raise ProblemError("peer.unreachable", "away")
+
+    a.wire.add_checkpoint = away  # type: ignore[method-assign]
+    assert await a.parts.witness.collect() == 0
+    assert a.parts.linking.alarms == {a.origin: "checkpoint.unwitnessed"}
+    a.wire.add_checkpoint = real  # type: ignore[method-assign]
+    assert await a.parts.witness.collect() == 1
+    assert a.parts.linking.alarms == {}
+    assert b.parts.linking.alarms == {}
+
+
+async def test_the_network_names_who_counts_and_an_inspectorate_may_do_nothing_else(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    (w,) = await fed.nodes("w", roles=("witness",))
+    for wrong, code in (
+        ((["testnet/nobody"], 1), "member.unknown"),
+        (([w.name], 2), "dir.invalid"),
+        (([], 3), "dir.invalid"),
+    ):
+        with pytest.raises(ProblemError, match=code.replace(".", r"\.")):
+            fed.authority.set_witnesses(*wrong, signers=fed._targets, now=fed.clock.now())
+    fed.authority.set_witnesses([w.name], 1, signers=fed._targets, now=fed.clock.now())
+    await fed.publish()
+    assert fed.directory.witnesses_of(a.name) == [w.name]
+    assert fed.directory.witnesses_of(w.name) == []
+    await a.becomes(await a.trace(b), "delivered")
+    assert await a.parts.witness.collect() == 1
+    assert set(await a._ports.ledger.cosignatures(a.origin, await a._ports.ledger.witnessed(a.origin))) == {w.name}
+    await refused("msg.not_permitted", w.trace(b))
+
+
+async def test_what_a_witness_answers_is_verified(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+
+    async def forged(peer: Any, body: bytes) -> Any:
+        return a.keys.cosigner(b.name).cosign(a.origin, 1, bytes(32), fed.clock.now())
+
+    a.wire.add_checkpoint = forged  # type: ignore[method-assign]
+    assert await a.parts.witness.collect() == 0
+    assert await a._ports.ledger.cosignatures(a.origin, 1) == {}
