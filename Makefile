@@ -1,6 +1,6 @@
-# make demo | test | check | bench | load | growth | attachment | drain | fairness | faults | soak | mutants | measure | fmt
+# make demo | test | check | bench | load | growth | audit | attachment | drain | fairness | faults | soak | mutants | measure | fmt
 PY := .venv/bin/python
-.PHONY: demo test check bench load growth attachment drain fairness faults soak mutants contract measure fmt
+.PHONY: demo test check bench load growth audit attachment drain fairness faults soak mutants contract measure fmt
 
 .venv/ready: pyproject.toml
 	python3 -m venv .venv
@@ -48,6 +48,9 @@ load: .venv/ready
 
 growth: .venv/ready
 	PYTHONPATH=. $(PY) tests/bench/growth.py $(ARGS)
+
+audit: .venv/ready
+	PYTHONPATH=. $(PY) tests/bench/audit.py $(ARGS)
 
 fairness: .venv/ready
 	PYTHONPATH=. $(PY) tests/bench/fairness.py

@@ -4,13 +4,13 @@ Both ledgers have been verified from their bytes before; here only what they say
 earlier than the other: what names a place past its end is counted as `later`, and is no difference.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from uuid import UUID
 
-from protocols.ledger.entry import RECEIPT_KINDS, Entry, parse_entry
+from protocols.ledger.entry import RECEIPT_KINDS, Entry, PeerRef, parse_entry
 from protocols.ledger.merkle import leaf_hash
 
 _SKEW_MAX_S = 120.0  # of docs/protocol.md: what a doctor calls a wrong clock
@@ -27,14 +27,31 @@ class Difference:
     id: UUID | None
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Said:
-    """An entry about a message between the two."""
+    """What is compared of an entry about a message between the two; a ledger has many, so nothing else is kept."""
 
     index: int
     kind: str
     leaf: bytes
-    entry: Entry
+    at: float
+    id: UUID
+    envelope: bytes | None
+    content_c: bytes | None
+    pair_seq: int | None
+    code: str | None
+    peer: PeerRef | None
+
+    @classmethod
+    def of(cls, index: int, data: bytes, entry: Entry, id_: UUID) -> "_Said":
+        return cls(
+            index=index, kind=sys.intern(entry.kind), leaf=leaf_hash(data), at=entry.at.timestamp(), id=id_, envelope=entry.envelope,
+            content_c=entry.content_c, pair_seq=entry.pair_seq, code=entry.code, peer=entry.peer,
+        )  # fmt: skip
+
+    def same_message(self, other: "_Said") -> bool:
+        """Whether two entries are about the same bytes under the same number."""
+        return (self.id, self.envelope, self.pair_seq) == (other.id, other.envelope, other.pair_seq)
 
 
 @dataclass(slots=True)
@@ -72,7 +89,7 @@ class Side:
             else dict.fromkeys(RECEIPT_KINDS, self.arrived)
         )
         if (place := by_kind.get(entry.kind)) is not None:
-            said = self.said[index] = _Said(index=index, kind=entry.kind, leaf=leaf_hash(data), entry=entry)
+            said = self.said[index] = _Said.of(index, data, entry, entry.id)
             place.setdefault(entry.id, []).append(said)
 
 
@@ -105,7 +122,7 @@ def reconcile(a: Side, b: Side) -> tuple[list[Direction], list[Difference]]:
 
 def _named(said: _Said, other: Side) -> _Said | str | None:
     """What an entry names in the other ledger: that entry; "later", or "elsewhere" in another of its ledgers; None for nothing."""
-    peer = said.entry.peer
+    peer = said.peer
     if peer is None or peer.index is None:
         return None
     if peer.origin != other.origin:
@@ -116,10 +133,6 @@ def _named(said: _Said, other: Side) -> _Said | str | None:
     return found if found is not None and found.leaf == peer.leaf else None
 
 
-def _same(one: Entry, other: Entry) -> bool:
-    return (one.id, one.envelope, one.pair_seq) == (other.id, other.envelope, other.pair_seq)
-
-
 def _arrivals(sender: Side, receiver: Side) -> Iterator[Difference]:
     """Whatever the recipient says that it got was logged by its sender before."""
     for id_, arrivals in receiver.arrived.items():
@@ -127,10 +140,10 @@ def _arrivals(sender: Side, receiver: Side) -> Iterator[Difference]:
             named = _named(said, sender)
             if isinstance(named, str):
                 continue
-            if named is None or named.kind != "sent" or not _same(named.entry, said.entry):
-                index = said.entry.peer.index if said.entry.peer else None
+            if named is None or named.kind != "sent" or not named.same_message(said):
+                index = said.peer.index if said.peer else None
                 yield Difference(kind="arrival.unsent", member=receiver.member, index=said.index, other=index, id=id_)
-            elif said.kind == "received" and said.entry.content_c != named.entry.content_c:
+            elif said.kind == "received" and said.content_c != named.content_c:
                 yield Difference(
                     kind="arrival.content", member=receiver.member, index=said.index, other=named.index, id=id_
                 )
@@ -144,10 +157,10 @@ def _ends(sender: Side, receiver: Side) -> Iterator[Difference]:
             named = _named(said, receiver)
             if isinstance(named, str):
                 continue
-            index = said.entry.peer.index if said.entry.peer else None
-            if named is None or named.kind not in RECEIPT_KINDS or named.entry.id != id_:
+            index = said.peer.index if said.peer else None
+            if named is None or named.kind not in RECEIPT_KINDS or named.id != id_:
                 yield Difference(kind="receipt.unfounded", member=sender.member, index=said.index, other=index, id=id_)
-            elif said.entry.code != named.entry.code:
+            elif said.code != named.code:
                 yield Difference(kind="receipt.code", member=sender.member, index=said.index, other=index, id=id_)
         if len(receipts) > 1:
             yield Difference(kind="receipt.twice", member=sender.member, index=receipts[1].index, other=None, id=id_)
@@ -162,10 +175,10 @@ def _ends(sender: Side, receiver: Side) -> Iterator[Difference]:
 
 def _numbers(sender: Side) -> Iterator[Difference]:
     """The numbers of a pair count from 1, none left out: who leaves one out has taken a message back."""
-    first = {said.entry.pair_seq or 0: said for all_ in sender.sent.values() for said in all_[:1]}
+    first = {said.pair_seq or 0: said for all_ in sender.sent.values() for said in all_[:1]}
     for number, (seq, said) in enumerate(sorted(first.items()), 1):
         if seq != number:
-            yield Difference(kind="sequence.gap", member=sender.member, index=said.index, other=None, id=said.entry.id)
+            yield Difference(kind="sequence.gap", member=sender.member, index=said.index, other=None, id=said.id)
             return
 
 
@@ -181,11 +194,7 @@ def _took(sender: Side, receiver: Side) -> Iterator[tuple[float, int, int]]:
     for id_, arrivals in receiver.arrived.items():
         for said in arrivals[:1]:
             if (sent := sender.sent.get(id_)) is not None:
-                yield _seconds(sent[0].entry.at, said.entry.at), said.index, sent[0].index
-
-
-def _seconds(begin: datetime, end: datetime) -> float:
-    return (end - begin).total_seconds()
+                yield said.at - sent[0].at, said.index, sent[0].index
 
 
 def _direction(sender: Side, receiver: Side) -> Direction:
