@@ -27,8 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
 
 ED25519, MLDSA44 = 1, 6
 WIDTH, ENTRY_MAX, FILE_MAX = 256, 2048, 256 * 65_537  # entries a bundle, bytes an entry, bytes a file
-ORDER = """v kind at id from to via pair_seq kid seal_kid suite envelope content_c thread_c code read actor_c dir peer
-first n"""
+ORDER = """v kind at id from to via pair_seq kid seal_kid suite envelope content_c thread_c code read actor_c dir peer first n"""
 _X = "id from to pair_seq envelope dir"
 KINDS = {  # kind: members that must stand beside v, kind, at, n; members that may
     "sent": (f"{_X} kid seal_kid suite content_c thread_c actor_c", "peer"),
@@ -284,8 +283,10 @@ class _Checks:
             name = whole if width == WIDTH else f"{whole}.p/{width}"
             if name in self.files or width == len(ends):
                 self.files.discard(name)
-                if _read(self._folder / name) != row[:end]:
-                    self.faults.setdefault(code, f"{name} differs from the entries")
+                if (found := _read(self._folder / name)) != row[:end]:
+                    at = next((i for i in range(0, end, 32) if found[i : i + 32] != row[i : i + 32]), 0) // 32
+                    first = f", first at entry {n * WIDTH + at}" if level == 0 else ""
+                    self.faults.setdefault(code, f"{name} differs from the entries{first}")
 
     def bundle(self, n: int) -> list[bytes]:
         """The entries of bundle n, exactly as many as the tree's size says."""
@@ -420,8 +421,8 @@ def match(folder_a: Path, folder_b: Path, vkeys: Sequence[str] | None = None, *,
     a, b = _Side(folder_a, vkeys, folder_b), _Side(folder_b, vkeys, folder_a)
     if a.log.origin == b.log.origin:
         raise Failure("mismatch", "two folders of one ledger")
-    there, back = _direction(a, b, live=live), _direction(b, a, live=live)
-    return Match(a=a.log, b=b.log, there=there, back=back, other_peers=a.others + b.others)
+    ways = {"there": _direction(a, b, live=live), "back": _direction(b, a, live=live)}
+    return Match(a=a.log, b=b.log, other_peers=a.others + b.others, **ways)
 
 
 def _direction(sender: _Side, receiver: _Side, *, live: bool) -> Direction:
@@ -450,8 +451,7 @@ def _direction(sender: _Side, receiver: _Side, *, live: bool) -> Direction:
             state |= {id_: "matched" if found else "elsewhere"} if id_ in state else {}
         elif kind == "undelivered" and id_ in state:
             state[id_] = kind
-    count: dict[str, int] = Counter(state.values())
-    return Direction(sent=len(state), outside=outside, **count)
+    return Direction(sent=len(state), outside=outside, **dict[str, int](Counter(state.values())))
 
 
 def verify_proof(file: Path, vkeys: Sequence[str]) -> Proof:

@@ -430,7 +430,7 @@ def test_the_program_works_alone_and_its_exit_codes_tell(busy, tmp_path):
     assert (proven.returncode, '"index": 5' in proven.stdout) == (0, True)
     _flip(a / "tile/0/000")
     bad = _run(program, "log", a)
-    assert (bad.returncode, bad.stdout) == (1, "FAIL tile: tile/0/000 differs from the entries\n")
+    assert (bad.returncode, bad.stdout) == (1, "FAIL tile: tile/0/000 differs from the entries, first at entry 255\n")
     told = _run(program, "log", a, "--json")
     assert (told.returncode, json.loads(told.stdout)["code"]) == (1, "tile")
     assert [_run(program, *wrong).returncode for wrong in ([], ["log"], ["proof", file], ["match", a])] == [2, 2, 2, 2]

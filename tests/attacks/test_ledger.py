@@ -1,0 +1,155 @@
+"""Group ledger of the attacks: what a database administrator or an operator does to a ledger, and who notices.
+
+The files an auditor gets are taken out of the real database as it lies there, by an exporter that hides nothing and repairs nothing,
+and judged by the independent verifier. Witness and guard see the rest.
+"""
+
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from gateway.services.changes import Noted
+from keys.suite import Tw1Verifier
+from protocols.directory import witness_keys
+from protocols.ledger.entry import Entry
+from protocols.ledger.merkle import consistency_path, leaf_hash, node_hash
+from protocols.ledger.merkle import root as tree_root
+from protocols.ledger.witness import format_request
+from protocols.problems import ProblemError
+from tests.fault.invariants import VERIFIER, View
+from tests.federation import Federation, Node, Stranger, wait_until
+
+Damage = Callable[[Node], Awaitable[None]]
+
+
+async def stopped(fed: Federation) -> Node:
+    """A node with a ledger of ten entries, stopped so that nobody but the administrator touches its database."""
+    a, b = await fed.nodes("a", "b")
+    for _ in range(4):
+        await a.becomes(await a.trace(b), "delivered")
+    await a.parts.committer.commit(Noted(entry=Entry(kind="admin", at=fed.clock.now(), n=os.urandom(16), code="test")))
+    await a.stop()
+    assert await a.count("entry") == 10
+    return a
+
+
+async def audit(node: Node, folder: Path) -> str:
+    """What the independent verifier says of the files: '' where all holds."""
+    (await View(node).read()).export(folder, set())
+    try:
+        VERIFIER.verify_log(folder, list(node.keys.note_signer(node.origin).vkeys))
+    except VERIFIER.Failure as failure:
+        return str(failure)
+    return ""
+
+
+async def changed(node: Node) -> None:
+    await node.sql(
+        "UPDATE entry SET data = replace(convert_from(data, 'UTF8'), '\"kid\":\"', '\"kid\":\"x')::bytea WHERE index = 3"
+    )
+
+
+async def deleted(node: Node) -> None:
+    await node.sql("DELETE FROM entry WHERE index = 4")
+
+
+async def reordered(node: Node) -> None:
+    await node.sql("UPDATE entry SET index = CASE index WHEN 5 THEN 1006 ELSE 1005 END WHERE index IN (5, 6)")
+    await node.sql("UPDATE entry SET index = index - 1000 WHERE index > 1000")
+
+
+async def cut(node: Node) -> None:
+    await node.sql("DELETE FROM entry WHERE index >= 7")
+
+
+async def recomputed(node: Node) -> None:
+    """An entry changed, and every tile and the head made to fit: only what was signed does not."""
+    await changed(node)
+    rows = await node.rows("SELECT data FROM entry ORDER BY index")
+    hashes = [leaf_hash(row["data"]) for row in rows]
+
+    def hashed(level: int, index: int) -> bytes:
+        if level == 0:
+            return hashes[index]
+        return node_hash(hashed(level - 1, 2 * index), hashed(level - 1, 2 * index + 1))
+
+    await node.sql("UPDATE tile SET data = $1 WHERE level = 0", b"".join(hashes))
+    await node.sql("UPDATE ledger_head SET root = $1", tree_root(len(hashes), hashed))
+
+
+@pytest.mark.parametrize(
+    ("attack", "damage", "said"),
+    [
+        ("L01 an entry changed", changed, "first at entry 3"),
+        ("L01 an entry and the tiles changed", recomputed, "root: the entries do not give the signed root of size 10"),
+        ("L02 an entry deleted", deleted, "bundle: bundle 0 holds 9 entries"),
+        ("L02 two entries in another order", reordered, "first at entry 5"),
+        ("L02 the end cut off", cut, "bundle: bundle 0 holds 7 entries"),
+    ],
+)
+async def test_what_an_administrator_does_to_entries_the_auditor_sees(
+    fed: Federation, tmp_path: Path, attack: str, damage: Damage, said: str
+) -> None:
+    node = await stopped(fed)
+    assert await audit(node, tmp_path / "whole") == ""
+    await damage(node)
+    assert said in await audit(node, tmp_path / "damaged"), attack
+
+
+async def test_l04_a_history_that_was_rewritten_and_signed_with_the_stolen_key_finds_no_witness(
+    fed: Federation,
+) -> None:
+    (b,) = await fed.nodes("b")
+    (m,) = await fed.strangers("m")
+    for _ in range(5):
+        m.parcel(b)
+    assert isinstance(await _ask(m, b, 0), bytes)
+    m.log[2] = m.log[2].replace(b'"kid":"', b'"kid":"x')  # entry 2 never was so; everything is signed anew
+    m._nodes.clear()
+    m.parcel(b)
+    assert await _ask(m, b, 6) == "witness.proof"
+    assert await _ask(m, b, 0) == 6, "from the beginning neither"
+    held = await b.sql("SELECT size, note FROM peer_checkpoint WHERE linked ORDER BY size DESC LIMIT 1")
+    assert held["size"] == 6
+    keys = witness_keys(fed.directory.records[b.name])
+    assert keys is not None
+    assert not keys.cosigned(m.note(), Tw1Verifier())
+
+
+async def _ask(m: Stranger, to: Node, old: int) -> bytes | int | str:
+    path = tuple(consistency_path(old, len(m.log), m.node)) if old else ()
+    client = m.client()
+    try:
+        return await client.add_checkpoint(m.fed.directory.records[to.name], format_request(old, path, m.note()))
+    except ProblemError as problem:
+        return problem.code
+    finally:
+        await client.close()
+
+
+async def test_l10_a_message_without_its_entry_is_never_sent(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    sent = await a.trace(b)
+    await a.becomes(sent, "delivered")
+    posts = len(a.wire.posts)
+    columns = (await a.sql("SELECT string_agg(quote_ident(column_name), ', ') FROM information_schema.columns "
+                           "WHERE table_name = 'outbox' AND column_name NOT IN ('id', 'index', 'state', 'envelope')"))[0]  # fmt: skip
+    forged = UUID("01934c8a-0000-7000-8000-000000000001")
+    await a.sql(
+        f"INSERT INTO outbox (id, index, state, envelope, {columns}) SELECT $1, 999, 'queued', 'x', {columns} FROM outbox WHERE id = $2",
+        *(forged, UUID(sent["id"])),
+    )
+    a.parts.deliver.wake()
+    other = await a.trace(b)
+    await a.becomes(other, "delivered")
+    assert [body for _, body, _ in a.wire.posts[posts:] if str(forged).encode() in body] == []
+
+    async def looked_at() -> bool:
+        return (await a.sql("SELECT leased FROM outbox WHERE id = $1", forged))[0] is not None
+
+    await wait_until(looked_at)
+    assert await a.delivery({"id": str(forged)}) == "queued", "it is seen in `outbox list`, and nothing of it left"
+    assert await b.count("inbox") == 2
