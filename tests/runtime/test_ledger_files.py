@@ -80,6 +80,17 @@ async def test_d08_an_export_that_a_full_disk_cuts_leaves_nothing_half_and_is_go
     keys = witness_keys(fed.directory.records[b.name])
     assert keys is not None
     assert keys.cosigned((out / "checkpoint.witnessed").read_bytes(), Tw1Verifier())
+    policy = tmp_path / "policy"
+    (classic, quantum), log = b.keys.cosigner(b.name).vkeys, a.keys.note_signer(a.origin).vkeys[0]
+    demands = f"witness peer {classic}\nwitness pq {quantum}\ngroup both all peer pq\nquorum both\n"
+    policy.write_text(f"log {log}\n{demands}")
+    assert (await tracewire("ledger", "verify", out, "--policy", policy))["witnessed"] == 552
+    policy.write_text(f"log {b.keys.note_signer(b.origin).vkeys[0]}\n{demands}")
+    assert (await tracewire("ledger", "verify", out, "--policy", policy))["code"] == "proof.origin"
+    policy.write_text(f"witness other {a.keys.cosigner(a.name).vkeys[0]}\nquorum other\n")
+    assert (await tracewire("ledger", "verify", out, "--policy", policy))["code"] == "checkpoint.unwitnessed"
+    policy.write_text("quorum of many\n")
+    assert (await tracewire("ledger", "verify", out, "--policy", policy))["code"] == "config.invalid"
     vkeys = [f"--vkey={key}" for key in a.keys.note_signer(a.origin).vkeys]
     command = [sys.executable, str(ROOT / "deploy/verifier/tracewire_verify.py"), "log", str(out), *vkeys]
     alone = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)

@@ -35,6 +35,7 @@ from protocols.ledger.tiles import (
     tile_path,
     tile_width,
 )
+from protocols.ledger.witness import Policy, parse_policy
 from protocols.ports.store import (
     LedgerStore,
 )
@@ -164,7 +165,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 @app.command
-def verify(folder: Path, *, vkey: list[str] | None = None, json: AsJson = False) -> int:
+def verify(folder: Path, *, vkey: list[str] | None = None, policy: Path | None = None, json: AsJson = False) -> int:
     """Recompute an exported ledger from its entries alone: root, tiles, every old checkpoint, both signatures.
 
     Whoever trusts none of our code uses `deploy/verifier/tracewire_verify.py` instead. Exit code 3: something is wrong.
@@ -175,21 +176,44 @@ def verify(folder: Path, *, vkey: list[str] | None = None, json: AsJson = False)
         What `ledger export` wrote, or any C2SP tlog-tiles folder of ours.
     vkey
         The ledger's two verifier keys, from a directory that you trust; without: the file `vkeys`.
+    policy
+        A C2SP tlog-policy file: whose cosignatures under `checkpoint.witnessed` you demand.
     json
         Print one JSON object.
     """
     with problems(as_json=json):
-        keys, kinds = keys_of(folder, vkey), Counter[str]()
+        keys, kinds, witnessed = keys_of(folder, vkey), Counter[str](), None
+        wanted = parse_policy(read_file(policy)) if policy else None
         try:
             kinds.update(parse_entry(data).kind for data in verified(folder, keys))
+            if wanted is not None:
+                witnessed = _witnessed(folder, keys, wanted)
         except ProblemError as problem:
             text = f"WRONG {problem.code}: {problem.detail}"
             say(text, {"ok": False, "code": problem.code, "detail": problem.detail}, as_json=json)
             return _FAILED
         shown = "\n".join(f"  {kind:<14} {count}" for kind, count in sorted(kinds.items()))
         text = f"OK {keys.origin}: {kinds.total()} entries, root, tiles, checkpoints and signatures hold\n{shown}"
-        say(text, {"ok": True, "origin": keys.origin, "size": kinds.total(), "kinds": kinds}, as_json=json)
+        text += f"\nWITNESSED up to entry {witnessed - 1}, as the policy demands" if witnessed else ""
+        found = {"ok": True, "origin": keys.origin, "size": kinds.total(), "kinds": kinds, "witnessed": witnessed}
+        say(text, found, as_json=json)
     return 0
+
+
+def _witnessed(folder: Path, keys: LedgerKeys, policy: Policy) -> int:
+    """The size up to which the policy's quorum has cosigned; that checkpoint is of this very tree, as every other in `checkpoints`."""
+    if policy.logs and {keys.ed25519, keys.mldsa44}.isdisjoint(policy.logs):
+        raise ProblemError("proof.origin", "the policy does not name this ledger")
+    path = folder / "checkpoint.witnessed"
+    note = verify_checkpoint(read_file(path), keys, Tw1Verifier()) if path.exists() else None
+    if note is None or not policy.satisfied(note.note, Tw1Verifier()):
+        raise ProblemError(
+            "checkpoint.unwitnessed", "no checkpoint here carries the cosignatures that the policy demands"
+        )
+    stands = verify_checkpoint(read_file(folder / "checkpoints" / str(note.size)), keys, Tw1Verifier())
+    if stands.root != note.root:
+        raise ProblemError("ledger.split_view", "what was witnessed is another tree than the one that lies here")
+    return note.size
 
 
 def keys_of(folder: Path, vkeys: Sequence[str] | None) -> LedgerKeys:
