@@ -105,6 +105,7 @@ CODES: dict[str, Kind] = {
     "ledger.not_ready": Kind(503, "Ledger is not open yet", "later", "Have the directory list this node, then wait."),
     "evidence.invalid": Kind(422, "Evidence does not hold", "never", "Ask who exported it for a fresh export."),
     "time.rollback": Kind(503, "Our clock went back", "later", "Set this machine's clock; see its time service."),
+    "ledger.tile_corrupt": Kind(503, "A stored tile is damaged", "later", "Run `tracewire ledger repair NODE`."),
     "tile.missing": Kind(404, "No such tile", "never", "Ask for tiles of a size that a checkpoint names."),
     # directory
     "dir.invalid": Kind(400, "Directory document is invalid", "after-fix", "The authority must publish a valid one."),

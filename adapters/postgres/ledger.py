@@ -373,6 +373,11 @@ class PostgresLedger:
         async with self._pool.connection() as connection:
             return await read_tiles(connection, origin, wanted)
 
+    async def mend_tile(self, origin: str, tile: TileId, wrong: bytes, right: bytes) -> None:
+        """Puts a tile right, if it still is what was found wrong."""
+        sql = "UPDATE tile SET data = $5 WHERE origin = $1 AND level = $2 AND index = $3 AND data = $4"
+        await self._pool.execute(sql, origin, *tile, wrong, right)
+
     async def checkpoint(self, origin: str, size: int | None = None) -> Checkpoint | None:
         """The newest checkpoint, or that of a size."""
         sql = (

@@ -82,12 +82,12 @@ class Prove:
         return checkpoint
 
     async def places(self, checkpoint: Checkpoint, entries: Mapping[int, bytes]) -> dict[int, Place]:
-        """The places of entries by index under a checkpoint of ours that covers them."""
+        """The places of entries by index under a checkpoint of ours that covers them; `ledger.tile_corrupt` where one does not hold."""
         wanted = TilesWanted()
         for index in entries:
             inclusion_path(index, checkpoint.size, wanted.node)
         reader = await self._reader(checkpoint, wanted.tiles)
-        return {
+        places = {
             index: Place(
                 origin=checkpoint.origin,
                 size=checkpoint.size,
@@ -97,6 +97,15 @@ class Prove:
             )
             for index, entry in entries.items()
         }
+        try:
+            for place in places.values():
+                place.check(checkpoint)
+        except ProblemError as problem:  # a wrong proof would make us look like a liar to whoever gets it
+            self._full.clear()
+            raise ProblemError(
+                "ledger.tile_corrupt", "a stored tile or entry does not give the signed root"
+            ) from problem
+        return places
 
     async def places_at(self, checkpoint: Checkpoint, indexes: Iterable[int]) -> dict[int, Place]:
         """As `places`, reading the entries too."""

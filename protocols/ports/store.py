@@ -164,6 +164,10 @@ class LedgerStore(Protocol):
         """Tiles as they stand; missing ones are absent."""
         ...
 
+    async def mend_tile(self, origin: str, tile: TileId, wrong: bytes, right: bytes) -> None:
+        """Puts a tile right, if it still is what was found wrong."""
+        ...
+
     async def checkpoint(self, origin: str, size: int | None = None) -> Checkpoint | None:
         """The newest checkpoint, or that of a size."""
         ...

@@ -4,6 +4,7 @@ The files an auditor gets are taken out of the real database as it lies there, b
 and judged by the independent verifier. Witness and guard see the rest.
 """
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from uuid import UUID
 import pytest
 
 from gateway.services.changes import Noted
+from gateway.services.prove import Prove, Release
 from keys.suite import Tw1Verifier
 from protocols.directory import witness_keys
 from protocols.ledger.entry import Entry
@@ -20,7 +22,8 @@ from protocols.ledger.merkle import root as tree_root
 from protocols.ledger.witness import format_request
 from protocols.problems import ProblemError
 from tests.fault.invariants import VERIFIER, View
-from tests.federation import Federation, Node, Stranger, wait_until
+from tests.federation import Federation, Node, Stranger, refused, wait_until
+from tests.runtime.test_ledger_files import tracewire
 
 Damage = Callable[[Node], Awaitable[None]]
 
@@ -153,3 +156,23 @@ async def test_l10_a_message_without_its_entry_is_never_sent(fed: Federation) ->
     await wait_until(looked_at)
     assert await a.delivery({"id": str(forged)}) == "queued", "it is seen in `outbox list`, and nothing of it left"
     assert await b.count("inbox") == 2
+
+
+@pytest.mark.parametrize("level", [0, 1])
+async def test_l07_a_bit_that_flipped_in_a_tile_is_noticed_before_a_proof_leaves_and_mended_from_the_entries(
+    fed: Federation, level: int
+) -> None:
+    (a,) = await fed.nodes("a")
+    entries = (Entry(kind="admin", at=fed.clock.now(), n=os.urandom(16), code="test") for _ in range(599))
+    await asyncio.gather(*(a.parts.committer.commit(Noted(entry=entry)) for entry in entries))
+    flip = "UPDATE tile SET data = set_byte(data, 5, get_byte(data, 5) # 1) WHERE level = $1 AND index = 0"
+    await a.sql(flip, level)
+    prove = Prove(a._ports.ledger, Release(a._ports.ledger, a._ports.guard, lambda: False))
+    newest = await prove.newest(a.origin)
+    away = 300 if level == 1 else 1
+    await refused("ledger.tile_corrupt", prove.places_at(newest, [away]))
+    assert (await tracewire("ledger", "repair", a.folder))["mended"] == [("tile/0/000", "tile/1/000.p/2")[level]]
+    assert (await prove.places_at(newest, [away]))[away].index == away
+    assert (await tracewire("ledger", "repair", a.folder))["mended"] == []
+    await a.sql("UPDATE entry SET data = set_byte(data, 5, get_byte(data, 5) # 1) WHERE index = 7")
+    assert (await tracewire("ledger", "repair", a.folder))["code"] == "proof.path"

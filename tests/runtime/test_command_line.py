@@ -93,7 +93,7 @@ def problem(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 NODE_COMMANDS = [
     ["migrate", "NODE"], ["submit", "NODE", "FILE", "--to", "net/b"], ["show", "NODE"], ["show", "NODE", "thread"],
-    ["batch", "NODE", "FILE"], ["token", "NODE"], ["ledger", "export", "NODE", "OUT"], ["audit", "reconcile", "NODE", "OUT"], ["ledger", "proof", "NODE", "0", "OUT"],
+    ["batch", "NODE", "FILE"], ["token", "NODE"], ["ledger", "export", "NODE", "OUT"], ["ledger", "repair", "NODE"], ["audit", "reconcile", "NODE", "OUT"], ["ledger", "proof", "NODE", "0", "OUT"],
     ["member", "request", "NODE", "--key-file", "KEY"], ["registry", "import", "NODE", "FILE"], ["client", "list", "NODE"],
     ["probe", "NODE", "net/b"], ["outbox", "list", "NODE"], ["outbox", "retry", "NODE"],
     ["aside", "list", "NODE"], ["aside", "replay", "NODE", "019aab2f-3c7b-7d10-8f6a-2b1c3d4e5f60", "--key-file", "KEY"],

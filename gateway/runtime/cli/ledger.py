@@ -74,10 +74,7 @@ def export(node: Path, folder: Path, *, origin: str | None = None, json: AsJson 
 
         async with node_pool(node) as pool:
             ledger = PostgresLedger("", pool)
-            heads = await ledger.heads()
-            if origin is not None and origin not in heads:
-                raise ProblemError("config.invalid", f"this node has no ledger {origin}: it has {', '.join(heads)}")
-            return await _export(ledger, node, folder, origin or max(heads, key=year_and_number))
+            return await _export(ledger, node, folder, await _origin(ledger, origin))
 
     with problems(as_json=json):
         exported, size = asyncio.run(write())
@@ -162,6 +159,68 @@ def _write(path: Path, data: bytes) -> None:
         torn.unlink(missing_ok=True)
         fault = Fault("", "store.full", error.strerror or "", "Make room or choose another folder, and export again.")
         raise ProblemError("store.full", f"{path} cannot be written: {error.strerror}", errors=[fault]) from None
+
+
+@app.command
+def repair(node: Path, *, origin: str | None = None, json: AsJson = False) -> None:
+    """Make the ledger's tiles anew from its entries and put those right that differ. For `ledger.tile_corrupt`.
+
+    Tiles are a cache of the entries. Nothing is changed where the entries do not give the root that was signed: then an
+    entry is damaged, and the backup is what helps.
+
+    Parameters
+    ----------
+    node
+        The node's folder; it may run.
+    origin
+        Which ledger; without: the newest.
+    json
+        Print one JSON object.
+    """
+
+    async def mend() -> tuple[str, list[str]]:
+        from adapters.postgres.ledger import PostgresLedger
+
+        async with node_pool(node) as pool:
+            ledger = PostgresLedger("", pool)
+            return await _repair(ledger, await _origin(ledger, origin))
+
+    with problems(as_json=json):
+        of, mended = asyncio.run(mend())
+        text = (
+            f"{of}: {len(mended)} tiles put right: {', '.join(mended)}."
+            if mended
+            else f"{of}: every tile is as its entries say."
+        )
+        say(text, {"origin": of, "mended": mended}, as_json=json)
+
+
+async def _repair(ledger: LedgerStore, origin: str) -> tuple[str, list[str]]:
+    newest = await ledger.checkpoint(origin)
+    if newest is None:
+        raise ProblemError("ledger.not_ready", "the ledger has no entry yet")
+    edge, wrong = Edge(0, {}), dict[TileId, tuple[bytes, bytes]]()
+    for begin in range(0, newest.size, WIDTH):
+        entries = await ledger.entries(origin, begin, min(begin + WIDTH, newest.size))
+        right = edge.append(leaf_hash(entry) for entry in entries)
+        full = {tile: data for tile, data in right.items() if len(data) == WIDTH * HASH_BYTES}
+        last = edge.tiles() if edge.size == newest.size else {}
+        for tile, data in (await ledger.tiles(origin, [*full, *last])).items():
+            ours = (full | last)[tile]
+            if data[: len(ours)] != ours:
+                wrong[tile] = data, ours
+    if edge.root() != newest.root:
+        raise ProblemError("proof.path", "the entries do not give the root that was signed: restore them from a backup")
+    for tile, (found, data) in wrong.items():
+        await ledger.mend_tile(origin, tile, found, data + found[len(data) :])
+    return origin, [tile_path(tile, len(data) // HASH_BYTES) for tile, (_, data) in wrong.items()]
+
+
+async def _origin(ledger: LedgerStore, origin: str | None) -> str:
+    heads = await ledger.heads()
+    if origin is not None and origin not in heads:
+        raise ProblemError("config.invalid", f"this node has no ledger {origin}: it has {', '.join(heads)}")
+    return origin or max(heads, key=year_and_number)
 
 
 @app.command
