@@ -1,6 +1,6 @@
-# make demo | test | check | bench | load | growth | audit | attachment | drain | fairness | faults | soak | mutants | measure | fmt
+# make demo | test | check | bench | load | growth | audit | attachment | drain | fairness | faults | soak | mutants | verifier | measure | fmt
 PY := .venv/bin/python
-.PHONY: demo test check bench load growth audit attachment drain fairness faults soak mutants contract measure fmt
+.PHONY: demo test check bench load growth audit attachment drain fairness faults soak mutants contract verifier measure fmt
 
 .venv/ready: pyproject.toml
 	python3 -m venv .venv
@@ -57,6 +57,10 @@ fairness: .venv/ready
 
 drain: .venv/ready
 	PYTHONPATH=. $(PY) tests/bench/drain.py $(ARGS)
+
+verifier:
+	mkdir -p build
+	python3 -m zipapp deploy/verifier -o build/tracewire-verify.pyz
 
 measure: .venv/ready
 	$(PY) tests/bench/measure.py

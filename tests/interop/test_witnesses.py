@@ -1,0 +1,111 @@
+"""The independent verifier judges cosignatures as our own code does, alone and as a zipapp."""
+
+import json
+import subprocess
+import sys
+import zipapp
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keys.notes import LedgerCosigner
+from keys.suite import Tw1Verifier
+from protocols.ledger.checkpoint import parse_checkpoint
+from protocols.ledger.witness import parse_policy
+from protocols.problems import ProblemError
+from tests.interop.conftest import START, Exchange
+
+VERIFIER = Path(__file__).parents[2] / "deploy" / "verifier"
+WITNESSES = {
+    name: LedgerCosigner(f"net/{name}", bytes([n]) * 32, bytes([n + 1]) * 32) for n, name in enumerate("bcd", 10)
+}
+KEYS = "".join(f"witness {name} {each.vkeys[name == 'd']}\n" for name, each in WITNESSES.items())
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("zipapp") / "tracewire-verify.pyz"
+    zipapp.create_archive(VERIFIER, made)
+    return made
+
+
+def ledger(exchange: Exchange, folder: Path, who: str) -> Path:
+    """An exported ledger whose checkpoint these witnesses cosigned before it went on."""
+    a = exchange.a
+    exchange.whole(1, 1, a, exchange.b)
+    checkpoint = parse_checkpoint(a.checkpoints[len(a.entries)])
+    lines = [WITNESSES[name].cosign(a.origin, checkpoint.size, checkpoint.root, START) for name in who]
+    exchange.whole(2, 2, a, exchange.b)
+    a.write(folder)
+    (folder / "checkpoint.witnessed").write_bytes(checkpoint.note + b"".join(lines))
+    return folder
+
+
+def judged(program: Path, folder: Path, policy: str, *more: str) -> tuple[int, Any]:
+    (folder.parent / "policy").write_text(policy)
+    command = [sys.executable, "-I", program, "policy", folder, "--policy", folder.parent / "policy", "--json", *more]
+    done = subprocess.run([str(each) for each in command], capture_output=True, text=True, check=False)
+    return done.returncode, json.loads(done.stdout) if done.stdout else done.stderr
+
+
+@pytest.mark.parametrize(
+    ("who", "rest", "enough"),
+    [
+        ("bc", "quorum none", True), ("b", "quorum b", True), ("c", "quorum b", False), ("d", "quorum d", True),
+        ("bd", "group g 2 b c d\nquorum g", True), ("b", "group g 2 b c d\nquorum g", False),
+        ("cd", "group g any b c\ngroup h all g d\nquorum h", True), ("bc", "group g any b c\ngroup h all g d\nquorum h", False),
+    ],
+)  # fmt: skip
+def test_both_judge_a_policy_alike(
+    exchange: Exchange, tmp_path: Path, program: Path, who: str, rest: str, enough: bool
+) -> None:
+    folder = ledger(exchange, tmp_path / "a", who)
+    code, found = judged(program, folder, KEYS + rest, *(f"--vkey={key}" for key in exchange.a.signer.vkeys))
+    note = (folder / "checkpoint.witnessed").read_bytes()
+    assert parse_policy((KEYS + rest).encode()).satisfied(note, Tw1Verifier()) is enough
+    assert (code, found["ok"]) == (int(not enough), enough), found
+    if enough:
+        assert (found["size"], found["witnessed"], found["witnesses"]) == (5, 3, sorted(who))
+    else:
+        assert found["code"] == "witness"
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["", "nonsense", "quorum x", "group g 3 b c\nquorum g", "group g any b b\nquorum g", "group b any c\nquorum b", "witness b x\nquorum b",
+     "quorum b\nquorum c", "log\nquorum b"],
+)  # fmt: skip
+def test_both_refuse_a_policy_alike(exchange: Exchange, tmp_path: Path, program: Path, rest: str) -> None:
+    with pytest.raises(ProblemError, match=r"config\.invalid"):
+        parse_policy((KEYS + rest).encode())
+    code, found = judged(program, ledger(exchange, tmp_path / "a", "b"), KEYS + rest)
+    assert (code, found["code"]) == (1, "policy")
+
+
+def test_forged_cosignatures_and_other_trees_are_named(exchange: Exchange, tmp_path: Path, program: Path) -> None:
+    folder = ledger(exchange, tmp_path / "a", "b")
+    path, policy = folder / "checkpoint.witnessed", f"log {exchange.a.signer.vkeys[1]}\n{KEYS}quorum b\n"
+    good = path.read_bytes()
+    assert judged(program, folder, policy)[0] == 0
+    assert (
+        judged(program, folder, policy.replace(exchange.a.signer.vkeys[1], exchange.b.signer.vkeys[1]))[1]["code"]
+        == "policy"
+    )
+    older = exchange.a.checkpoints[2]
+    path.write_bytes(older + good[good.index(b"\xe2\x80\x94 net/b") :])
+    assert judged(program, folder, policy)[1]["code"] == "signature", "of another tree"
+    fork = exchange.a.signer.sign(3, bytes(32), START)
+    path.write_bytes(fork + WITNESSES["b"].cosign(exchange.a.origin, 3, bytes(32), START))
+    assert judged(program, folder, policy)[1]["code"] == "consistency", "what was witnessed is another history"
+
+
+def test_the_zipapp_is_the_verifier_too(exchange: Exchange, tmp_path: Path, program: Path) -> None:
+    exchange.whole(1, 1, exchange.a, exchange.b)
+    folder = exchange.a.write(tmp_path / "a")
+    done = subprocess.run(
+        [sys.executable, "-I", program, "log", folder, "--json"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, json.loads(done.stdout)["size"]) == (0, 3)
+    bad = subprocess.run([sys.executable, "-I", program, "log", tmp_path], capture_output=True, text=True, check=False)
+    assert (bad.returncode, bad.stdout.startswith("FAIL missing")) == (1, True)
