@@ -217,12 +217,14 @@ class Authority:
         """
         with _locked(self._folder):
             desk = self._desk()
-            admitted = {each.member for each in desk.network.members}
-            if not admitted.issuperset(members):
+            admitted, named = {each.member for each in desk.network.members}, sorted(set(members))
+            if not admitted.issuperset(named):
                 raise ProblemError("member.unknown", "no such member is admitted")
-            if not 0 <= quorum < len(members or admitted) + bool(members):
+            others = len(named or admitted) - 1
+            if not 0 <= quorum <= (others if set(named or admitted) == admitted else others + 1):
                 raise ProblemError("dir.invalid", "a ledger has not so many witnesses beside its own member")
-            network = desk.network.model_copy(update={"witnesses": list(members), "quorum": quorum})
+            changed = desk.network.model_copy(update={"witnesses": named, "quorum": quorum})
+            network = parse_network(dump_json(changed.model_dump(mode="json", by_alias=True)))
             self._change_targets(desk, network, signers, now)
 
     def publish(self, requests: Sequence[bytes] = (), *, online: Online, now: datetime) -> Published:

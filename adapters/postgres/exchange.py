@@ -293,13 +293,19 @@ class PostgresExchange:
         """Origins whose two histories we hold."""
         return {row["origin"] for row in await self._pool.fetch("SELECT origin FROM split_view")}
 
-    async def link(self, origin: str, sizes: Sequence[int], *, newest: int) -> None:
-        """Marks sizes as linked, if `newest` is still the newest linked one; never back."""
-        await self._pool.execute(
-            "UPDATE peer_checkpoint SET linked = true WHERE origin = $1 AND size = ANY($2) AND $3 = "
-            "(SELECT coalesce(max(size), 0) FROM peer_checkpoint WHERE origin = $1 AND linked)",
-            *(origin, list(sizes), newest),
-        )
+    async def link(self, origin: str, sizes: Sequence[int], *, newest: int) -> bool:
+        """Marks sizes as linked, if `newest` is still the newest linked one; one after the other in the world.
+
+        The lock is a statement of its own: the next one then sees what whoever held it before has written.
+        """
+        async with self._pool.connection() as connection, connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", origin)
+            done = await connection.execute(
+                "UPDATE peer_checkpoint SET linked = true WHERE origin = $1 AND size = ANY($2) AND $3 = "
+                "(SELECT coalesce(max(size), 0) FROM peer_checkpoint WHERE origin = $1 AND linked)",
+                *(origin, list(sizes), newest),
+            )
+        return done != "UPDATE 0"
 
     async def foreign_note(self, origin: str, size: int | None = None) -> bytes | None:
         """The newest note of a foreign ledger, or that of a size."""

@@ -373,10 +373,13 @@ class PostgresLedger:
         async with self._pool.connection() as connection:
             return await read_tiles(connection, origin, wanted)
 
-    async def mend_tile(self, origin: str, tile: TileId, wrong: bytes, right: bytes) -> None:
-        """Puts a tile right, if it still is what was found wrong."""
-        sql = "UPDATE tile SET data = $5 WHERE origin = $1 AND level = $2 AND index = $3 AND data = $4"
-        await self._pool.execute(sql, origin, *tile, wrong, right)
+    async def mend_tile(self, origin: str, tile: TileId, wrong: bytes | None, right: bytes) -> bool:
+        """Puts a tile right, if it still is what was found wrong, or still missing."""
+        sql = (
+            "INSERT INTO tile AS t (origin, level, index, data) VALUES ($1, $2, $3, $5) "
+            "ON CONFLICT (origin, level, index) DO UPDATE SET data = $5 WHERE t.data = $4"
+        )
+        return await self._pool.execute(sql, origin, *tile, wrong, right) == "INSERT 0 1"
 
     async def checkpoint(self, origin: str, size: int | None = None) -> Checkpoint | None:
         """The newest checkpoint, or that of a size."""
@@ -405,9 +408,13 @@ class PostgresLedger:
         sql = "SELECT witness, lines FROM cosignature WHERE origin = $1 AND size = $2 ORDER BY witness"
         return {row["witness"]: row["lines"] for row in await self._pool.fetch(sql, origin, size)}
 
-    async def witnessed(self, origin: str) -> int:
-        """The size of the newest checkpoint that somebody cosigned."""
-        row = await self._pool.row("SELECT coalesce(max(size), 0) AS size FROM cosignature WHERE origin = $1", origin)
+    async def witnessed(self, origin: str, most: int, quorum: int) -> int:
+        """The newest size up to one that a quorum cosigned, else that of the most cosignatures."""
+        sql = (
+            "SELECT size FROM cosignature WHERE origin = $1 AND size <= $2 GROUP BY size "
+            "ORDER BY least(count(*), $3) DESC, size DESC LIMIT 1"
+        )
+        row = await self._pool.row(sql, origin, most, max(quorum, 1))
         return int(row["size"]) if row else 0
 
     async def follow(self, wake: Callable[[], None]) -> None:

@@ -229,8 +229,8 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
         member, ports, access, submit, read, view, probe, export, converse, approve, records, notices, blobs
     )
     witness = Witness(
-        member=member, origin=origin, directory=ports.directory, ledger=ports.ledger, store=ports.exchange, linking=linking, prove=prove,
-        transport=ports.transport, cosigner=keys.cosigner(member), verifier=verifier, clock=clock,
+        member=member, committer=committer, directory=ports.directory, ledger=ports.ledger, store=ports.exchange, linking=linking, prove=prove,
+        transport=ports.transport, cosigner=keys.cosigner(member), sealer=sealer, verifier=verifier, clock=clock,
     )  # fmt: skip
     exchange = Exchange(
         url=settings.exchange_url, witness=witness, receive=receive, relay=ways.relay, offer=ways.offer, blobs=blobs, pace=pace, directory=ports.directory, ledger=view, probe=probe, verifier=verifier, clock=clock,

@@ -153,11 +153,7 @@ class Linking:
             if len(held.unlinked) >= UNLINKED_MAX:
                 raise ProblemError("checkpoint.unlinked", f"{UNLINKED_MAX} checkpoints of this ledger wait for links")
             await self._store.keep(checkpoint, at=at)
-        stands = await self._store.foreign_note(origin, checkpoint.size)
-        if stands is not None and parse_checkpoint(stands).root != checkpoint.root:
-            await self._store.keep_conflict(stands, checkpoint.note, origin=origin, at=at)
-            self.alarms[origin] = "ledger.split_view"
-            raise ProblemError("ledger.split_view", "another root was signed for this size before")
+        await self._one_root(checkpoint)
 
     async def _follow(self, origin: str, links: Sequence[Link]) -> None:
         if not links:
@@ -183,19 +179,31 @@ class Linking:
         """
         async with self._lock(checkpoint.origin):
             await self._within(checkpoint, directory)
+            await self._one_root(checkpoint)
             held = await self._store.held(checkpoint.origin)
             if old != held.linked:
                 return held.linked
-            await self._check(checkpoint, ())
             root = held.roots[old]
             if not verify_consistency(old=old, new=checkpoint.size, old_root=root, new_root=checkpoint.root, path=path):
                 raise ProblemError(
                     "witness.proof", "the path does not lead from the checkpoint that we hold to this one"
                 )
-            if checkpoint.size > old:
-                await self._store.link(checkpoint.origin, [checkpoint.size], newest=old)
-            linked = (await self._store.held(checkpoint.origin)).linked
-            return None if linked == checkpoint.size else linked
+            if checkpoint.size == old:
+                return None
+            await self._store.keep(checkpoint, at=self._clock.now())  # nothing of a path that fails is kept
+            await self._one_root(checkpoint)
+            if await self._store.link(checkpoint.origin, [checkpoint.size], newest=old):
+                return None
+            return (await self._store.held(checkpoint.origin)).linked
+
+    async def _one_root(self, checkpoint: Checkpoint) -> None:
+        """`ledger.split_view`, both notes kept, where another root of this size is held."""
+        origin = checkpoint.origin
+        stands = await self._store.foreign_note(origin, checkpoint.size)
+        if stands is not None and parse_checkpoint(stands).root != checkpoint.root:
+            await self._store.keep_conflict(stands, checkpoint.note, origin=origin, at=self._clock.now())
+            self.alarms[origin] = "ledger.split_view"
+            raise ProblemError("ledger.split_view", "another root was signed for this size before")
 
     async def held(self, origins: Sequence[str]) -> dict[str, tuple[int, ...]]:
         """For `hello.held`: per origin the newest linked size (at first 0), then the unlinked."""

@@ -1,21 +1,25 @@
 """Witnessing: what others' ledgers show us is cosigned where it goes on from all that we saw; and others do so for ours.
 
-C2SP tlog-witness. A witness keeps no state of its own for this: the newest linked checkpoint of a ledger (gateway/services/link.py)
-is what it goes on from, and PostgreSQL has it before a cosignature is made. So no two histories of a ledger are ever cosigned,
-also not by two processes, nor by one that was killed in between: whoever repeats a request is told the size that stands.
+C2SP tlog-witness. What a witness goes on from is the newest linked checkpoint of a ledger (gateway/services/link.py): it is moved
+forward by one process of this node at a time, and durable before a cosignature is made; an entry of our own ledger says so, so that
+a database which has forgotten it is behind our own guard and cosigns nothing. Who was killed in between is asked again, and goes on
+from the size that stands.
 """
 
 import asyncio
 
 import structlog
 
+from gateway.services.changes import Noted
+from gateway.services.commit import Committer
 from gateway.services.link import Linking
 from gateway.services.prove import Prove
 from gateway.services.submit import current
 from protocols.directory import Directory, witness_keys
 from protocols.ledger.checkpoint import Checkpoint
+from protocols.ledger.entry import NONCE_BYTES, Entry, PeerRef
 from protocols.ledger.witness import format_request, parse_request
-from protocols.ports.crypto import Cosigner, Verifier
+from protocols.ports.crypto import Cosigner, Sealer, Verifier
 from protocols.ports.directory import DirectorySource
 from protocols.ports.store import ExchangeStore, LedgerStore
 from protocols.ports.transport import Transport
@@ -28,13 +32,13 @@ _TRIES = 3
 
 
 class Witness:
-    """Both sides of `add-checkpoint`; `origin` is our own ledger, `cosigner` None where this node has no witness key."""
+    """Both sides of `add-checkpoint`; `cosigner` is None where this node has no witness key."""
 
     def __init__(
         self,
         *,
         member: str,
-        origin: str,
+        committer: Committer,
         directory: DirectorySource,
         ledger: LedgerStore,
         store: ExchangeStore,
@@ -42,18 +46,15 @@ class Witness:
         prove: Prove,
         transport: Transport,
         cosigner: Cosigner | None,
+        sealer: Sealer,
         verifier: Verifier,
         clock: Clock,
     ) -> None:
-        self._member, self._origin, self._directory, self._ledger, self._store = (
-            member,
-            origin,
-            directory,
-            ledger,
-            store,
-        )
+        self._member, self._committer, self._origin, self._sealer = member, committer, committer.origin, sealer
+        self._directory, self._ledger, self._store = directory, ledger, store
         self._linking, self._prove, self._transport = linking, prove, transport
         self._cosigner, self._verifier, self._clock = cosigner, verifier, clock
+        self._noted: dict[str, int] = {}
 
     async def add(self, body: bytes) -> bytes | int:
         """Our signature lines for a checkpoint that goes on from the one we hold; the size we hold where it goes on from another.
@@ -77,7 +78,19 @@ class Witness:
         linked = await self._linking.advance(checkpoint, old, path, directory)
         if linked is not None:
             return linked
+        await self._note(checkpoint)
         return self._cosigner.cosign(checkpoint.origin, checkpoint.size, checkpoint.root, self._clock.now())
+
+    async def _note(self, checkpoint: Checkpoint) -> None:
+        """An entry of ours says what we are about to cosign: so a database that is older than that is behind our own guard."""
+        if self._noted.get(checkpoint.origin, 0) >= checkpoint.size:
+            return
+        peer = PeerRef(origin=checkpoint.origin, size=checkpoint.size, root=checkpoint.root)
+        nonce = self._sealer.random(NONCE_BYTES)
+        await self._committer.commit(
+            Noted(entry=Entry(kind="peer-checkpoint", at=self._clock.now(), n=nonce, peer=peer))
+        )
+        self._noted[checkpoint.origin] = checkpoint.size
 
     async def run(self) -> None:
         """Has our newest checkpoint cosigned again and again, until cancelled."""
@@ -90,11 +103,10 @@ class Witness:
             await asyncio.sleep(_EVERY_S)
 
     async def collect(self) -> int:
-        """How many witnesses have cosigned one checkpoint of ours in this round; too few for the network is an alarm."""
+        """How many witnesses have cosigned a checkpoint of ours in this round; too few for the network is an alarm."""
         directory = current(self._directory)
-        checkpoint = await self._prove.newest(self._origin)
         asked = directory.witnesses_of(self._member)
-        found = await asyncio.gather(*(self._ask(each, checkpoint, directory) for each in asked))
+        found = await asyncio.gather(*(self._ask(each, directory) for each in asked))
         if sum(found) >= directory.network.quorum:
             if self._linking.alarms.get(self._origin) == "checkpoint.unwitnessed":
                 del self._linking.alarms[self._origin]
@@ -102,29 +114,37 @@ class Witness:
             self._linking.alarms.setdefault(self._origin, "checkpoint.unwitnessed")
         return sum(found)
 
-    async def _ask(self, witness: str, checkpoint: Checkpoint, directory: Directory) -> bool:
+    async def _ask(self, witness: str, directory: Directory) -> bool:
+        checkpoint = await self._prove.newest(self._origin)
         if witness in await self._ledger.cosignatures(self._origin, checkpoint.size):
             return True
         try:
-            lines = await self._cosignature(witness, checkpoint, directory)
+            checkpoint, lines = await self._cosignature(witness, checkpoint, directory)
         except ProblemError as problem:
             _log.warning("witness_refused", peer=witness, code=problem.code)
             return False
         await self._ledger.keep_cosignature(self._origin, checkpoint.size, witness, lines, self._clock.now())
         return True
 
-    async def _cosignature(self, witness: str, checkpoint: Checkpoint, directory: Directory) -> bytes:
+    async def _cosignature(
+        self, witness: str, checkpoint: Checkpoint, directory: Directory
+    ) -> tuple[Checkpoint, bytes]:
+        """A checkpoint of ours, the given one or a newer, and the witness's two verified lines under it."""
         record = directory.records[witness]
+        keys = witness_keys(record)
         old = next(iter(await self._store.named(witness, self._origin)), 0)
         for _ in range(_TRIES):
+            if old > checkpoint.size:  # the exchange has shown it a newer one meanwhile
+                checkpoint = await self._prove.newest(self._origin)
             if old > checkpoint.size:
-                raise ProblemError("peer.answer", "the witness holds a larger tree: the next round asks for that")
+                break
             path = await self._prove.consistency(checkpoint, old)
             answer = await self._transport.add_checkpoint(record, format_request(old, path, checkpoint.note))
-            if isinstance(answer, bytes):
-                keys = witness_keys(record)
-                if keys is None or not keys.cosigned(checkpoint.note + answer, self._verifier):
-                    raise ProblemError("peer.answer", "these are not the witness's two signatures")
-                return answer
-            old = answer
+            if isinstance(answer, int):
+                old = answer
+                continue
+            lines = keys.cosignature(checkpoint.note + answer, self._verifier) if keys else None
+            if lines is None:
+                raise ProblemError("peer.answer", "these are not the witness's two signatures")
+            return checkpoint, lines
         raise ProblemError("peer.answer", "the witness names another size each time")

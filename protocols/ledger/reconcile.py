@@ -12,6 +12,7 @@ from uuid import UUID
 
 from protocols.ledger.entry import RECEIPT_KINDS, Entry, PeerRef, parse_entry
 from protocols.ledger.merkle import leaf_hash
+from protocols.ledger.tiles import Edge
 
 _SKEW_MAX_S = 120.0  # of docs/protocol.md: what a doctor calls a wrong clock
 
@@ -56,11 +57,12 @@ class _Said:
 
 @dataclass(slots=True)
 class Side:
-    """One ledger's entries about messages with one other member, by index and by message."""
+    """One ledger's entries about messages with one other member, by index and by message; and every leaf hash of it."""
 
     origin: str
     other: str
-    size: int = 0
+    closed: bool = False
+    leaves: list[bytes] = field(default_factory=list)
     said: dict[int, _Said] = field(default_factory=dict)
     sent: dict[UUID, list[_Said]] = field(default_factory=dict)
     ends: dict[UUID, list[_Said]] = field(default_factory=dict)
@@ -78,19 +80,26 @@ class Side:
         return self
 
     def _take(self, data: bytes) -> None:
-        entry, index = parse_entry(data), self.size
-        self.size += 1
+        entry, index = parse_entry(data), len(self.leaves)
+        self.leaves.append(leaf_hash(data))
+        self.closed = entry.kind == "ledger-closed"
         if entry.id is None or {entry.sender, entry.recipient} != {self.member, self.other}:
             return
         ours = entry.sender == self.member
-        by_kind = (
-            {"sent": self.sent, "receipt": self.ends, "undelivered": self.ends}
-            if ours
-            else dict.fromkeys(RECEIPT_KINDS, self.arrived)
-        )
-        if (place := by_kind.get(entry.kind)) is not None:
+        mine = {"sent": self.sent, "receipt": self.ends, "undelivered": self.ends}
+        place = (mine if ours else dict.fromkeys(RECEIPT_KINDS, self.arrived)).get(entry.kind)
+        if place is not None:
             said = self.said[index] = _Said.of(index, data, entry, entry.id)
             place.setdefault(entry.id, []).append(said)
+
+    def roots(self, sizes: Iterable[int]) -> dict[int, bytes]:
+        """The tree's root at each of these sizes that it has."""
+        edge, found = Edge(0, {}), dict[int, bytes]()
+        for size in sorted(sizes):
+            if 0 < size <= len(self.leaves):
+                edge.append(self.leaves[edge.size : size])
+                found[size] = edge.root()
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +114,7 @@ class Direction:
     pending: int  # arrived, and its sender has no receipt yet
     unanswered: int  # neither
     later: int  # names what is past the end of the other's ledger, as it was taken out
+    elsewhere: int  # names another ledger of the other, or ends what was sent in another of ours
     took_s: tuple[float, float, float] | None  # least, median, most
 
 
@@ -113,7 +123,8 @@ def reconcile(a: Side, b: Side) -> tuple[list[Direction], list[Difference]]:
     directions, found = [], list[Difference]()
     for sender, receiver in ((a, b), (b, a)):
         differences = [
-            *_arrivals(sender, receiver), *_ends(sender, receiver), *_numbers(sender), *_clocks(sender, receiver),
+            *_sent(sender), *_arrivals(sender, receiver), *_ends(sender, receiver), *_clocks(sender, receiver),
+            *_trees(sender, receiver),
         ]  # fmt: skip
         directions.append(_direction(sender, receiver))
         found += sorted(differences, key=lambda each: (each.index is None, each.index))
@@ -127,14 +138,27 @@ def _named(said: _Said, other: Side) -> _Said | str | None:
         return None
     if peer.origin != other.origin:
         return "elsewhere" if peer.origin.rpartition("/")[0] == other.member else None
-    if peer.index >= other.size:
+    if peer.index >= len(other.leaves):
         return "later"
     found = other.said.get(peer.index)
     return found if found is not None and found.leaf == peer.leaf else None
 
 
+def _sent(sender: Side) -> Iterator[Difference]:
+    """One id is one content under one number, however often it was sealed; the numbers of a pair count from 1, each once."""
+    for id_, all_ in sender.sent.items():
+        for said in all_[1:]:
+            if (said.content_c, said.pair_seq) != (all_[0].content_c, all_[0].pair_seq):
+                yield Difference(kind="sent.content", member=sender.member, index=said.index, other=None, id=id_)
+    first = sorted((all_[0].pair_seq or 0, all_[0].index, id_) for id_, all_ in sender.sent.items())
+    for number, (seq, index, id_) in enumerate(first, 1):
+        if seq != number:
+            yield Difference(kind="sequence.gap", member=sender.member, index=index, other=None, id=id_)
+            return
+
+
 def _arrivals(sender: Side, receiver: Side) -> Iterator[Difference]:
-    """Whatever the recipient says that it got was logged by its sender before."""
+    """Whatever the recipient says that it got was logged by its sender before, and came once."""
     for id_, arrivals in receiver.arrived.items():
         for said in arrivals:
             named = _named(said, sender)
@@ -147,39 +171,40 @@ def _arrivals(sender: Side, receiver: Side) -> Iterator[Difference]:
                 yield Difference(
                     kind="arrival.content", member=receiver.member, index=said.index, other=named.index, id=id_
                 )
+        received = [said for said in arrivals if said.kind == "received"]
+        if len(received) > 1:
+            yield Difference(kind="received.twice", member=receiver.member, index=received[1].index, other=None, id=id_)
 
 
 def _ends(sender: Side, receiver: Side) -> Iterator[Difference]:
     """Whatever the sender says was receipted stands there; nothing is given up that arrived; a message ends once."""
     for id_, ends in sender.ends.items():
-        receipts = [said for said in ends if said.kind == "receipt"]
+        receipts, sent = [said for said in ends if said.kind == "receipt"], sender.sent.get(id_, ())
         for said in receipts:
             named = _named(said, receiver)
             if isinstance(named, str):
                 continue
             index = said.peer.index if said.peer else None
-            if named is None or named.kind not in RECEIPT_KINDS or named.id != id_:
+            founded = (
+                named is not None and named.kind in RECEIPT_KINDS and (named.id, named.pair_seq) == (id_, said.pair_seq)
+            )
+            if sent and said.envelope not in {each.envelope for each in sent}:
+                founded = False
+            if (
+                not founded
+                or named is None
+                or (None not in (contents := {said.content_c, named.content_c}) and len(contents) > 1)
+            ):
                 yield Difference(kind="receipt.unfounded", member=sender.member, index=said.index, other=index, id=id_)
             elif said.code != named.code:
                 yield Difference(kind="receipt.code", member=sender.member, index=said.index, other=index, id=id_)
         if len(receipts) > 1:
             yield Difference(kind="receipt.twice", member=sender.member, index=receipts[1].index, other=None, id=id_)
-        if id_ not in sender.sent:
-            yield Difference(kind="receipt.unsent", member=sender.member, index=ends[0].index, other=None, id=id_)
         arrived = [said for said in receiver.arrived.get(id_, ()) if said.kind == "received"]
-        if not receipts and arrived:
+        if not receipts and arrived and not sender.closed:  # of a closed one the receipt may stand in the next
             yield Difference(
                 kind="undelivered.arrived", member=sender.member, index=ends[0].index, other=arrived[0].index, id=id_
             )
-
-
-def _numbers(sender: Side) -> Iterator[Difference]:
-    """The numbers of a pair count from 1, none left out: who leaves one out has taken a message back."""
-    first = {said.pair_seq or 0: said for all_ in sender.sent.values() for said in all_[:1]}
-    for number, (seq, said) in enumerate(sorted(first.items()), 1):
-        if seq != number:
-            yield Difference(kind="sequence.gap", member=sender.member, index=said.index, other=None, id=said.id)
-            return
 
 
 def _clocks(sender: Side, receiver: Side) -> Iterator[Difference]:
@@ -187,6 +212,20 @@ def _clocks(sender: Side, receiver: Side) -> Iterator[Difference]:
     if took and min(took)[0] < -_SKEW_MAX_S:
         _, arrived, sent = min(took)
         yield Difference(kind="clock.skew", member=sender.member, index=sent, other=arrived, id=None)
+
+
+def _trees(sender: Side, receiver: Side) -> Iterator[Difference]:
+    """Every root of the receiver's ledger that the sender was shown is its root at that size: no second history."""
+    shown = [
+        (said, peer)
+        for said in sender.said.values()
+        if (peer := said.peer) and peer.origin == receiver.origin and peer.size
+    ]
+    roots = receiver.roots({peer.size or 0 for _, peer in shown})
+    for said, peer in shown:
+        if (root := roots.get(peer.size or 0)) is not None and peer.root not in (None, root):
+            yield Difference(kind="tree.other", member=sender.member, index=said.index, other=peer.index, id=said.id)
+            return
 
 
 def _took(sender: Side, receiver: Side) -> Iterator[tuple[float, int, int]]:
@@ -203,14 +242,13 @@ def _direction(sender: Side, receiver: Side) -> Direction:
         kinds = {said.kind for said in sender.ends.get(id_, ())}
         state = "receipted" if "receipt" in kinds else "undelivered" if kinds else ""
         states[state or ("pending" if id_ in receiver.arrived else "unanswered")] += 1
-    ours = [said for ends in sender.ends.values() for said in ends]
-    theirs = [said for all_ in receiver.arrived.values() for said in all_]
-    later = sum(_named(said, receiver) == "later" for said in ours) + sum(
-        _named(said, sender) == "later" for said in theirs
-    )
+    ours = [_named(said, receiver) for ends in sender.ends.values() for said in ends]
+    theirs = [_named(said, sender) for all_ in receiver.arrived.values() for said in all_]
+    named = Counter(each for each in (*ours, *theirs) if isinstance(each, str))
     took = sorted(seconds for seconds, _, _ in _took(sender, receiver))
     return Direction(
         sender=sender.member, recipient=receiver.member, sent=len(sender.sent), receipted=states["receipted"],
-        undelivered=states["undelivered"], pending=states["pending"], unanswered=states["unanswered"], later=later,
+        undelivered=states["undelivered"], pending=states["pending"], unanswered=states["unanswered"], later=named["later"],
+        elsewhere=named["elsewhere"] + len(sender.ends.keys() - sender.sent.keys()),
         took_s=(took[0], took[len(took) // 2], took[-1]) if took else None,
     )  # fmt: skip

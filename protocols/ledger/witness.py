@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint
 from protocols.ledger.merkle import HASH_BYTES
-from protocols.ledger.note import COSIGNATURE, MLDSA44, VerifierKey, parse_note, unb64
+from protocols.ledger.note import COSIGNATURE, MLDSA44, VerifierKey, format_signature, parse_note, unb64
 from protocols.limits import NOTE_BYTES_MAX, PATH_HASHES_MAX
 from protocols.ports.crypto import Verifier
 from protocols.problems import ProblemError
@@ -36,17 +36,18 @@ class WitnessKeys:
             raise ProblemError("dir.key_invalid", "witness keys do not fit their member")
         return cls(ed25519=first, mldsa44=second)
 
-    def cosigned(self, note: bytes, verifier: Verifier) -> bool:
-        """Whether a checkpoint carries both cosignatures of this witness."""
+    def cosignature(self, note: bytes, verifier: Verifier) -> bytes | None:
+        """The two signature lines of this witness under a checkpoint, without any other; None unless both are there and hold."""
         parsed, checkpoint = parse_note(note), parse_checkpoint(note)
         lines = {(name, key_id): data for name, key_id, data in parsed.signatures}
-        return all(
-            (data := lines.get((key.name, key.key_id))) is not None
-            and key.verify(
-                parsed.text, data, checkpoint.size, checkpoint.root, verifier, origin=checkpoint.origin
-            )
-            for key in (self.ed25519, self.mldsa44)
-        )  # fmt: skip
+        found = [(key, lines.get((key.name, key.key_id))) for key in (self.ed25519, self.mldsa44)]
+        held = [
+            format_signature(key, data)
+            for key, data in found
+            if data is not None
+            and key.verify(parsed.text, data, checkpoint.size, checkpoint.root, verifier, origin=checkpoint.origin)
+        ]
+        return "".join(held).encode() if len(held) == len(found) else None
 
 
 def format_request(old: int, path: tuple[bytes, ...], note: bytes) -> bytes:

@@ -164,8 +164,8 @@ class LedgerStore(Protocol):
         """Tiles as they stand; missing ones are absent."""
         ...
 
-    async def mend_tile(self, origin: str, tile: TileId, wrong: bytes, right: bytes) -> None:
-        """Puts a tile right, if it still is what was found wrong."""
+    async def mend_tile(self, origin: str, tile: TileId, wrong: bytes | None, right: bytes) -> bool:
+        """Puts a tile right, if it still is what was found wrong (None: missing); whether it was."""
         ...
 
     async def checkpoint(self, origin: str, size: int | None = None) -> Checkpoint | None:
@@ -184,8 +184,8 @@ class LedgerStore(Protocol):
         """Witness -> its signature lines under the checkpoint of a size."""
         ...
 
-    async def witnessed(self, origin: str) -> int:
-        """The size of the newest checkpoint that somebody cosigned; 0 without any."""
+    async def witnessed(self, origin: str, most: int, quorum: int) -> int:
+        """The newest size up to `most` that a quorum cosigned, else that of the most cosignatures; 0 without any."""
         ...
 
     async def follow(self, wake: Callable[[], None]) -> None:
@@ -306,8 +306,8 @@ class ExchangeStore(Protocol):
         """Origins whose two histories we hold."""
         ...
 
-    async def link(self, origin: str, sizes: Sequence[int], *, newest: int) -> None:
-        """Marks sizes as linked, if `newest` is still the newest linked one; never back."""
+    async def link(self, origin: str, sizes: Sequence[int], *, newest: int) -> bool:
+        """Marks sizes as linked, if `newest` is still the newest linked one; whether it was. Never back, and never two at a time."""
         ...
 
     async def foreign_note(self, origin: str, size: int | None = None) -> bytes | None:

@@ -1,5 +1,6 @@
 """What PostgreSQL and the memory store of the simulation both do: one suite for the port that has two implementations."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -287,8 +288,8 @@ async def test_checkpoints_of_others_are_linked_onwards_alone(store: Store) -> N
         await exchange.keep(seen, at=NOW)
         await exchange.keep(replace(seen, note=b"another"), at=NOW + MINUTE)
     assert [await exchange.foreign_note(THEIRS, size) for size in (None, 3, 4)] == [b"9", b"3", None]
-    await exchange.link(THEIRS, [3, 5], newest=0)
-    await exchange.link(THEIRS, [9], newest=3)
+    assert await exchange.link(THEIRS, [3, 5], newest=0)
+    assert not await exchange.link(THEIRS, [9], newest=3)
     held = await exchange.held(THEIRS)
     assert (held.linked, held.unlinked, held.roots[5], sorted(held.roots)) == (5, (9,), bytes([5] * 32), [0, 5, 9])
     assert await exchange.unlinked_since(NOW + MINUTE) == [THEIRS]
@@ -298,6 +299,16 @@ async def test_checkpoints_of_others_are_linked_onwards_alone(store: Store) -> N
     for size in range(20, 24 + UNLINKED_MAX):
         await exchange.keep(Checkpoint(origin=THEIRS, size=size, root=bytes(32), note=b""), at=NOW)
     assert len((await exchange.held(THEIRS)).unlinked) == UNLINKED_MAX + 1
+
+
+async def test_of_two_that_go_on_from_one_size_one_is_linked(store: Store) -> None:
+    exchange = store.exchange
+    for turn in range(20):
+        newest, sizes = (await exchange.held(THEIRS)).linked, (10 * turn + 5, 10 * turn + 7)
+        for size in sizes:
+            await exchange.keep(Checkpoint(origin=THEIRS, size=size, root=bytes([size] * 32), note=b""), at=NOW)
+        done = await asyncio.gather(*(exchange.link(THEIRS, [size], newest=newest) for size in sizes))
+        assert sorted(done) == [False, True], "two processes of a node must not follow two histories"
 
 
 async def test_what_members_said_of_our_ledger_and_contradictions_of_theirs_are_remembered(store: Store) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,21 @@ def test_files_that_were_taken_out_earlier_are_not_held_against_anybody(exchange
     assert (there.sent, there.later, back.later) == (2, 1, 1)
 
 
+def test_what_another_year_has_is_counted_and_no_difference(exchange: Exchange) -> None:
+    a, b = exchange.a, exchange.b
+    former = Ledger("test/br-pf", seed=9)
+    former.origin = "test/br-pf/2025.1"
+    former.open()
+    sent = exchange.sent(1, 1, former, b.member)
+    arrived = exchange.arrived(1, 1, sent, former, b)
+    exchange.receipt(1, 1, arrived, a, b)
+    end(exchange, 9, 9, a, b)
+    exchange.whole(2, 1, a, b)
+    (there, _), found = compared(exchange)
+    assert found == []
+    assert (there.sent, there.receipted, there.elsewhere) == (1, 1, 3)
+
+
 @dataclass(frozen=True)
 class Lie:
     """Something that one of the two says and the other does not bear out."""
@@ -115,8 +130,31 @@ def _twice(x: Exchange) -> None:
     x.receipt(1, 1, arrived, x.a, x.b)
 
 
-def _never_sent(x: Exchange) -> None:
-    end(x, 9, 1, x.a, x.b)
+def _received_twice(x: Exchange) -> None:
+    sent = x.sent(1, 1, x.a, x.b.member)
+    x.arrived(1, 1, sent, x.a, x.b)
+    x.arrived(1, 1, sent, x.a, x.b)
+
+
+def _one_id_two_contents(x: Exchange) -> None:
+    x.sent(1, 1, x.a, x.b.member)
+    x.sent(1, 1, x.a, x.b.member, content_c=digest("another"))
+
+
+def _one_number_twice(x: Exchange) -> None:
+    x.sent(1, 1, x.a, x.b.member)
+    x.sent(2, 1, x.a, x.b.member)
+
+
+def _receipt_of_other_bytes(x: Exchange) -> None:
+    sent = x.sent(1, 1, x.a, x.b.member)
+    arrived = x.arrived(1, 1, sent, x.a, x.b)
+    x.receipt(1, 1, arrived, x.a, x.b, envelope=digest("another"))
+
+
+def _another_tree(x: Exchange) -> None:
+    sent = x.sent(1, 1, x.a, x.b.member)
+    x.arrived(1, 1, sent, x.a, x.b, peer=replace(x.a.ref(sent), root=digest("fork")))
 
 
 def _given_up(x: Exchange) -> None:
@@ -141,7 +179,8 @@ def _clock(x: Exchange) -> None:
 LIES = [
     Lie("arrival.unsent", _phantom, "b"), Lie("arrival.unsent", _other_bytes, "b"), Lie("arrival.content", _other_content, "b"),
     Lie("receipt.unfounded", _invented_receipt), Lie("receipt.unfounded", _receipt_of_another), Lie("receipt.code", _milder_code),
-    Lie("receipt.twice", _twice), Lie("receipt.unsent", _never_sent), Lie("undelivered.arrived", _given_up),
+    Lie("receipt.twice", _twice), Lie("received.twice", _received_twice, "b"), Lie("sent.content", _one_id_two_contents), Lie("sequence.gap", _one_number_twice),
+    Lie("receipt.unfounded", _receipt_of_other_bytes), Lie("tree.other", _another_tree, "b"), Lie("undelivered.arrived", _given_up),
     Lie("sequence.gap", _left_out), Lie("clock.skew", _clock),
 ]  # fmt: skip
 

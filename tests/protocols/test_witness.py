@@ -39,13 +39,13 @@ def test_a_checkpoint_with_cosignatures_is_still_the_ledgers() -> None:
 def test_a_cosignature_is_of_one_witness_one_checkpoint_and_both_algorithms() -> None:
     keys = {name: WitnessKeys.parse(f"net/{name}", each.vkeys) for name, each in WITNESSES.items()}
     first, second = LINES["b"].splitlines(keepends=True)
-    assert keys["b"].cosigned(NOTE + LINES["b"], VERIFIER)
-    assert keys["b"].cosigned(NOTE + second + LINES["c"] + first, VERIFIER), "in any order"
+    assert keys["b"].cosignature(NOTE + LINES["b"], VERIFIER)
+    assert keys["b"].cosignature(NOTE + second + LINES["c"] + first, VERIFIER), "in any order"
     for other in (NOTE, NOTE + first, NOTE + second, NOTE + LINES["c"], SIGNER.sign(8, ROOT, AT) + LINES["b"],
                   SIGNER.sign(9, bytes(32), AT) + LINES["b"]):  # fmt: skip
-        assert not keys["b"].cosigned(other, VERIFIER)
+        assert not keys["b"].cosignature(other, VERIFIER)
     elsewhere = LedgerNoteSigner("net/x/2026.1", b"\1" * 32, b"\2" * 32).sign(9, ROOT, AT)
-    assert not keys["b"].cosigned(elsewhere + LINES["b"], VERIFIER), "the origin is cosigned too"
+    assert not keys["b"].cosignature(elsewhere + LINES["b"], VERIFIER), "the origin is cosigned too"
 
 
 def test_what_a_0x04_line_signs_is_the_text_of_the_standard() -> None:

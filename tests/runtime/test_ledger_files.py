@@ -79,7 +79,7 @@ async def test_d08_an_export_that_a_full_disk_cuts_leaves_nothing_half_and_is_go
     assert (await tracewire("ledger", "verify", out))["ok"]
     keys = witness_keys(fed.directory.records[b.name])
     assert keys is not None
-    assert keys.cosigned((out / "checkpoint.witnessed").read_bytes(), Tw1Verifier())
+    assert keys.cosignature((out / "checkpoint.witnessed").read_bytes(), Tw1Verifier())
     policy = tmp_path / "policy"
     (classic, quantum), log = b.keys.cosigner(b.name).vkeys, a.keys.note_signer(a.origin).vkeys[0]
     demands = f"witness peer {classic}\nwitness pq {quantum}\ngroup both all peer pq\nquorum both\n"
@@ -96,7 +96,17 @@ async def test_d08_an_export_that_a_full_disk_cuts_leaves_nothing_half_and_is_go
     alone = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
     assert alone.returncode == 0, alone.stdout
     assert files(out).keys() == second.keys()
+    (out / "checkpoints" / ".9.tmp").write_bytes(b"torn by a kill")
     again = await tracewire("ledger", "export", a.folder, out)
+    assert files(out).keys() == second.keys()
+    fork = a.keys.note_signer(a.origin).sign(552, bytes(32), fed.clock.now())
+    (out / "checkpoints" / "552").write_bytes(fork)
+    (out / "checkpoint.witnessed").write_bytes(
+        fork + b.keys.cosigner(b.name).cosign(a.origin, 552, bytes(32), fed.clock.now())
+    )
+    policy.write_text(demands)
+    forked = await tracewire("ledger", "verify", out, "--policy", policy)
+    assert forked["code"] == "ledger.split_view", "witnesses were shown another history than auditors"
     assert (again["size"], files(out)["tile/0/000"]) == (552, first["tile/0/000"])
 
 

@@ -13,7 +13,7 @@ from protocols.ledger.merkle import consistency_path
 from protocols.ledger.note import format_note
 from protocols.ledger.witness import format_request
 from protocols.problems import ProblemError
-from tests.federation import Federation, Node, Stranger, refused
+from tests.federation import Federation, Node, Stranger, refused, verify_ledger
 
 
 def request(m: Stranger, old: int, size: int | None = None, **changes: Any) -> bytes:
@@ -36,7 +36,7 @@ async def ask(m: Stranger, to: Node, body: bytes) -> Any:
 
 def cosigned(b: Node, note: bytes, lines: bytes) -> bool:
     keys = witness_keys(b.fed.directory.records[b.name])
-    return keys is not None and keys.cosigned(note + lines, Tw1Verifier())
+    return keys is not None and keys.cosignature(note + lines, Tw1Verifier()) is not None
 
 
 @pytest.fixture
@@ -85,8 +85,7 @@ async def test_what_a_witness_does_not_cosign_it_says_with_the_status_of_the_sta
         "witness.proof": request(m, 0, path=path),
     }.items():
         assert await ask(m, b, body) == code
-    rows = await b.rows("SELECT size FROM peer_checkpoint WHERE linked")
-    assert not rows, "nothing of it counts"
+    assert await b.count("peer_checkpoint") == 0, "nothing of it is kept, so that it takes nobody's place"
 
 
 async def test_two_histories_are_never_cosigned_and_both_are_kept(pair: tuple[Node, Stranger]) -> None:
@@ -96,7 +95,7 @@ async def test_two_histories_are_never_cosigned_and_both_are_kept(pair: tuple[No
     fork = m.fork()
     fork.parcel(b)
     assert cosigned(b, m.note(4), await ask(m, b, request(m, 0)))
-    assert await ask(m, b, request(fork, 0)) == 4, "the other root of this size is not cosigned by the way"
+    assert await ask(m, b, request(fork, 0)) == "ledger.split_view", "also where it does not go on from what is held"
     assert await ask(m, b, request(fork, 4, 4)) == "ledger.split_view"
     assert await ask(m, b, request(fork, 0)) == "ledger.split_view"
     assert b.parts.linking.alarms[m.origin] == "ledger.split_view"
@@ -127,7 +126,7 @@ async def test_a_node_has_its_newest_checkpoint_cosigned_by_all_that_can(fed: Fe
     lines = await a._ports.ledger.cosignatures(a.origin, checkpoint.size)
     assert all(cosigned(each, checkpoint.note, lines[each.name]) for each in (b, c))
     assert set(lines) == {b.name, c.name}
-    assert await a._ports.ledger.witnessed(a.origin) == checkpoint.size
+    assert await a._ports.ledger.witnessed(a.origin, 99, 2) == checkpoint.size
     before = len(await b.rows("SELECT FROM peer_checkpoint"))
     assert await a.parts.witness.collect() == 2, "what is there is not asked for again"
     assert len(await b.rows("SELECT FROM peer_checkpoint")) == before
@@ -181,7 +180,7 @@ async def test_the_network_names_who_counts_and_an_inspectorate_may_do_nothing_e
     (w,) = await fed.nodes("w", roles=("witness",))
     for wrong, code in (
         ((["testnet/nobody"], 1), "member.unknown"),
-        (([w.name], 2), "dir.invalid"),
+        (([w.name, w.name], 2), "dir.invalid"),
         (([], 3), "dir.invalid"),
     ):
         with pytest.raises(ProblemError, match=code.replace(".", r"\.")):
@@ -192,8 +191,56 @@ async def test_the_network_names_who_counts_and_an_inspectorate_may_do_nothing_e
     assert fed.directory.witnesses_of(w.name) == []
     await a.becomes(await a.trace(b), "delivered")
     assert await a.parts.witness.collect() == 1
-    assert set(await a._ports.ledger.cosignatures(a.origin, await a._ports.ledger.witnessed(a.origin))) == {w.name}
+    assert set(await a._ports.ledger.cosignatures(a.origin, await a._ports.ledger.witnessed(a.origin, 99, 1))) == {
+        w.name
+    }
     await refused("msg.not_permitted", w.trace(b))
+
+
+async def test_what_is_cosigned_stands_in_the_witness_own_ledger_once(pair: tuple[Node, Stranger]) -> None:
+    b, m = pair
+    for _ in range(2):
+        assert isinstance(await ask(m, b, request(m, (await held(b)))), bytes)
+    m.parcel(b)
+    assert isinstance(await ask(m, b, request(m, 1)), bytes)
+    noted = [each for each in await b.entries() if each.kind == "peer-checkpoint"]
+    assert [(each.peer.origin, each.peer.size) for each in noted if each.peer] == [(m.origin, 1), (m.origin, 2)]
+    await verify_ledger(b)
+
+
+async def held(b: Node) -> int:
+    return int((await b.sql("SELECT coalesce(max(size), 0) FROM peer_checkpoint WHERE linked"))[0])
+
+
+async def test_a_witness_to_whom_the_exchange_showed_more_meanwhile_cosigns_that(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    real, asked = a.wire.add_checkpoint, list[int]()
+
+    async def meanwhile(peer: Any, body: bytes) -> Any:
+        if not asked:
+            await a.becomes(await a.trace(b), "delivered")
+        asked.append(len(body))
+        return await real(peer, body)
+
+    a.wire.add_checkpoint = meanwhile  # type: ignore[method-assign]
+    assert await a.parts.witness.collect() == 1
+    assert len(asked) == 2
+    assert await a._ports.ledger.witnessed(a.origin, 99, 1) >= 2
+
+
+async def test_of_an_answer_the_witness_own_lines_alone_are_kept(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    real, other = a.wire.add_checkpoint, a.keys.cosigner("testnet/victim")
+    assert other is not None
+
+    async def more(peer: Any, body: bytes) -> Any:
+        return await real(peer, body) + other.cosign(a.origin, 1, bytes(32), fed.clock.now())
+
+    a.wire.add_checkpoint = more  # type: ignore[method-assign]
+    assert await a.parts.witness.collect() == 1
+    (lines,) = (await a._ports.ledger.cosignatures(a.origin, 1)).values()
+    assert lines.count(b"\n") == 2
+    assert b"victim" not in lines
 
 
 async def test_what_a_witness_answers_is_verified(fed: Federation) -> None:

@@ -394,13 +394,15 @@ class MemoryExchange:
         """Origins whose two histories we hold."""
         return set(self._tables.split)
 
-    async def link(self, origin: str, sizes: Sequence[int], *, newest: int) -> None:
-        """Marks sizes as linked, if `newest` is still the newest linked one."""
+    async def link(self, origin: str, sizes: Sequence[int], *, newest: int) -> bool:
+        """Marks sizes as linked, if `newest` is still the newest linked one; whether it was."""
         seen = self._tables.seen[origin]
-        if newest == max((size for size, each in seen.items() if each.linked), default=0):
-            for size in sizes:
-                if size in seen:
-                    seen[size].linked = True
+        if newest != max((size for size, each in seen.items() if each.linked), default=0):
+            return False
+        for size in sizes:
+            if size in seen:
+                seen[size].linked = True
+        return True
 
     async def foreign_note(self, origin: str, size: int | None = None) -> bytes | None:
         """The newest note of a foreign ledger, or that of a size."""

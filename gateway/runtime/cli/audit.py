@@ -26,9 +26,11 @@ _MEANING = {
     "receipt.unfounded": "holds a receipt that does not stand in the other's ledger",
     "receipt.code": "was told another outcome than the other logged",
     "receipt.twice": "logged two receipts for one message",
-    "receipt.unsent": "ended a message that it never logged as sent",
+    "received.twice": "logged one message as received twice",
+    "sent.content": "logged two contents or numbers under one id",
+    "tree.other": "was shown another tree of the other's ledger than the one that lies here: a second history",
     "undelivered.arrived": "gave up a message that the other has as received",
-    "sequence.gap": "left a number out: a message of this pair is not in its ledger",
+    "sequence.gap": "left a number out, or gave one twice: a message of this pair is missing or too many",
     "clock.skew": "sent this after the other had it, by more than two minutes: one of the clocks is wrong",
 }
 
@@ -94,6 +96,7 @@ def _lines(directions: Sequence[Direction], found: Sequence[Difference]) -> Iter
             f"{each.sender} to {each.recipient}: {each.sent} sent, {each.receipted} receipted, {each.undelivered} undelivered, "
             f"{each.pending} arrived without a receipt yet, {each.unanswered} unanswered"
             + (f", {each.later} past the end of the other's files" if each.later else "")
+            + (f", {each.elsewhere} by other ledgers of the two" if each.elsewhere else "")
         )
         if each.took_s:
             yield "  from sent to received, by both clocks: {:.1f} s at least, {:.1f} s mostly, {:.1f} s at most".format(

@@ -18,7 +18,7 @@ from gateway.services.recover import Recover, Recovered
 from keys.guard import FileGuard
 from keys.keystore import KeyStore
 from keys.suite import Tw1Verifier
-from protocols.directory import year_and_number
+from protocols.directory import Directory, year_and_number
 from protocols.ledger.checkpoint import Checkpoint, LedgerKeys, parse_checkpoint, verify_checkpoint
 from protocols.ledger.entry import parse_entry
 from protocols.ledger.merkle import HASH_BYTES, leaf_hash
@@ -36,6 +36,7 @@ from protocols.ledger.tiles import (
     tile_width,
 )
 from protocols.ledger.witness import Policy, parse_policy
+from protocols.limits import NOTE_SIGNATURES_MAX
 from protocols.ports.store import (
     LedgerStore,
 )
@@ -45,6 +46,7 @@ app = cyclopts.App(name="ledger", help="This node's ledger: take it out as files
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 _FAILED = 3
 _NOTES = 1_000  # checkpoints read at once
+_COSIGNED = (NOTE_SIGNATURES_MAX - 2) // 2  # witnesses that a note has room for
 _NO_SECRET = SecretFrom()
 
 
@@ -85,7 +87,9 @@ async def _export(ledger: LedgerStore, node: Path, folder: Path, origin: str) ->
     newest = await ledger.checkpoint(origin)
     if newest is None:
         raise ProblemError("ledger.not_ready", "the ledger has no entry yet")
-    vkeys = "".join(f"{key}\n" for key in vkeys_of(node, origin)).encode()
+    directory = _directory(node, origin)
+    keys = directory.ledgers[origin].keys
+    vkeys = f"{keys.ed25519}\n{keys.mldsa44}\n".encode()
     size, before = newest.size, 0
     if (found := _standing(folder, origin, vkeys)) is not None:
         ours, before = await ledger.checkpoint(origin, found.size), found.size
@@ -110,10 +114,10 @@ async def _export(ledger: LedgerStore, node: Path, folder: Path, origin: str) ->
         for note in notes:
             _write(folder / "checkpoints" / str(note.size), note.note)
         before = notes[-1].size
-    witnessed = await ledger.witnessed(origin)
-    if (cosigned := await ledger.checkpoint(origin, witnessed) if 0 < witnessed <= size else None) is not None:
-        lines = await ledger.cosignatures(origin, witnessed)
-        _write(folder / "checkpoint.witnessed", cosigned.note + b"".join(lines.values()))
+    witnessed = await ledger.witnessed(origin, size, directory.network.quorum)
+    if (cosigned := await ledger.checkpoint(origin, witnessed) if witnessed else None) is not None:
+        lines = list((await ledger.cosignatures(origin, witnessed)).values())[:_COSIGNED]
+        _write(folder / "checkpoint.witnessed", cosigned.note + b"".join(lines))
     _write(folder / "checkpoint", newest.note)
     return origin, size
 
@@ -122,6 +126,8 @@ def _standing(folder: Path, origin: str, vkeys: bytes) -> Checkpoint | None:
     """The checkpoint that stands in a folder; None in a new one, or where the first export was cut. `config.invalid` else."""
     if not folder.exists() or not any(folder.iterdir()):
         return None
+    for torn in folder.rglob(".*.tmp"):  # of an export that was killed
+        torn.unlink()
     note, keys = folder / "checkpoint", folder / "vkeys"
     if not keys.exists() or keys.read_bytes() != vkeys:
         raise ProblemError("config.invalid", f"{folder} holds something else than {origin}; nothing was written")
@@ -137,15 +143,18 @@ def _write_tile(folder: Path, tile: TileId, width: int, data: bytes) -> None:
 
 def vkeys_of(node: Path, origin: str) -> tuple[str, str]:
     """The ledger's verifier keys as our last accepted directory lists them."""
+    keys = _directory(node, origin).ledgers[origin].keys
+    return str(keys.ed25519), str(keys.mldsa44)
+
+
+def _directory(node: Path, origin: str) -> Directory:
     from adapters.directory.client import DirectoryClient
 
     settings = load_settings(node)
     client = DirectoryClient(node / "directory", read_file(node / "root.json"), settings.directory)
-    directory = client.current
-    if directory is None or origin not in directory.ledgers:
+    if client.current is None or origin not in client.current.ledgers:
         raise ProblemError("ledger.not_ready", "no accepted directory lists this ledger")
-    keys = directory.ledgers[origin].keys
-    return str(keys.ed25519), str(keys.mldsa44)
+    return client.current
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -199,21 +208,23 @@ async def _repair(ledger: LedgerStore, origin: str) -> tuple[str, list[str]]:
     newest = await ledger.checkpoint(origin)
     if newest is None:
         raise ProblemError("ledger.not_ready", "the ledger has no entry yet")
-    edge, wrong = Edge(0, {}), dict[TileId, tuple[bytes, bytes]]()
+    edge, wrong = Edge(0, {}), dict[TileId, tuple[bytes | None, bytes]]()
     for begin in range(0, newest.size, WIDTH):
         entries = await ledger.entries(origin, begin, min(begin + WIDTH, newest.size))
         right = edge.append(leaf_hash(entry) for entry in entries)
         full = {tile: data for tile, data in right.items() if len(data) == WIDTH * HASH_BYTES}
         last = edge.tiles() if edge.size == newest.size else {}
-        for tile, data in (await ledger.tiles(origin, [*full, *last])).items():
-            ours = (full | last)[tile]
-            if data[: len(ours)] != ours:
-                wrong[tile] = data, ours
+        standing = await ledger.tiles(origin, [*full, *last])
+        for tile, ours in (full | last).items():
+            if (found := standing.get(tile)) is None or found[: len(ours)] != ours:
+                wrong[tile] = found, ours
     if edge.root() != newest.root:
         raise ProblemError("proof.path", "the entries do not give the root that was signed: restore them from a backup")
-    for tile, (found, data) in wrong.items():
-        await ledger.mend_tile(origin, tile, found, data + found[len(data) :])
-    return origin, [tile_path(tile, len(data) // HASH_BYTES) for tile, (_, data) in wrong.items()]
+    mended = []
+    for tile, (found, ours) in wrong.items():
+        if await ledger.mend_tile(origin, tile, found, ours + (found or b"")[len(ours) :]):
+            mended.append(tile_path(tile, len(ours) // HASH_BYTES))
+    return origin, mended
 
 
 async def _origin(ledger: LedgerStore, origin: str | None) -> str:
@@ -270,7 +281,7 @@ def _witnessed(folder: Path, keys: LedgerKeys, policy: Policy) -> int:
             "checkpoint.unwitnessed", "no checkpoint here carries the cosignatures that the policy demands"
         )
     stands = verify_checkpoint(read_file(folder / "checkpoints" / str(note.size)), keys, Tw1Verifier())
-    if stands.root != note.root:
+    if (stands.size, stands.root) != (note.size, note.root):
         raise ProblemError("ledger.split_view", "what was witnessed is another tree than the one that lies here")
     return note.size
 
@@ -290,12 +301,15 @@ def verified(folder: Path, keys: LedgerKeys) -> Iterator[bytes]:
     """Every entry of an exported ledger; at its end, and at every checkpoint, ProblemError where the files do not hold."""
     verifier = Tw1Verifier()
     checkpoint = verify_checkpoint(read_file(folder / "checkpoint"), keys, verifier)
-    older = {}
+    older = {checkpoint.size: checkpoint.root}
     for path in (folder / "checkpoints").glob("*"):
         note = verify_checkpoint(read_file(path), keys, verifier)
-        older[note.size] = note.root
+        if older.setdefault(note.size, note.root) != note.root or path.name != str(note.size):
+            raise ProblemError(
+                "ledger.split_view",
+                f"checkpoints/{path.name} is of size {note.size}: misnamed, or a second root of that size",
+            )
     edge = Edge(0, {})
-    older[checkpoint.size] = checkpoint.root
     for start in range(0, checkpoint.size, WIDTH):
         tile = ENTRIES, start // WIDTH
         bundle = read_file(folder / tile_path(tile, tile_width(tile, checkpoint.size)))
