@@ -18,38 +18,13 @@ from protocols.ledger.note import (
 ORIGIN_BYTES_MAX = 255  # C2SP: names in a 0x06 message carry a length of one byte
 
 
-class LedgerNoteSigner:
-    """The port NoteSigner: both keys carry the origin as their name."""
+class _Pair:
+    """An Ed25519 key of a C2SP type and an ML-DSA-44 key, under one name."""
 
-    def __init__(self, origin: str, ed25519_seed: bytes, mldsa44_seed: bytes) -> None:
-        if not 0 < len(origin.encode()) <= ORIGIN_BYTES_MAX:
-            raise ValueError(f"an origin has 1 to {ORIGIN_BYTES_MAX} bytes")
-        self._origin = origin
-        self._ed25519 = Ed25519Signer(ed25519_seed)
+    def __init__(self, name: str, type_: int, ed25519_seed: bytes, mldsa44_seed: bytes) -> None:
+        self._name, self._ed25519 = name, Ed25519Signer(ed25519_seed)
         self._mldsa44 = MlDsaSigner("ML-DSA-44", mldsa44_seed)
-        self._first = VerifierKey(name=origin, type=ED25519, public=self._ed25519.public.public)
-        self._second = VerifierKey(name=origin, type=MLDSA44, public=self._mldsa44.public.public)
-
-    @property
-    def vkeys(self) -> tuple[str, str]:
-        """Verifier keys, Ed25519 first."""
-        return str(self._first), str(self._second)
-
-    def sign(self, size: int, root: bytes, at: datetime) -> bytes:
-        """The signed note of this size and root; the 0x06 line states `at` in whole seconds."""
-        text = checkpoint_text(self._origin, size, root)
-        time_s = int(at.timestamp())
-        subtree = subtree_message(name=self._origin, origin=self._origin, time_s=time_s, size=size, root=root)
-        stamped = time_s.to_bytes(8, "big") + self._mldsa44.sign(subtree)
-        return format_note(text, [(self._first, self._ed25519.sign(text.encode())), (self._second, stamped)])
-
-
-class LedgerCosigner:
-    """The port Cosigner: both keys carry the member's name, and sign nothing but cosignatures (C2SP tlog-cosignature)."""
-
-    def __init__(self, name: str, ed25519_seed: bytes, mldsa44_seed: bytes) -> None:
-        self._ed25519, self._mldsa44 = Ed25519Signer(ed25519_seed), MlDsaSigner("ML-DSA-44", mldsa44_seed)
-        self._first = VerifierKey(name=name, type=COSIGNATURE, public=self._ed25519.public.public)
+        self._first = VerifierKey(name=name, type=type_, public=self._ed25519.public.public)
         self._second = VerifierKey(name=name, type=MLDSA44, public=self._mldsa44.public.public)
 
     @property
@@ -57,13 +32,37 @@ class LedgerCosigner:
         """Verifier keys, Ed25519 first."""
         return str(self._first), str(self._second)
 
+    def _subtree(self, origin: str, size: int, root: bytes, time_s: int) -> bytes:
+        """The bytes of the 0x06 line: the time in whole seconds, and the signature."""
+        subtree = subtree_message(name=self._name, origin=origin, time_s=time_s, size=size, root=root)
+        return time_s.to_bytes(8, "big") + self._mldsa44.sign(subtree)
+
+
+class LedgerNoteSigner(_Pair):
+    """The port NoteSigner: both keys carry the origin as their name."""
+
+    def __init__(self, origin: str, ed25519_seed: bytes, mldsa44_seed: bytes) -> None:
+        if not 0 < len(origin.encode()) <= ORIGIN_BYTES_MAX:
+            raise ValueError(f"an origin has 1 to {ORIGIN_BYTES_MAX} bytes")
+        super().__init__(origin, ED25519, ed25519_seed, mldsa44_seed)
+
+    def sign(self, size: int, root: bytes, at: datetime) -> bytes:
+        """The signed note of this size and root; the 0x06 line states `at` in whole seconds."""
+        text = checkpoint_text(self._name, size, root)
+        second = self._subtree(self._name, size, root, int(at.timestamp()))
+        return format_note(text, [(self._first, self._ed25519.sign(text.encode())), (self._second, second)])
+
+
+class LedgerCosigner(_Pair):
+    """The port Cosigner: both keys carry the member's name, and sign nothing but cosignatures (C2SP tlog-cosignature)."""
+
+    def __init__(self, name: str, ed25519_seed: bytes, mldsa44_seed: bytes) -> None:
+        super().__init__(name, COSIGNATURE, ed25519_seed, mldsa44_seed)
+
     def cosign(self, origin: str, size: int, root: bytes, at: datetime) -> bytes:
         """The two signature lines for a checkpoint that was found consistent with all before it."""
         time_s = int(at.timestamp())
-        stamp, name = time_s.to_bytes(8, "big"), self._second.name
-        text = checkpoint_text(origin, size, root)
-        subtree = subtree_message(name=name, origin=origin, time_s=time_s, size=size, root=root)
-        first = stamp + self._ed25519.sign(cosignature_message(time_s, text))
-        return (
-            format_signature(self._first, first) + format_signature(self._second, stamp + self._mldsa44.sign(subtree))
-        ).encode()
+        signed = cosignature_message(time_s, checkpoint_text(origin, size, root))
+        first = time_s.to_bytes(8, "big") + self._ed25519.sign(signed)
+        second = self._subtree(origin, size, root, time_s)
+        return (format_signature(self._first, first) + format_signature(self._second, second)).encode()

@@ -231,7 +231,7 @@ class PeerClient:
                 data = await _read(response, bytes_max if response.status < 400 else NOTE_BYTES_MAX)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ProblemError("peer.unreachable", type(error).__name__) from error
-        if response.status in (200, 204, 206) or response.content_type == SIZE_TYPE:
+        if response.status in (200, 204, 206) or (response.status, response.content_type) == (409, SIZE_TYPE):
             return _Answer(data, response.headers)
         if response.status == 404 and method != "POST":
             return None

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 
 from protocols.ledger.merkle import HASH_BYTES
-from protocols.ledger.note import Note, VerifierKey, parse_note, unb64
+from protocols.ledger.note import ED25519, Note, VerifierKey, parse_note, parse_pair, unb64
 from protocols.ports.crypto import Verifier
 from protocols.problems import ProblemError
 
@@ -24,12 +24,7 @@ class LedgerKeys:
     @classmethod
     def parse(cls, origin: str, vkeys: tuple[str, str]) -> "LedgerKeys":
         """Keys from vkey texts, Ed25519 first; `dir.key_invalid` where they do not fit the origin."""
-        try:
-            first, second = (VerifierKey.parse(text) for text in vkeys)
-        except ProblemError:
-            raise ProblemError("dir.key_invalid", "not a verifier key") from None
-        if (first.name, first.type, second.name, second.type) != (origin, 0x01, origin, 0x06):
-            raise ProblemError("dir.key_invalid", "ledger keys do not fit their origin")
+        first, second = parse_pair(origin, vkeys, ED25519)
         return cls(origin=origin, ed25519=first, mldsa44=second)
 
 
@@ -50,7 +45,23 @@ def checkpoint_text(origin: str, size: int, root: bytes) -> str:
 
 def parse_checkpoint(note: bytes) -> Checkpoint:
     """The checkpoint of a note whose signatures nobody has verified yet; `note.invalid` else."""
-    return _checkpoint_of(parse_note(note), note)
+    return read_checkpoint(note)[0]
+
+
+def read_checkpoint(note: bytes) -> tuple[Checkpoint, Note]:
+    """As `parse_checkpoint`, with the note's text and signature lines."""
+    parsed = parse_note(note)
+    return _checkpoint_of(parsed, note), parsed
+
+
+def signature_by(key: VerifierKey, checkpoint: Checkpoint, parsed: Note, verifier: Verifier) -> bytes | None:
+    """The bytes of a key's signature line under a checkpoint; None where there is none, or it does not hold."""
+    lines = {(name, key_id): data for name, key_id, data in parsed.signatures}
+    data = lines.get((key.name, key.key_id))
+    holds = data is not None and key.verify(
+        parsed.text, data, checkpoint.size, checkpoint.root, verifier, origin=checkpoint.origin
+    )
+    return data if holds else None
 
 
 def _checkpoint_of(parsed: Note, note: bytes) -> Checkpoint:
@@ -68,15 +79,10 @@ def verify_checkpoint(note: bytes, keys: LedgerKeys, verifier: Verifier) -> Chec
 
     Lines of unknown keys are ignored (C2SP).
     """
-    parsed = parse_note(note)
-    checkpoint = _checkpoint_of(parsed, note)
+    checkpoint, parsed = read_checkpoint(note)
     if checkpoint.origin != keys.origin:
         raise ProblemError("proof.origin", "checkpoint of another ledger")
-    by_key = {(name, key_id): data for name, key_id, data in parsed.signatures}
     for key in (keys.ed25519, keys.mldsa44):
-        data = by_key.get((key.name, key.key_id))
-        if data is None or not key.verify(
-            parsed.text, data, checkpoint.size, checkpoint.root, verifier, origin=checkpoint.origin
-        ):
+        if signature_by(key, checkpoint, parsed, verifier) is None:
             raise ProblemError("proof.policy", "both signatures are required")
     return checkpoint

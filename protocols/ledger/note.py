@@ -73,6 +73,17 @@ class VerifierKey:
         return verifier.verify("ML-DSA-44", self.public, signed, data[8:])
 
 
+def parse_pair(name: str, vkeys: tuple[str, str], first: int) -> tuple[VerifierKey, VerifierKey]:
+    """Two keys of one name from vkey texts: one of type `first`, then ML-DSA-44; `dir.key_invalid` where they do not fit."""
+    try:
+        keys = VerifierKey.parse(vkeys[0]), VerifierKey.parse(vkeys[1])
+    except ProblemError:
+        raise ProblemError("dir.key_invalid", "not a verifier key") from None
+    if [(key.name, key.type) for key in keys] != [(name, first), (name, MLDSA44)]:
+        raise ProblemError("dir.key_invalid", "verifier keys do not fit the name that they are listed under")
+    return keys
+
+
 def cosignature_message(time_s: int, text: str) -> bytes:
     """What a 0x04 line signs: the time and the whole text, but not the cosigner's name (C2SP tlog-cosignature)."""
     return f"cosignature/v1\ntime {time_s}\n{text}".encode()

@@ -5,9 +5,9 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint
+from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint, read_checkpoint, signature_by
 from protocols.ledger.merkle import HASH_BYTES
-from protocols.ledger.note import COSIGNATURE, MLDSA44, VerifierKey, format_signature, parse_note, unb64
+from protocols.ledger.note import COSIGNATURE, VerifierKey, format_signature, parse_pair, unb64
 from protocols.limits import NOTE_BYTES_MAX, PATH_HASHES_MAX
 from protocols.ports.crypto import Verifier
 from protocols.problems import ProblemError
@@ -28,26 +28,18 @@ class WitnessKeys:
     @classmethod
     def parse(cls, name: str, vkeys: tuple[str, str]) -> "WitnessKeys":
         """Keys from vkey texts, the Ed25519 cosignature key first; `dir.key_invalid` where they do not fit the name."""
-        try:
-            first, second = (VerifierKey.parse(text) for text in vkeys)
-        except ProblemError:
-            raise ProblemError("dir.key_invalid", "not a verifier key") from None
-        if (first.name, first.type, second.name, second.type) != (name, COSIGNATURE, name, MLDSA44):
-            raise ProblemError("dir.key_invalid", "witness keys do not fit their member")
+        first, second = parse_pair(name, vkeys, COSIGNATURE)
         return cls(ed25519=first, mldsa44=second)
 
     def cosignature(self, note: bytes, verifier: Verifier) -> bytes | None:
         """The two signature lines of this witness under a checkpoint, without any other; None unless both are there and hold."""
-        parsed, checkpoint = parse_note(note), parse_checkpoint(note)
-        lines = {(name, key_id): data for name, key_id, data in parsed.signatures}
-        found = [(key, lines.get((key.name, key.key_id))) for key in (self.ed25519, self.mldsa44)]
-        held = [
-            format_signature(key, data)
-            for key, data in found
-            if data is not None
-            and key.verify(parsed.text, data, checkpoint.size, checkpoint.root, verifier, origin=checkpoint.origin)
-        ]
-        return "".join(held).encode() if len(held) == len(found) else None
+        checkpoint, parsed = read_checkpoint(note)
+        lines = ""
+        for key in (self.ed25519, self.mldsa44):
+            if (data := signature_by(key, checkpoint, parsed, verifier)) is None:
+                return None
+            lines += format_signature(key, data)
+        return lines.encode()
 
 
 def format_request(old: int, path: tuple[bytes, ...], note: bytes) -> bytes:
@@ -83,18 +75,13 @@ class Policy:
 
     def satisfied(self, note: bytes, verifier: Verifier) -> bool:
         """Whether the checkpoint's cosignatures make the quorum."""
-        parsed, checkpoint = parse_note(note), parse_checkpoint(note)
-        lines = {(name, key_id): data for name, key_id, data in parsed.signatures}
+        checkpoint, parsed = read_checkpoint(note)
 
         def holds(name: str) -> bool:
             if name in self.groups:
                 least, members = self.groups[name]
                 return sum(map(holds, members)) >= least
-            key = self.witnesses[name]
-            data = lines.get((key.name, key.key_id))
-            return data is not None and key.verify(
-                parsed.text, data, checkpoint.size, checkpoint.root, verifier, origin=checkpoint.origin
-            )
+            return signature_by(self.witnesses[name], checkpoint, parsed, verifier) is not None
 
         return self.quorum is None or holds(self.quorum)
 
