@@ -301,6 +301,10 @@ class Directory:
             if name != member and self.active(name) and self.records[name].witness and self.records[name].endpoint
         ]
 
+    def quorum_of(self, member: str) -> int:
+        """How many have to cosign a member's ledger: the network's quorum, as far as there are others to ask."""
+        return min(self.network.quorum, len({*(self.network.witnesses or self.admitted)} - {member}))
+
     def active(self, member: str) -> bool:
         """Whether a member is admitted and neither suspended nor revoked."""
         return member in self.records and self.admitted[member].status == "active"

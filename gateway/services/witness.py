@@ -107,7 +107,7 @@ class Witness:
         directory = current(self._directory)
         asked = directory.witnesses_of(self._member)
         found = await asyncio.gather(*(self._ask(each, directory) for each in asked))
-        if sum(found) >= directory.network.quorum:
+        if sum(found) >= directory.quorum_of(self._member):
             if self._linking.alarms.get(self._origin) == "checkpoint.unwitnessed":
                 del self._linking.alarms[self._origin]
         else:

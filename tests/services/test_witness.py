@@ -189,6 +189,8 @@ async def test_the_network_names_who_counts_and_an_inspectorate_may_do_nothing_e
     await fed.publish()
     assert fed.directory.witnesses_of(a.name) == [w.name]
     assert fed.directory.witnesses_of(w.name) == []
+    assert await w.parts.witness.collect() == 0
+    assert w.parts.linking.alarms == {}, "nobody is left who could witness the only witness"
     await a.becomes(await a.trace(b), "delivered")
     assert await a.parts.witness.collect() == 1
     assert set(await a._ports.ledger.cosignatures(a.origin, await a._ports.ledger.witnessed(a.origin, 99, 1))) == {

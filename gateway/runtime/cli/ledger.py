@@ -114,7 +114,7 @@ async def _export(ledger: LedgerStore, node: Path, folder: Path, origin: str) ->
         for note in notes:
             _write(folder / "checkpoints" / str(note.size), note.note)
         before = notes[-1].size
-    witnessed = await ledger.witnessed(origin, size, directory.network.quorum)
+    witnessed = await ledger.witnessed(origin, size, directory.quorum_of(directory.ledgers[origin].member))
     if (cosigned := await ledger.checkpoint(origin, witnessed) if witnessed else None) is not None:
         lines = list((await ledger.cosignatures(origin, witnessed)).values())[:_COSIGNED]
         _write(folder / "checkpoint.witnessed", cosigned.note + b"".join(lines))
