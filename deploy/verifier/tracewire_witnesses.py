@@ -64,13 +64,12 @@ class Policy:
             return False
         return True
 
-    def satisfied(self, signed: set[str], name: str = "") -> bool:
-        """Whether these witnesses make the quorum, or the group of a name."""
-        name = name or self.quorum
-        found = self.members.get(name, (0, []))
-        if len(found) == 4:
-            return name in signed
-        return sum(self.satisfied(signed, each) for each in found[1]) >= found[0]
+    def satisfied(self, signed: set[str]) -> bool:
+        """Whether these witnesses make the quorum."""
+        holds = {"none": True}
+        for name, found in self.members.items():  # a group names only what stands above it
+            holds[name] = name in signed if len(found) == 4 else sum(holds[each] for each in found[1]) >= found[0]
+        return holds[self.quorum]
 
 
 def _cosigned(note: bytes, key: Key) -> bool:
@@ -111,7 +110,7 @@ def verify_witnessed(folder: Path, policy: Policy, vkeys: Sequence[str] | None =
         raise Failure("policy", f"it does not name {log.origin}")
     _, size, _ = _open(note, keys, path.name)
     signed = {name for name, key in policy.members.items() if len(key) == 4 and _cosigned(note, key)}
-    if policy.quorum != "none" and not policy.satisfied(signed):
+    if not policy.satisfied(signed):
         raise Failure(
             "witness", f"only {', '.join(sorted(signed)) or 'nobody'} of those that the policy demands cosigned"
         )

@@ -76,14 +76,12 @@ class Policy:
     def satisfied(self, note: bytes, verifier: Verifier) -> bool:
         """Whether the checkpoint's cosignatures make the quorum."""
         checkpoint, parsed = read_checkpoint(note)
-
-        def holds(name: str) -> bool:
-            if name in self.groups:
-                least, members = self.groups[name]
-                return sum(map(holds, members)) >= least
-            return signature_by(self.witnesses[name], checkpoint, parsed, verifier) is not None
-
-        return self.quorum is None or holds(self.quorum)
+        holds = {
+            name: signature_by(key, checkpoint, parsed, verifier) is not None for name, key in self.witnesses.items()
+        }
+        for name, (least, members) in self.groups.items():  # each names only what stands above it
+            holds[name] = sum(holds[member] for member in members) >= least
+        return self.quorum is None or holds[self.quorum]
 
 
 def parse_policy(data: bytes) -> Policy:

@@ -83,6 +83,19 @@ def test_both_refuse_a_policy_alike(exchange: Exchange, tmp_path: Path, program:
     assert (code, found["code"]) == (1, "policy")
 
 
+@pytest.mark.parametrize("lines", [60, 900])
+def test_groups_of_groups_cost_no_more_than_their_lines(
+    exchange: Exchange, tmp_path: Path, program: Path, lines: int
+) -> None:
+    chained = ["group g0 all b c", "group g1 all c d", *(f"group g{n} any g{n - 1} g{n - 2}" for n in range(2, lines))]
+    rest = "\n".join([*chained, f"quorum g{lines - 1}"])
+    folder = ledger(exchange, tmp_path / "a", "b")
+    assert not parse_policy((KEYS + rest).encode()).satisfied(
+        (folder / "checkpoint.witnessed").read_bytes(), Tw1Verifier()
+    )
+    assert judged(program, folder, KEYS + rest)[1]["code"] == "witness"
+
+
 def test_forged_cosignatures_and_other_trees_are_named(exchange: Exchange, tmp_path: Path, program: Path) -> None:
     folder = ledger(exchange, tmp_path / "a", "b")
     path, policy = folder / "checkpoint.witnessed", f"log {exchange.a.signer.vkeys[1]}\n{KEYS}quorum b\n"
