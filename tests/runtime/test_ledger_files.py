@@ -104,6 +104,10 @@ async def test_d08_an_export_that_a_full_disk_cuts_leaves_nothing_half_and_is_go
     (out / "checkpoint.witnessed").write_bytes(
         fork + b.keys.cosigner(b.name).cosign(a.origin, 552, bytes(32), fed.clock.now())
     )
+    assert (await tracewire("ledger", "verify", out))["code"] == "ledger.split_view"
+    (out / "checkpoints" / "552").write_bytes((out / "checkpoint").read_bytes())
+    assert (await tracewire("ledger", "verify", out))["code"] == "ledger.split_view", "what was witnessed alone"
+    (out / "checkpoints" / "552").write_bytes(fork)
     policy.write_text(demands)
     forked = await tracewire("ledger", "verify", out, "--policy", policy)
     assert forked["code"] == "ledger.split_view", "witnesses were shown another history than auditors"
