@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from keys.suite import Ed25519Signer
+from protocols.codes import LISTS
 from protocols.jwk import PublicKey
 from protocols.ports.access import Caller, Client
 from protocols.problems import ProblemError
@@ -30,6 +31,7 @@ _ID_CHARS_MAX = 200
 _SEEN_MAX = 65_536  # assertions remembered until they expire
 _VERIFIED_MAX = 1_024  # tokens whose signature need not be checked again
 _ACCESS_TYP = "at+jwt"
+_PURPOSE = "purpose_of_use"  # as IHE IUA calls it
 _ASSERTION_TYPS = ("JWT", "client-authentication+jwt")
 
 
@@ -61,11 +63,14 @@ class TokenAccess:
         actor, jti = _text(claims, "actor"), _text(claims, "jti")
         if actor not in client.actors:
             raise _invalid("the client does not speak for this actor: `tracewire client list` shows for whom it does")
+        purpose = _text(claims, _PURPOSE) if _PURPOSE in claims else ""
+        if purpose and purpose not in LISTS["purpose"]:
+            raise _invalid(f"{_PURPOSE} must be one of {', '.join(sorted(LISTS['purpose']))}")
         granted = client.scopes if scopes is None else scopes
         if not granted <= client.scopes:
             raise ProblemError("auth.scope", "the client was not registered with every scope it asks for")
         self._remember((client.id, jti), _int(claims, "exp"), now_s)
-        return self._sign(client.id, actor, granted, int(now_s))
+        return self._sign(Caller(client=client.id, actor=actor, scopes=granted, purpose=purpose), int(now_s))
 
     def authenticate(self, token: str, now: datetime) -> Caller:
         """The caller of one of our tokens; `auth.invalid` for everything else."""
@@ -76,18 +81,20 @@ class TokenAccess:
             raise _invalid("not a token of this node")
         scope = claims.get("scope")
         scopes = frozenset(scope.split()) if isinstance(scope, str) else frozenset[str]()
-        return Caller(client=_text(claims, "sub"), actor=_text(act, "sub"), scopes=scopes)
+        purpose = _text(claims, _PURPOSE) if _PURPOSE in claims else ""
+        return Caller(client=_text(claims, "sub"), actor=_text(act, "sub"), scopes=scopes, purpose=purpose)
 
     def _own_claims(self, token: str) -> dict[str, Any]:
         return _verified_claims(token, (_ACCESS_TYP,), self._signer.public.jwk)
 
-    def _sign(self, client: str, actor: str, scopes: frozenset[str], now_s: int) -> str:
+    def _sign(self, caller: Caller, now_s: int) -> str:
         header = {"alg": "EdDSA", "typ": _ACCESS_TYP, "kid": self._signer.kid}
         claims = {
             "iss": self._issuer,
-            "sub": client,
-            "act": {"sub": actor},
-            "scope": " ".join(sorted(scopes)),
+            "sub": caller.client,
+            "act": {"sub": caller.actor},
+            "scope": " ".join(sorted(caller.scopes)),
+            **({_PURPOSE: caller.purpose} if caller.purpose else {}),
             "iat": now_s,
             "exp": now_s + TOKEN_LIFE_S,
             "jti": secrets.token_urlsafe(16),
@@ -112,7 +119,9 @@ def new_client_key() -> tuple[bytes, dict[str, str]]:
     return pem, dict(PublicKey("Ed25519", private.public_key().public_bytes_raw()).jwk)
 
 
-def client_assertion(private: bytes, client_id: str, actor: str, audience: str, now: datetime) -> str:
+def client_assertion(
+    private: bytes, client_id: str, actor: str, audience: str, now: datetime, *, purpose: str = ""
+) -> str:
     """The assertion a client sends to the token endpoint at `audience`; `private` is its PEM."""
     try:
         key = load_pem_private_key(private, None)
@@ -122,6 +131,7 @@ def client_assertion(private: bytes, client_id: str, actor: str, audience: str, 
         raise ProblemError("key.store", "the client's key file is not an Ed25519 key in PEM without passphrase")
     now_s = int(now.timestamp())
     claims = {"iss": client_id, "sub": client_id, "aud": audience, "actor": actor, "jti": secrets.token_urlsafe(16)}
+    claims |= {_PURPOSE: purpose} if purpose else {}
     return jwt.encode(claims | {"iat": now_s, "exp": now_s + 60}, key, algorithm="EdDSA")
 
 

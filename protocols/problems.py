@@ -165,6 +165,7 @@ CODES: dict[str, Kind] = {
         401, "Token is not valid", "after-fix", "Correct what is named; get a token at POST /v1/token."
     ),
     "auth.scope": Kind(403, "Scope is missing", "after-fix", "Have the client registered with that scope."),
+    "auth.purpose": Kind(403, "Purpose is missing", "after-fix", "Get a token whose assertion says purpose_of_use."),
     "idempotency.missing": Kind(
         400, "Idempotency-Key missing or malformed", "after-fix", "Send a fresh UUID as Idempotency-Key."
     ),

@@ -33,14 +33,16 @@ from gateway.http.documents import (
     ThreadWhole,
     Token,
     TokenForm,
+    TraceQuery,
     TracesQuery,
     TraceSubmission,
+    TrailShown,
 )
 from gateway.http.knowledge import Knowledge
 from gateway.http.openapi import FORM, JSON, Asked, Operation, openapi
 from gateway.http.outside import Outside
 from gateway.http.pages import reference_routes
-from gateway.http.records import SharedRecords
+from gateway.http.records import APPROVED, SharedRecords
 from gateway.http.serve import PRIVATE, application, json_response, read_body, wait_seconds, whole_number
 from gateway.services.approve import Approve
 from gateway.services.blobs import Blobs
@@ -52,12 +54,13 @@ from gateway.services.diversion import Diversions
 from gateway.services.draft import drafted
 from gateway.services.evidence import Export
 from gateway.services.notices import Notices
-from gateway.services.policy import permit_client
+from gateway.services.policy import permit_client, permit_reading
 from gateway.services.probe import Probe
 from gateway.services.read import Read, events_json, review_json, thread_json
 from gateway.services.records import Records
 from gateway.services.report import Reports
 from gateway.services.submit import Draft, Request, Submit
+from gateway.services.trail import Trail
 from protocols.limits import BATCHES_MAX, REQUEST_BYTES_MAX, SUBMISSIONS_BYTES_MAX
 from protocols.messages import validate_model
 from protocols.ports.access import Access, Caller, Client
@@ -101,10 +104,12 @@ class Agency:
         diversions: Diversions,
         records: Records,
         blobs: Blobs,
+        trail: Trail,
     ) -> None:
-        self._rulings, self._knowledge = Rulings(approve), Knowledge(check, notices, diversions)
+        self._approve, self._rulings = approve, Rulings(approve)
+        self._knowledge = Knowledge(check, notices, diversions)
         self._shared, self._attachments = SharedRecords(records), Attachments(blobs, read)
-        self._chains, self._reports = chains, reports
+        self._chains, self._reports, self._trail = chains, reports, trail
         self._converse, self._dialogue = converse, Dialogue(converse)
         self._export, self._outside = export, Outside(directory, probe, ledger)
         self._member, self._access, self._clients, self._submit = member, access, clients, submit
@@ -143,18 +148,24 @@ class Agency:
         """What is read of threads and of all of them together."""
         read, thread = "trace:read", "/v1/traces/{thread}"
         return (
-            Operation(method="GET", path="/v1/traces", scope=read, call=self.get_traces, query=TracesQuery, answer=Threads),
             Operation(
-                method="GET", path=thread, scope=read, call=self.get_trace, answer=ThreadWhole,
-                headers=("If-None-Match",), problems=_THREAD,
+                method="GET", path="/v1/traces", scope=read, call=self.get_traces, query=TracesQuery, answer=Threads, audited=True,
+            ),
+            Operation(
+                method="GET", path=thread, scope=read, call=self.get_trace, query=TraceQuery, answer=ThreadWhole,
+                headers=("If-None-Match",), problems=(*_THREAD, "auth.purpose", *APPROVED), audited=True,
+            ),
+            Operation(
+                method="GET", path=f"{thread}/entries", scope=read, call=self.get_entries, answer=TrailShown, problems=_THREAD,
+                audited=True,
             ),
             Operation(
                 method="GET", path=f"{thread}/chain", scope=read, call=self.get_chain, answer=Chain,
-                problems=_THREAD,
+                problems=(*_THREAD, "auth.purpose"),
             ),
             Operation(
                 method="GET", path=f"{thread}/evidence", scope="evidence:read", call=self.get_evidence,
-                query=EvidenceQuery, answers="application/zip", problems=(*_THREAD, "content.erased", "store.data"),
+                query=EvidenceQuery, answers="application/zip", problems=(*_THREAD, "auth.purpose", "content.erased", "store.data"),
             ),
             Operation(
                 method="GET", path="/v1/events", scope=read, call=self.get_events, query=EventsQuery, answer=Events,
@@ -163,7 +174,7 @@ class Agency:
             Operation(method="GET", path="/v1/reviews", scope=read, call=self.get_reviews, query=PageQuery, answer=Reviews),
             Operation(
                 method="GET", path="/v1/recovery-reports/{thread}/request", scope=read, call=self.get_draft,
-                answer=RequestDraft, problems=(*_THREAD, "handling.forbidden"),
+                answer=RequestDraft, problems=(*_THREAD, "handling.forbidden", "auth.purpose"),
             ),
             Operation(
                 method="GET", path="/v1/reports/{year}", scope=read, call=self.get_report, query=ReportQuery, answer=Report,
@@ -189,7 +200,7 @@ class Agency:
         caller = _NOBODY
         if operation.scope:
             caller = self._caller(request)
-            permit_client(caller, operation.scope)
+            permit_client(caller, *operation.scopes)
         query = _query(operation.query, request)
         key = _idempotency_key(request) if "Idempotency-Key" in operation.headers else None
         if_match = _if_match(request) if "If-Match" in operation.headers else None
@@ -327,25 +338,40 @@ class Agency:
     async def get_trace(self, request: web.Request, asked: Asked) -> web.Response:
         """Read a thread with its messages, and what waits for a person.
 
-        Restricted parts are shown with the scope `parts:read` only, and each reading of one is an entry in the ledger.
+        What a message says is shown to whoever's token names a purpose, restricted parts with the scope `parts:read` too; each
+        message and part that is read is an entry in the ledger. The scope `audit:read` shows which messages there are, and
+        with `grant=yes`, once another person of another client has approved it, what they say.
         """
-        thread = thread_of(request)
-        shown = await self._read.thread(thread, asked.caller)
+        thread, caller, query = thread_of(request), asked.caller, asked.query
+        granted, grant = "trace:read" in caller.scopes, None
+        if not granted and query.grant:
+            permit_reading(caller)
+            await self._read.legs(thread)
+            about = {"thread": str(thread), "purpose": caller.purpose}
+            granted, grant = True, await self._approve.require("thread.read", caller, about)
+        shown, looks = await self._read.thread(thread, caller, granted=granted)
         tag = (
             f"{shown['version']}-{b64u(sha256(dump_json(shown)).digest()[:8])}"  # delivery and reviews make no version
         )
         headers = {"ETag": f'"{tag}"', **PRIVATE}
         if any(each.value == tag for each in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)
+        if grant:
+            await self._approve.spend(grant)
+        await self._read.note(looks)
         return json_response(shown, headers)
+
+    async def get_entries(self, request: web.Request, asked: Asked) -> web.Response:
+        """Read what our ledger says of a thread: who sent, took and answered its messages, and who read them, when and what for."""
+        del asked
+        return json_response({"entries": await self._trail.entries(thread_of(request))})
 
     async def get_chain(self, request: web.Request, asked: Asked) -> web.Response:
         """Read the chain of supply that the answers of a thread make together.
 
         Ordered events with explicit gaps, where the legal way ends, indicators, embargoes. `tracewire chain` makes a page of it.
         """
-        del asked
-        return json_response(await self._chains.chain(thread_of(request)))
+        return json_response(await self._chains.chain(thread_of(request), asked.caller))
 
     async def get_evidence(self, request: web.Request, asked: Asked) -> web.Response:
         """Export the thread as one file that an outsider verifies offline.
@@ -379,9 +405,8 @@ class Agency:
 
     async def get_draft(self, request: web.Request, asked: Asked) -> web.Response:
         """Read the trace request that follows from a recovery report, and what it still misses."""
-        del asked
-        today = self._clock.now().date()
-        return json_response(await drafted(self._read, thread_of(request), member=self._member, today=today))
+        thread, today = thread_of(request), self._clock.now().date()
+        return json_response(await drafted(self._read, thread, asked.caller, member=self._member, today=today))
 
     async def get_report(self, request: web.Request, asked: Asked) -> web.Response:
         """Read the figures of a year: for the national ITI report and SDG indicator 16.4.2.

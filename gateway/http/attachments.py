@@ -10,6 +10,7 @@ from gateway.http.documents import Uploaded
 from gateway.http.openapi import OCTETS, Asked, Operation
 from gateway.http.serve import PRIVATE, json_response, stream_body
 from gateway.services.blobs import Blobs
+from gateway.services.policy import permit_client
 from gateway.services.read import Read
 from protocols.exchange.blobs import plain_bytes
 from protocols.ledger.entry import uuid7
@@ -34,7 +35,9 @@ class Attachments:
             ),
             Operation(
                 method="GET", path=_PATH, scope="parts:read", call=self.get_attachment, headers=("Range",), answers=OCTETS,
-                problems=("thread.not_found", "attachment.not_found", "handling.forbidden", "content.erased", "blob.range"),
+                problems=(
+                    "thread.not_found", "attachment.not_found", "handling.forbidden", "content.erased", "blob.range", "auth.purpose",
+                ),
             ),
         )  # fmt: skip
 
@@ -51,12 +54,13 @@ class Attachments:
     async def get_attachment(self, request: web.Request, asked: Asked) -> web.StreamResponse:
         """Read an attachment of a message as it was before it was sealed.
 
-        Each reading is an entry in the ledger. A broken transfer goes on with `Range: bytes=N-`.
+        It needs the scope `trace:read` too. Each reading is an entry in the ledger. A broken transfer goes on with `Range: bytes=N-`.
         """
         try:
             message, digest = uuid7(request.match_info["message"]), unb64u(request.match_info["attachment"], length=32)
         except ProblemError:
             raise ProblemError("attachment.not_found", "not the digest of an attachment") from None
+        permit_client(asked.caller, "trace:read")
         start = _start(request)
         ref, key = await self._read.attachment(thread_of(request), message, digest, asked.caller)
         size = plain_bytes(ref.size)

@@ -108,6 +108,7 @@ CAUSES: dict[str, str] = {
     "auth.missing": "The operation needs an access token in the header Authorization: Bearer.",
     "auth.invalid": "The token or the assertion is expired, revoked, used before, for another node, or not signed by the "
     "client's key.",
+    "auth.purpose": "Content is read for a stated purpose alone, which its `opened` entry names; the token says none.",
     "auth.scope": "The client, or this token, does not have the scope that the operation needs.",
     "idempotency.missing": "Every POST needs a key of its own, so that a repetition after a broken line does nothing twice.",
     "idempotency.reused": "The same key came before with another request; which one was meant is not for us to guess.",

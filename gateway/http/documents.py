@@ -236,6 +236,12 @@ class EvidenceQuery(Query):
     content: Maybe[Literal["no"]] = None
 
 
+class TraceQuery(Query):
+    """`grant=yes`: an auditor (scope `audit:read`) asks another person for what the messages say, or sees it once granted."""
+
+    grant: Maybe[Literal["yes"]] = None
+
+
 class ReportQuery(Query):
     """`seized`: the State's own count of all arms seized, found or surrendered, where its recovery reports are not all."""
 
@@ -292,6 +298,15 @@ class Place(Model):
     index: int
 
 
+class ShownAttachment(Model):
+    """An attachment as it was before it was sealed; its digest, which names it, is that of the ciphertext."""
+
+    name: str
+    media_type: str
+    sha256: Digest
+    size: int
+
+
 class Message(Model):
     """A message of a thread; `erased` where its content is gone and only proofs are left."""
 
@@ -306,8 +321,25 @@ class Message(Model):
     body: Maybe[Object] = None
     handling: Maybe[Object] = None
     parts: Annotated[Maybe[Object | list[str]], Field(description="Names alone without the scope `parts:read`.")] = None
-    withheld: Annotated[Maybe[str], Field(description="Why its handling does not let it be shown.")] = None
+    attachments: Maybe[list[ShownAttachment]] = None
+    withheld: Annotated[Maybe[str], Field(description="Why what it says is not shown to this caller.")] = None
     erased: Maybe[Literal[True]] = None
+
+
+class TrailEntry(Place):
+    """An entry of our ledger about a message; `code` of `opened` is what was read, and after a slash what for."""
+
+    at: ShownTime
+    kind: str
+    code: Maybe[str] = None
+    actor: Annotated[Maybe[str], Field(description="Where it is one that this node knows.")] = None
+    message: Id
+
+
+class TrailShown(Model):
+    """By ledger and index; of who read it the newest 1,000 of each ledger."""
+
+    entries: list[TrailEntry]
 
 
 class Candidate(Model):

@@ -28,6 +28,7 @@ class Knowledge:
             ),
             Operation(
                 method="GET", path="/v1/marking-notices", scope="trace:read", call=self.get_notices, answer=MarkingNotices,
+                problems=("auth.purpose",),
             ),
             Operation(
                 method="POST", path="/v1/firearms/identify", scope="trace:read", call=self.post_identify, body=Texts, answer=Identified,
@@ -47,9 +48,12 @@ class Knowledge:
         return json_response(await self._diversions.report())
 
     async def get_notices(self, request: web.Request, asked: Asked) -> web.Response:
-        """List how weapons are marked, as States and makers told us or we told them: the newest version of each notice."""
-        del request, asked
-        return json_response({"notices": await self._notices.standing()})
+        """List how weapons are marked, as States and makers told us or we told them: the newest version of each notice.
+
+        Each reading of one is an entry in the ledger.
+        """
+        del request
+        return json_response({"notices": await self._notices.shown(asked.caller)})
 
     async def post_identify(self, request: web.Request, asked: Asked) -> web.Response:
         """Make codes and readings of what an examiner wrote about a weapon, in English, Portuguese, Spanish or French.

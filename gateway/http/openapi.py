@@ -74,7 +74,8 @@ class Operation:
     """One route of `/v1`, stated once: what it takes is checked by these models before `call` runs.
 
     `call` gets the request and what was `Asked`; its docstring describes the operation, its first line is the summary.
-    `reads` False leaves the body to `call`. `problems` are the codes beyond those that follow from the rest.
+    `reads` False leaves the body to `call`. `problems` are the codes beyond those that follow from the rest. `audited`: the
+    scope `audit:read` does as well, since what it shows then is no content.
     """
 
     method: str
@@ -90,6 +91,12 @@ class Operation:
     answers: str = JSON
     status: int = 200
     problems: tuple[str, ...] = ()
+    audited: bool = False
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """Any of these is enough; empty where none is needed."""
+        return (*([self.scope] if self.scope else []), *(["audit:read"] if self.audited else []))
 
     @property
     def codes(self) -> list[str]:
@@ -138,7 +145,7 @@ def _operation(each: Operation, path: str, named: Mapping[Any, str], query: dict
         "summary": summary,
         "parameters": [*_parameters(each, path), *_query(query)],
         "responses": _responses(each, named),
-        "security": [{"token": [each.scope]}] if each.scope else [],
+        "security": [{"token": [scope]} for scope in each.scopes],
     }
     if description.strip():
         shown["description"] = " ".join(description.split())

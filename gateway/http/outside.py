@@ -21,7 +21,7 @@ class Outside:
         """All of them."""
         read, audit, log = "trace:read", "ledger:read", "/v1/ledger/{log}"
         return (
-            Operation(method="GET", path="/v1/peers", scope=read, call=self.get_peers, answer=Peers, problems=("dir.stale",)),
+            Operation(method="GET", path="/v1/peers", scope=read, call=self.get_peers, answer=Peers, problems=("dir.stale",), audited=True),
             Operation(
                 method="POST", path="/v1/peers/{network}/{member}/probes", scope=read, call=self.post_probe, answer=Probed,
                 problems=("member.unknown", "dir.stale"),

@@ -13,7 +13,7 @@ from protocols.limits import SUBMISSIONS_BYTES_MAX
 from protocols.messages.registry import RegistryRecord
 from protocols.messages.shared import Maybe, MemberName
 
-_APPROVED = ("approval.needed", "approval.refused", "approval.many")
+APPROVED = ("approval.needed", "approval.refused", "approval.many")
 
 
 class TotalsQuery(Query):
@@ -41,11 +41,11 @@ class SharedRecords:
                 problems=("registry.not_found",), **posts,
             ),
             Operation(
-                path="/v1/registry/searches", call=self.post_lookup, body=Lookup, answer=Found, problems=_APPROVED, **posts,
+                path="/v1/registry/searches", call=self.post_lookup, body=Lookup, answer=Found, problems=APPROVED, **posts,
             ),
             Operation(
                 path="/v1/registry/confirmations", call=self.post_confirmation, body=RecordNamed, answer=RegistryRecord,
-                problems=("registry.not_found", *_APPROVED), **posts,
+                problems=("registry.not_found", "auth.purpose", *APPROVED), **posts,
             ),
             Operation(
                 method="GET", path="/v1/registry/totals", scope="trace:read", call=self.get_totals, query=TotalsQuery, answer=Totals,

@@ -41,19 +41,28 @@ class AgencyClient:
     """A client of one node; use it in `async with`. Every method raises ProblemError, `store.busy` where none answers.
 
     `key` is the client's private key as PEM, `actor` one of the client's actors, `audience` NETWORK/MEMBER/v1/token,
-    `tls` what the node's certificate is checked with (None: the machine's authorities).
+    `purpose` what content is read for (a code of that list), `tls` what the node's certificate is checked with (None: the machine's authorities).
     """
 
     def __init__(
-        self, url: str, *, audience: str, client: str, actor: str, key: bytes, tls: ssl.SSLContext | None = None
+        self,
+        url: str,
+        *,
+        audience: str,
+        client: str,
+        actor: str,
+        key: bytes,
+        purpose: str = "TRACING",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.url, self._audience, self._client, self._actor, self._key = url, audience, client, actor, key
+        self._purpose = purpose
         self._tls, self._clock = tls, SystemClock()
         self._session: aiohttp.ClientSession | None = None
         self._token, self._until = "", 0.0
 
     @classmethod
-    def of_node(cls, node: Path, *, client: str = "local", actor: str = "local") -> Self:
+    def of_node(cls, node: Path, *, client: str = "local", actor: str = "local", purpose: str = "TRACING") -> Self:
         """For a node's folder on this machine: its address, its certificate, and the client's key in it."""
         settings = load_settings(node)
         tls = None
@@ -63,7 +72,7 @@ class AgencyClient:
             tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         url = f"{'https' if tls else 'http'}://{settings.agency_bind}"
         key = read_private(key_path(node, client))
-        return cls(url, audience=settings.audience, client=client, actor=actor, key=key, tls=tls)
+        return cls(url, audience=settings.audience, client=client, actor=actor, key=key, purpose=purpose, tls=tls)
 
     async def __aenter__(self) -> Self:
         """Opens the connections."""
@@ -198,7 +207,9 @@ class AgencyClient:
         """An access token with at least a minute of life."""
         now = self._clock.now()
         if now.timestamp() > self._until - 60:
-            assertion = client_assertion(self._key, self._client, self._actor, self._audience, now)
+            assertion = client_assertion(
+                self._key, self._client, self._actor, self._audience, now, purpose=self._purpose
+            )
             form = {
                 "grant_type": "client_credentials",
                 "client_assertion_type": _ASSERTION,

@@ -30,7 +30,7 @@ from gateway.http.serve import unless_halted
 from gateway.runtime.metrics import Metrics
 from gateway.runtime.settings import Settings
 from gateway.runtime.world import SteadyClock, SystemClock, SystemIds
-from gateway.services.answer import Answer
+from gateway.services.answer import ACTOR, Answer
 from gateway.services.approve import Approve
 from gateway.services.blobs import Blobs
 from gateway.services.chain import Chains
@@ -59,6 +59,7 @@ from gateway.services.relay import Relay
 from gateway.services.report import Reports
 from gateway.services.settle import Settle
 from gateway.services.submit import Submit
+from gateway.services.trail import Trail
 from gateway.services.witness import Witness
 from keys.guard import FileGuard
 from keys.keystore import KeyStore
@@ -360,6 +361,7 @@ def agency_of(
         directory=ports.directory, clock=ports.clock, export=export, probe=probe, converse=converse, approve=approve,
         chains=chains, diversions=Diversions(read=read, chains=chains), reports=Reports(member=member, read=read),
         check=Check(member=member, directory=ports.directory, clock=ports.clock), notices=notices, records=records, blobs=blobs,
+        trail=Trail(read=read, threads=ports.threads, ledger=ports.ledger, clients=ports.clients, actors=(ACTOR,)),
     )  # fmt: skip
 
 

@@ -159,7 +159,8 @@ class Answer:
                 draft = self._draft(arrived, "registry.hit", {"hits": hits, "searched": _SEARCHED})
                 await self._answer(arrived, replace(draft, handling=_HANDLING | {"evidence_use": "ask"}))
             case ReferenceQuery():
-                found = reference_answer(body, await self._notices.standing())
+                notices = [each.message.body for each in await self._notices.standing()]
+                found = reference_answer(body, notices)
                 await self._answer(arrived, self._draft(arrived, "reference.answer", found))
 
     async def _answer(self, arrived: Arrived, *drafts: Draft) -> None:
@@ -236,7 +237,7 @@ def reference_answer(query: ReferenceQuery, notices: Sequence[dict[str, Any]]) -
     )  # fmt: skip
     told: dict[str, list[str]] = {}
     for notice in notices:
-        for each in notice["notice"].get("serial_formats", ()):
+        for each in notice.get("serial_formats", ()):
             told.setdefault(each.get("maker", {}).get("code", ""), []).append(each["format"])
     return {"candidates": [_kind(kind, score, told.get(kind.make, [])) for kind, score in found]}
 

@@ -25,8 +25,8 @@ from protocols.ports.world import Clock, Ids
 from protocols.problems import Fault, ProblemError
 from protocols.strict import b64u, dump_json, format_time, parse_object, unb64u
 
-Act = Literal["registry.search", "registry.lookup", "registry.hit"]
-"""Search another member's register by very little; our own; read a record whole that a search has found."""
+Act = Literal["registry.search", "registry.lookup", "registry.hit", "thread.read"]
+"""Search another member's register by very little; our own; read a record whole that a search has found, a thread as an auditor."""
 Ruling = Literal["APPROVED", "REFUSED"]
 _PART = "about"  # under which the content of a request that waits is kept, with the salt of its commitments
 

@@ -202,7 +202,7 @@ class Converse:
         admitted = current(self._directory).admitted.get(recipient)
         why = onward_forbidden(
             handling, recipient=recipient, roles=admitted.roles if admitted else (), released=released,
-            today=self._clock.now().date(), consent=consented(said, message, "ONWARD_DISCLOSURE", recipient),
+            today=self._clock.now().date(), consent=consented(said, message, "ONWARD_DISCLOSURE", recipient=recipient),
         )  # fmt: skip
         if why:
             raise ProblemError("handling.forbidden", why)

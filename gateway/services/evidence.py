@@ -56,7 +56,7 @@ class Export:
         self._directory, self._clock = directory, clock
 
     async def export(self, thread: UUID, caller: Caller, *, content: bool = True, parts: bool = False) -> bytes:
-        """The evidence file. `parts` needs the scope `parts:read` and is noted as `opened`; `auth.scope` else."""
+        """The evidence file. What it shows is noted as `opened` (`auth.purpose`); `parts` needs the scope `parts:read` (`auth.scope`)."""
         if parts:
             permit_client(caller, "parts:read")
         members = [leg.counterpart for leg in await self._read.legs(thread)]
@@ -98,8 +98,8 @@ class Export:
         source = origin_of(opened, found.message)
         if source.sender != self._member and no_evidence(opened, source, self._clock.now().date()):
             return "left out", None, {}
-        if parts:
-            await self._read.note_opened(stored, found, caller, [part.ref.name for part in found.parts])
+        for what in ("evidence", *(part.ref.name for part in found.parts if parts)):
+            await self._read.look([found], caller, what)
         return "here", found.jws, {part.ref.name: part.key + part.sealed for part in found.parts if parts}
 
     async def _ours(self, stored: Sequence[StoredMessage]) -> tuple[list[Place], dict[_Key, bytes]]:

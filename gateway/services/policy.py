@@ -16,7 +16,13 @@ def permit(directory: Directory, *, type_: str, sender: str, recipient: str) -> 
         raise ProblemError("msg.not_permitted", "no role of the two members permits this type")
 
 
-def permit_client(caller: Caller, scope: str) -> None:
-    """`auth.scope` unless the caller's token has the scope."""
-    if scope not in caller.scopes:
-        raise ProblemError("auth.scope", f"the scope {scope} is required")
+def permit_client(caller: Caller, *scopes: str) -> None:
+    """`auth.scope` unless the caller's token has one of the scopes."""
+    if caller.scopes.isdisjoint(scopes):
+        raise ProblemError("auth.scope", f"the scope {' or '.join(scopes)} is required")
+
+
+def permit_reading(caller: Caller) -> None:
+    """`auth.purpose` unless the caller's token says what content is read for (UN ITI 15)."""
+    if not caller.purpose:
+        raise ProblemError("auth.purpose", "the token names no purpose")

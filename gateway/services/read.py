@@ -10,12 +10,12 @@ from uuid import UUID
 from gateway.services.changes import Noted
 from gateway.services.commit import Committer
 from gateway.services.content import Content, open_content
+from gateway.services.policy import permit_reading
 from gateway.services.submit import Submit
-from gateway.services.terms import handling_of, origin_of
+from gateway.services.terms import withheld
 from protocols.exchange.blobs import plain_bytes
 from protocols.exchange.message import AttachmentRef, Message
 from protocols.ledger.entry import NONCE_BYTES, Entry, actor_commitment
-from protocols.messages.terms import unreadable
 from protocols.ports.access import Caller
 from protocols.ports.crypto import Opener, Sealer, Vault
 from protocols.ports.rows import (
@@ -34,6 +34,8 @@ from protocols.thread import Leg
 PAGE_MAX = 200
 _SHARED = "a shared record; POST /v1/registry/confirmations shows it once two people confirm the hit"
 _ERASED = {"erased": True}
+_PURPOSELESS = "content is shown to whoever says what for: get a token whose assertion names a purpose_of_use"
+_UNGRANTED = "an auditor sees what another person has granted: ask with ?grant=yes"
 
 
 class Read:
@@ -88,35 +90,48 @@ class Read:
         """The leg that opened the thread here."""
         return (await self.legs(thread))[0]
 
-    async def opened(self, thread: UUID) -> list[Message]:
-        """The messages of a thread whose content is not erased, in the order in which they were said."""
+    async def contents(self, thread: UUID) -> list[Content]:
+        """What is not erased of a thread, in the order in which it was said."""
         found = []
         for each in await self._store.messages(thread):
             try:
-                found.append((await self.content(each.sender, each.id)).message)
+                found.append(await self.content(each.sender, each.id))
             except ProblemError as problem:
                 if problem.code != "content.erased":
                     raise
-        return sorted(found, key=lambda each: (each.created, each.id))  # as they were said, however they came
+        return sorted(found, key=lambda each: (each.message.created, each.message.id))  # however they came
+
+    async def opened(self, thread: UUID) -> list[Message]:
+        """The messages of these."""
+        return [each.message for each in await self.contents(thread)]
 
     async def messages(self, thread: UUID) -> list[StoredMessage]:
         """The messages of a thread, oldest first."""
         return await self._store.messages(thread)
 
-    async def thread(self, thread: UUID, caller: Caller) -> dict[str, Any]:
-        """The thread with its messages; restricted parts only with the scope `parts:read`."""
-        legs = await self.legs(thread)
+    async def thread(self, thread: UUID, caller: Caller, *, granted: bool = True) -> tuple[dict[str, Any], list[Entry]]:
+        """The thread with its messages, and the `opened` entries to `note` before anybody is shown it.
+
+        Content only where it is `granted` and the caller says what for; restricted parts with the scope `parts:read`.
+        """
+        legs, looks = await self.legs(thread), list[Entry]()
+        hidden = "" if granted else _UNGRANTED
         shown: dict[str, Any] = thread_json(legs[0])
         if len(legs) > 1:
             shown["legs"] = [thread_json(leg) for leg in legs]
+        hidden = hidden or ("" if caller.purpose else _PURPOSELESS)
         said = await self.opened(thread)
-        shown["messages"] = [await self._message(each, caller, said) for each in await self._store.messages(thread)]
+        shown["messages"] = [
+            await self._message(each, caller, said, hidden, looks) for each in await self._store.messages(thread)
+        ]
         reviews = await self._store.reviews(thread, after=None, count=1)
-        if reviews:
+        if reviews and not hidden:
             shown["review"] = review_json(reviews[0])
-        return shown
+        return shown, looks
 
-    async def _message(self, stored: StoredMessage, caller: Caller, said: Sequence[Message]) -> dict[str, Any]:
+    async def _message(
+        self, stored: StoredMessage, caller: Caller, said: Sequence[Message], hidden: str, looks: list[Entry]
+    ) -> dict[str, Any]:
         shown: dict[str, Any] = {
             "id": str(stored.id),
             "type": stored.type,
@@ -135,61 +150,62 @@ class Read:
                 raise
             return shown | _ERASED
         shown["handling"] = content.message.handling
-        if why := self._withheld(stored, content, said):
+        if why := hidden or self._withheld(stored, content, said, caller):
             return shown | {"withheld": why}
         shown["body"] = content.message.body
+        looks.append(self._look(content, caller, "body"))
         if content.keys:
             shown["attachments"] = [
                 attachment_json(ref) for ref in content.message.attachments if ref.sha256 in content.keys
             ]
         if content.parts and "parts:read" in caller.scopes:
-            await self.note_opened(stored, content, caller, [part.ref.name for part in content.parts])
+            looks += [self._look(content, caller, part.ref.name) for part in content.parts]
             shown["parts"] = dict(content.read_parts(self._opener))
         elif content.parts:
             shown["parts"] = [part.ref.name for part in content.parts]
         return shown
 
-    def _withheld(self, stored: StoredMessage, content: Content, said: Sequence[Message]) -> str | None:
-        """Why a message is not to be read here; None where it is."""
+    def _withheld(self, stored: StoredMessage, content: Content, said: Sequence[Message], caller: Caller) -> str:
+        """Why a message is not to be read here; empty where it is."""
         if stored.type == "registry.record" and stored.recipient == self._member and stored.type in self._answered:
             return _SHARED
-        source = origin_of(said, content.message)
-        if source.sender == self._member:
-            return None
-        return unreadable(handling_of(said, source), self._clock.now().date())
+        today = self._clock.now().date()
+        return withheld(said, content.message, member=self._member, today=today, purpose=caller.purpose)
 
     async def attachment(
         self, thread: UUID, message: UUID, digest: bytes, caller: Caller
     ) -> tuple[AttachmentRef, bytes]:
-        """An attachment of a message and its key; that it is opened is an entry. `attachment.not_found`, `handling.forbidden`."""
+        """An attachment of a message and its key; that it is opened is an entry. `attachment.not_found`, `handling.forbidden`, `auth.purpose`."""
         said = await self.opened(thread)
         for stored in await self._store.messages(thread):
             if stored.id != message:
                 continue
             content = await self.content(stored.sender, stored.id)
-            if why := self._withheld(stored, content, said):
+            if why := self._withheld(stored, content, said, caller):
                 raise ProblemError("handling.forbidden", why)
             for ref in content.message.attachments:
                 if ref.sha256 == digest and digest in content.keys:
-                    await self.note_opened(stored, content, caller, ["attachment"])
+                    await self.look([content], caller, "attachment")
                     return ref, content.keys[digest]
         raise ProblemError("attachment.not_found", "no message of this thread has it")
 
-    async def note_opened(self, stored: StoredMessage, content: Content, caller: Caller, names: Sequence[str]) -> None:
-        """Reading a restricted part or an attachment is an entry of its own: which message, which part, by whom."""
-        for name in names:
-            entry = Entry(
-                kind="opened",
-                at=self._clock.now(),
-                n=self._sealer.random(NONCE_BYTES),
-                id=stored.id,
-                sender=stored.sender,
-                recipient=stored.recipient,
-                content_c=content.commitment,
-                actor_c=actor_commitment(content.message.salt, caller.actor),
-                code=name,
-            )
-            await self._committer.commit(Noted(entry=entry))
+    async def look(self, contents: Sequence[Content], caller: Caller, what: str) -> None:
+        """Notes that somebody reads `what` of these messages: before it is shown. `auth.purpose` where nobody says what for."""
+        await self.note([self._look(each, caller, what) for each in contents])
+
+    async def note(self, looks: Sequence[Entry]) -> None:
+        """Commits what `thread` gave: all that somebody is about to see."""
+        await asyncio.gather(*[self._committer.enqueue(Noted(entry=entry)) for entry in looks])
+
+    def _look(self, content: Content, caller: Caller, what: str) -> Entry:
+        """Reading is an entry of its own: of which message what, what for, and by whom."""
+        permit_reading(caller)
+        message = content.message
+        return Entry(
+            kind="opened", at=self._clock.now(), n=self._sealer.random(NONCE_BYTES), id=message.id, sender=message.sender,
+            recipient=message.recipient, content_c=content.commitment, actor_c=actor_commitment(message.salt, caller.actor),
+            code=f"{what}/{caller.purpose}",
+        )  # fmt: skip
 
     async def content(self, sender: str, id_: UUID) -> Content:
         """The opened content of one message."""

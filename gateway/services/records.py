@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from gateway.services.approve import Approve
+from gateway.services.policy import permit_reading
 from gateway.services.register import damage_faults
 from gateway.services.sheet import read_sheet
 from protocols.exchange.message import Message
@@ -125,13 +126,13 @@ class Records:
         return await self.hits(search)
 
     async def whole(self, owner: str, ref: str, caller: Caller) -> Json:
-        """A record whole, once two people have confirmed the hit (`approval.*`); `registry.not_found`."""
+        """A record whole, once two people have confirmed the hit for this purpose (`approval.*`, `auth.purpose`); `registry.not_found`."""
+        permit_reading(caller)
         record = await self._registry.record(owner, ref)
         if record is None:
             raise ProblemError("registry.not_found", "no such record is live")
-        await self._approve.spend(
-            await self._approve.require("registry.hit", caller, {"owner": owner, "record_ref": ref})
-        )
+        about = {"owner": owner, "record_ref": ref, "purpose": caller.purpose}
+        await self._approve.spend(await self._approve.require("registry.hit", caller, about))
         return record.details
 
     async def received(self, message: Message, body: RegistryRecord) -> None:

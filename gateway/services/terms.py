@@ -20,7 +20,9 @@ def handling_of(said: Sequence[Message], message: Message) -> Handling:
     return found
 
 
-def consented(said: Sequence[Message], target: Message, to: str, recipient: str | None = None) -> bool:
+def consented(
+    said: Sequence[Message], target: Message, to: str, *, recipient: str | None = None, purpose: str | None = None
+) -> bool:
     """Whether a message's sender has granted what it was asked about it; its last word counts."""
     granted = False
     for each in said:
@@ -29,9 +31,21 @@ def consented(said: Sequence[Message], target: Message, to: str, recipient: str 
         for asked in said:
             about = asked.type == "consent.request" and asked.id == each.in_reply_to and asked.recipient == each.sender
             meant = recipient is None or recipient in asked.body.get("recipients", ())
+            meant = meant and purpose in (None, asked.body.get("purpose"))
             if about and meant and (asked.body["target"], asked.body["to"]) == (str(target.id), to):
                 granted = each.body["decision"] == "GRANTED"
     return granted
+
+
+def withheld(said: Sequence[Message], message: Message, *, member: str, today: date, purpose: str = "") -> str:
+    """Why what another than `member` said is not to be read here, or not for this purpose; empty where it is."""
+    source = origin_of(said, message)
+    if source.sender == member:
+        return ""
+    handling = handling_of(said, source)
+    if purpose in ("", handling.purpose) or consented(said, source, "OTHER_PURPOSE", purpose=purpose):
+        return unreadable(handling, today)
+    return unreadable(handling, today) or f"its originator allows it for {handling.purpose} alone"
 
 
 def no_evidence(said: Sequence[Message], message: Message, today: date) -> str:

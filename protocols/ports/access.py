@@ -10,7 +10,8 @@ SCOPES: Mapping[str, str] = MappingProxyType(
     {
         "trace:write": "submit and answer",
         "trace:read": "read threads, the feed, the members; what the feed has passed counts as handed over",
-        "parts:read": "read restricted parts: each reading is an entry",
+        "parts:read": "read restricted parts too",
+        "audit:read": "read which threads and messages there are; what they say, once another person of another client has granted it",
         "ledger:read": "read the ledger",
         "evidence:read": "export evidence",
         "approval:rule": "approve or refuse what another person of another client asks",
@@ -31,11 +32,12 @@ class Client:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who stands behind a request."""
+    """Who stands behind a request; `purpose` is a code of that list, or empty: then no content is shown."""
 
     client: str
     actor: str
     scopes: frozenset[str]
+    purpose: str = ""
 
 
 class Access(Protocol):

@@ -368,7 +368,7 @@ class ThreadStore(Protocol):
         """Legs whose clock has run out, the longest first."""
         ...
 
-    async def entries_about(self, origin: str, ids: Sequence[UUID]) -> dict[int, bytes]:
+    async def entries_about(self, origin: str, ids: Sequence[UUID], *, opened: int | None = None) -> dict[int, bytes]:
         """Our entries whose message has one of these ids, by index."""
         ...
 

@@ -18,7 +18,7 @@ from tests.federation import HANDLING, Node, trace_request
 from tests.http.wire import listening
 
 Json = dict[str, Any]
-ALL = ("trace:write", "trace:read", "parts:read", "ledger:read", "evidence:read", "approval:rule")
+ALL = ("trace:write", "trace:read", "parts:read", "audit:read", "ledger:read", "evidence:read", "approval:rule")
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _keys = itertools.count(1)
 
@@ -52,9 +52,11 @@ class Office:
     async def register(self, client: str, actors: tuple[str, ...], scopes: tuple[str, ...]) -> None:
         await make_client(self.node.folder, PostgresClients(self.node.pool), client, actors, scopes)
 
-    def assertion(self, client: str, actor: str, *, aud: str = "", ago: timedelta = timedelta()) -> str:
-        key = key_path(self.node.folder, client).read_bytes()
-        return client_assertion(key, client, actor, aud or self.node.settings.audience, self.node.fed.clock.now() - ago)
+    def assertion(
+        self, client: str, actor: str, *, aud: str = "", ago: timedelta = timedelta(), purpose: str = "TRACING"
+    ) -> str:
+        key, now = key_path(self.node.folder, client).read_bytes(), self.node.fed.clock.now() - ago
+        return client_assertion(key, client, actor, aud or self.node.settings.audience, now, purpose=purpose)
 
     async def grant(self, assertion: str, **form: str) -> Reply:
         given = {"grant_type": "client_credentials", "client_assertion_type": ASSERTION, "client_assertion": assertion}

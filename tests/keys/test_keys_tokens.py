@@ -158,3 +158,10 @@ def test_an_assertion_is_no_token_and_a_foreign_or_changed_token_is_refused(acce
 def test_a_file_that_is_no_client_key_is_told_apart() -> None:
     with pytest.raises(ProblemError, match=r"key.store"):
         client_assertion(b"no key", "local", "A", AUDIENCE, NOW)
+
+
+def test_a_token_says_what_content_is_read_for_if_its_client_does(access: Access) -> None:
+    text = client_assertion(PEM, "local", "A", AUDIENCE, NOW, purpose="TRACING")
+    assert access.authenticate(access.issue(text, CLIENT, NOW), NOW).purpose == "TRACING"
+    assert access.authenticate(access.issue(assertion(jti="none"), CLIENT, NOW), NOW).purpose == ""
+    refused(access, client_assertion(PEM, "local", "A", AUDIENCE, NOW, purpose="CURIOSITY"), CLIENT)

@@ -32,7 +32,7 @@ from tests.services.test_courier import export, take
 
 MIB = 1024 * 1024
 Put = Callable[[bytes], Awaitable[None]]
-READER = Caller(client="test", actor="tester", scopes=frozenset(("parts:read", "trace:read")))
+READER = Caller(client="test", actor="tester", scopes=frozenset(("parts:read", "trace:read")), purpose="TRACING")
 
 
 async def pieces(data: bytes, length: int = 65_536) -> AsyncIterator[bytes]:
@@ -87,12 +87,12 @@ async def test_a_picture_arrives_with_its_message_and_is_read_as_it_was(fed: Fed
     sent = await a.send(draft(a, b, attached))
     await a.becomes(sent, "delivered")
     assert await read(b, sent, attached) == await read(a, sent, attached) == data
-    shown = (await b.read.thread(UUID(sent["thread"]), READER))["messages"][0]["attachments"]
+    shown = (await b.read.thread(UUID(sent["thread"]), READER))[0]["messages"][0]["attachments"]
     assert shown == [
         {"name": "slide.jpg", "media_type": "image/jpeg", "sha256": b64u(attached.sha256), "size": len(data)}
     ]
     opened = [entry for entry in await b.entries() if entry.kind == "opened"]
-    assert [entry.code for entry in opened] == ["attachment"], "who looked is in the ledger"
+    assert [entry.code for entry in opened] == ["attachment/TRACING"], "who looked is in the ledger"
     stored = b"".join([row["data"] for row in await b.rows("SELECT data FROM piece ORDER BY n")])
     assert sha256(stored).digest() == attached.sha256, "what is stored is the ciphertext"
     assert max(len(row["data"]) for row in await b.rows("SELECT data FROM piece")) == BLOB_PIECE_BYTES

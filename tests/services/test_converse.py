@@ -23,7 +23,7 @@ from protocols.thread import TABLE
 from tests.federation import HANDLING, Federation, Json, Member, Node, match_ledgers, refused, trace_request, wait_until
 from tests.protocols.bodies import VALID, event, pair
 
-CALLER = Caller(client="test", actor="tester", scopes=frozenset(("parts:read",)))
+CALLER = Caller(client="test", actor="tester", scopes=frozenset(("parts:read",)), purpose="TRACING")
 COUNT = iter(range(1, 10_000))
 ASK = HANDLING | {"onward": "ask"}
 
@@ -206,7 +206,7 @@ async def test_the_requester_asks_again_as_the_referral_says(fed: Federation) ->
     await tell(c, sent["thread"], "trace.response", VALID["trace.response"])
     states = {leg.counterpart: leg.state for leg in await a.read.legs(thread)}
     assert states == {b.name: "REFERRED", c.name: "ANSWERED"}
-    assert len((await a.read.thread(thread, CALLER))["legs"]) == 2
+    assert len((await a.read.thread(thread, CALLER))[0]["legs"]) == 2
     await refused("schema.invalid", say(a, sent["thread"], "trace.withdrawal", VALID["trace.withdrawal"]))
     await match_ledgers(a, b, c)
 
@@ -215,17 +215,17 @@ async def test_what_its_handling_ends_is_neither_shown_nor_exported(fed: Federat
     a, b = await fed.nodes("a", "b")
     first, second = await asked(a, b), await asked(a, b, handling=HANDLING | {"codes": ["REGISTRY_MATCH_ONLY"]})
     thread = UUID(first["thread"])
-    assert "body" in (await b.read.thread(thread, CALLER))["messages"][0]
+    assert "body" in (await b.read.thread(thread, CALLER))[0]["messages"][0]
     yesterday = str(fed.clock.now().date() - timedelta(days=1))
     tighter = HANDLING | {"codes": ["PURPOSE_TRACING_ONLY", "DELETE_AFTER"], "delete_after": yesterday}
     await tell(a, first["thread"], "handling.change", {"target": first["id"], "handling": tighter})
     for sent in (first, second):
-        shown = (await b.read.thread(UUID(sent["thread"]), CALLER))["messages"][0]
+        shown = (await b.read.thread(UUID(sent["thread"]), CALLER))[0]["messages"][0]
         assert ("body" in shown, "withheld" in shown) == (False, True)
         file = unpack(await b.parts.export.export(UUID(sent["thread"]), CALLER))
         assert "messages/0001.jws" not in file
         assert b"ABC1234" not in b"".join(file.values())
-        assert "body" in (await a.read.thread(UUID(sent["thread"]), CALLER))["messages"][0], (
+        assert "body" in (await a.read.thread(UUID(sent["thread"]), CALLER))[0]["messages"][0], (
             "one's own words are one's own"
         )
 
@@ -270,7 +270,7 @@ async def test_the_requester_sees_one_chain_of_what_each_hop_told_and_no_other_n
             told = await tell(node, sent["thread"], "trace.referral", referral(following, "REQUESTER_ASKS_AGAIN"))
             again = await a.send(await a.parts.converse.ask_again(UUID(told["id"]), thread, a.draft(following)))
             await a.becomes(again, "delivered")
-    chain = await Chains(member=a.name, read=a.read, clock=fed.clock).chain(thread)
+    chain = await Chains(member=a.name, read=a.read, clock=fed.clock).chain(thread, CALLER)
     assert [each["kind"]["code"] for each in chain["events"]] == [
         "MANUFACTURED",
         "EXPORTED",

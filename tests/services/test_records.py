@@ -18,8 +18,8 @@ from tests.federation import Federation, Json, Node, refused, wait_until
 from tests.protocols.bodies import VALID
 
 HEADER = "record_ref,status,event_date,retention_until,serial,make,model,calibre,type\n"
-ANNA = Caller(client="desk", actor="anna", scopes=frozenset())
-BELA = Caller(client="other desk", actor="bela", scopes=frozenset())
+ANNA = Caller(client="desk", actor="anna", scopes=frozenset(), purpose="TRACING")
+BELA = Caller(client="other desk", actor="bela", scopes=frozenset(), purpose="TRACING")
 
 
 def row(ref: str, serial: str, *, make: str = "Glock", until: str = "2040-01-01", status: str = "STOLEN") -> str:
@@ -312,6 +312,6 @@ async def test_who_is_told_of_a_record_is_for_its_owner_to_say(fed: Federation) 
 
     assert await told(a) == ["match", "named", "silent"], "the owner sees its own"
     assert await told(c) == ["match", "named"]
-    shown = await b.read.thread(UUID(sent["thread"]), ANNA)
+    shown, _ = await b.read.thread(UUID(sent["thread"]), ANNA)
     assert "confirmations" in shown["messages"][0]["withheld"]
     assert "body" not in shown["messages"][0]

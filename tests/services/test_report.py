@@ -13,6 +13,7 @@ from gateway.services.report import Reports
 from protocols.messages import validate_body
 from tests.federation import Federation, Json, Member, Node, refused, trace_request
 from tests.protocols.bodies import VALID, event, pair, refusal, response
+from tests.services.test_converse import CALLER
 
 
 def reports(node: Node) -> Reports:
@@ -70,7 +71,7 @@ async def test_a_recovery_report_drafts_the_request_and_says_what_it_misses(fed:
     a, b = await fed.nodes("a", "b")
     body = VALID["recovery.report"]
     sent = await asked(a, b, type="recovery.report", body=body)
-    found = await drafted(b.read, UUID(sent["thread"]), member=b.name, today=fed.clock.now().date())
+    found = await drafted(b.read, UUID(sent["thread"]), CALLER, member=b.name, today=fed.clock.now().date())
     assert found["missing"] == ["/confidentiality_guarantee"], "what only a person can state"
     assert found["steps_done_percent"] == 22
     whole = found["body"] | {"confidentiality_guarantee": True, "intended_use": {"code": "PROSECUTION", "raw": ""}}
@@ -79,7 +80,7 @@ async def test_a_recovery_report_drafts_the_request_and_says_what_it_misses(fed:
     assert [check["checked_on"] for check in whole["domestic_checks"]] == ["2026-04-02", "2026-04-02"]
     await refused(
         "thread.not_found",
-        drafted(b.read, UUID((await asked(a, b))["thread"]), member=b.name, today=fed.clock.now().date()),
+        drafted(b.read, UUID((await asked(a, b))["thread"]), CALLER, member=b.name, today=fed.clock.now().date()),
     )
 
 

@@ -64,16 +64,19 @@ class Speaker:
         The client to call as.
     actor
         The actor to speak for.
+    purpose
+        What content is read for, as its entry in the ledger names it: a code of the list `purpose`.
     """
 
     client: str = "local"
     actor: str = "local"
+    purpose: str = "TRACING"
 
     def agency(self, node: Path) -> "AgencyClient":
         """The running node's `/v1`."""
         from gateway.runtime.client import AgencyClient  # aiohttp loads late
 
-        return AgencyClient.of_node(node, client=self.client, actor=self.actor)
+        return AgencyClient.of_node(node, client=self.client, actor=self.actor, purpose=self.purpose)
 
 
 SPEAKER = Speaker()

@@ -78,10 +78,12 @@ def show(
     thread: str | None = None,
     *,
     state: ThreadState | None = None,
+    ledger: Annotated[bool, Parameter(negative="")] = False,
+    grant: Annotated[bool, Parameter(negative="")] = False,
     speaker: Speaker = SPEAKER,
     json: AsJson = False,
 ) -> None:
-    """Show the newest threads, or one thread with its messages.
+    """Show the newest threads, or one thread with its messages: each that is read is an entry in the ledger.
 
     Parameters
     ----------
@@ -91,24 +93,39 @@ def show(
         A thread's id; without it the newest 50 are listed.
     state
         List only threads in this state.
+    ledger
+        What the ledger says of the thread: who sent, took and answered its messages, and who read them what for.
+    grant
+        As an auditor: ask another person for what the messages say, or read it once that is granted.
     json
         Print one JSON object.
     """
 
     async def read() -> dict[str, Any]:
         async with speaker.agency(node) as agency:
+            if thread and ledger:
+                return await agency.get(f"/v1/traces/{thread}/entries")
             if thread:
-                return await agency.get(f"/v1/traces/{thread}")
+                return await agency.get(f"/v1/traces/{thread}", **({"grant": "yes"} if grant else {}))
             return await agency.get("/v1/traces", **({"state": state} if state else {}))
 
     with problems(as_json=json):
         found = asyncio.run(read())
-        say(_thread_text(found) if thread else _threads_text(found), found, as_json=json)
+        text = _threads_text if not thread else _entries_text if ledger else _thread_text
+        say(text(found), found, as_json=json)
 
 
 def _threads_text(found: dict[str, Any]) -> str:
     rows = [f"{leg['thread']}  {leg['state']:<12} {leg['role']:<9} {leg['counterpart']}" for leg in found["traces"]]
     return "\n".join(rows) or "No thread yet: tracewire submit"
+
+
+def _entries_text(found: dict[str, Any]) -> str:
+    return "\n".join(
+        f"{each['at']}  {each['kind']:<11} {each.get('code', ''):<24} {each.get('actor', ''):<12} "
+        f"{each['message']}  {each['origin']} entry {each['index']}"
+        for each in found["entries"]
+    )
 
 
 def _thread_text(found: dict[str, Any]) -> str:
@@ -123,7 +140,10 @@ def _thread_text(found: dict[str, Any]) -> str:
             f"    attachment {each['name']}, {each['media_type']}, {each['size']} bytes"
             for each in message.get("attachments", ())
         ]
-        lines += [f"    {line}" for line in jsonlib.dumps(message.get("body", {}), indent=2).splitlines()]
+        if why := message.get("withheld"):
+            lines.append(f"    withheld: {why}")
+        else:
+            lines += [f"    {line}" for line in jsonlib.dumps(message.get("body", {}), indent=2).splitlines()]
     if "review" in found:
         lines.append(f"Waits for a person: {found['review']['reason']}")
         lines += [

@@ -1,0 +1,51 @@
+"""What our ledgers say of one thread: who sent, took, answered and read its messages."""
+
+from typing import Any
+from uuid import UUID
+
+from gateway.services.read import Read
+from protocols.ledger.entry import actor_commitment, parse_entry
+from protocols.ports.store import ClientStore, LedgerStore, ThreadStore
+from protocols.strict import format_time
+
+READINGS_MAX = 1_000
+"""Of a ledger, the newest: a thread can be read without end."""
+Json = dict[str, Any]
+
+
+class Trail:
+    """Reads entries, and opens the commitments to actors of this node: `actors` are those that no client is registered for."""
+
+    def __init__(
+        self, *, read: Read, threads: ThreadStore, ledger: LedgerStore, clients: ClientStore, actors: tuple[str, ...]
+    ) -> None:
+        self._read, self._threads, self._ledger, self._clients, self._actors = read, threads, ledger, clients, actors
+
+    async def entries(self, thread: UUID) -> list[Json]:
+        """The entries about a thread by ledger and index; `actor` where it is one that this node knows. `thread.not_found`."""
+        await self._read.legs(thread)
+        ids = [each.id for each in await self._read.messages(thread)]
+        names = await self._names(thread)
+        found: list[Json] = []
+        for origin in await self._ledger.heads():
+            entries = await self._threads.entries_about(origin, ids)
+            entries |= await self._threads.entries_about(origin, ids, opened=READINGS_MAX)
+            found += [_shown(origin, index, data, names) for index, data in sorted(entries.items())]
+        return found
+
+    async def _names(self, thread: UUID) -> dict[bytes, str]:
+        """The actors behind commitments under the salts of this thread; none where a message is erased."""
+        clients = await self._clients.clients()
+        actors = {actor for client in clients for actor in client["actors"]} | set(self._actors)
+        salts = [message.salt for message in await self._read.opened(thread)]
+        return {actor_commitment(salt, actor): actor for salt in salts for actor in actors}
+
+
+def _shown(origin: str, index: int, data: bytes, names: dict[bytes, str]) -> Json:
+    entry = parse_entry(data)
+    shown: Json = {"origin": origin, "index": index, "at": format_time(entry.at), "kind": entry.kind}
+    if entry.code:
+        shown["code"] = entry.code
+    if entry.actor_c and (actor := names.get(entry.actor_c)):
+        shown["actor"] = actor
+    return shown | {"message": str(entry.id)}
