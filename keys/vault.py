@@ -8,6 +8,7 @@ opens, all but what was erased.
 import os
 import secrets
 from collections.abc import Iterable
+from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -112,6 +113,13 @@ class EpochVault:
             raise store_problem(f"the epoch cannot be destroyed: {error.strerror}", "Check disk and mode.") from None
         for cache in (self._epoch, self._unwrap, self._kept):
             cache.cache_clear()
+
+    def forget(self, before: datetime) -> None:
+        """Drops what leads from destroyed generations to the open one, where they were destroyed before a time."""
+        for path in self._folder.glob("*.kept"):
+            if path.stat().st_mtime < before.timestamp():
+                replace(path, b"{}")  # the number stays taken
+        self._kept.cache_clear()
 
     def _content_key(self, key: ContentKey, scope: str) -> bytes:
         while not self._exists(f"{key.generation}.key"):  # asked every time: another process may have destroyed it

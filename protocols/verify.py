@@ -66,6 +66,8 @@ class _Check:
         for n, each in enumerate(self.evidence.messages, 1):
             entries = [self._proven(n, each, place) for place in each.places]
             self._answered(n, entries)
+            if each.content == "erased" and not any(self._erases(place, entry) for place, entry in entries):
+                raise bad(MANIFEST, f"message {n} is said to be erased, and no entry of who exported this says so")
             if each.jws is not None:
                 self._content(n, each, entries, each.jws)
         versions = [ref.version for ref in self.versions]
@@ -140,6 +142,10 @@ class _Check:
             ):
                 raise ProblemError("proof.entry", "such an entry stands in the other member's ledger")
         return place, entry
+
+    def _erases(self, place: Place, entry: Entry) -> bool:
+        whole = entry.kind == "erased" and (entry.code or "").startswith("content/")
+        return whole and self._ledger(place.origin).member == self.evidence.by
 
     def _answered(self, n: int, entries: Sequence[tuple[Place, Entry]]) -> None:
         """Every answer comes with the entry that it answers."""

@@ -83,6 +83,11 @@ _APPROVAL_UPSERT = (
     "ON CONFLICT (id) DO UPDATE SET ruling = excluded.ruling, ruled_client = excluded.ruled_client, "
     "ruled_actor = excluded.ruled_actor, ruled = excluded.ruled, used = excluded.used"
 )
+_ERASED_KEYS = "unnest($1::text[], $2::uuid[], $3::text[]) AS w(s, i, p) WHERE sender = s AND id = i"
+_ERASED = (
+    f"DELETE FROM content USING {_ERASED_KEYS} AND (p = '' OR part = p)",
+    f"UPDATE erasure SET done = true FROM {_ERASED_KEYS} AND part = p",
+)
 _CHANNEL = "tracewire"
 _TELL = f"NOTIFY {_CHANNEL}, '{SETTINGS['application_name']}'"
 _LISTEN_AGAIN_S = 1.0
@@ -224,6 +229,9 @@ class PostgresBatch:
                     f"UPDATE {change} = true FROM unnest($1::text[], $2::uuid[]) AS w(s, i) WHERE sender = s AND id = i",
                     *keys,
                 )
+        if writes.erased:
+            for sql in _ERASED:
+                await self._db.execute(sql, *map(list, zip(*writes.erased, strict=True)))
         if writes.legs:
             await self._db.execute(
                 _LEG_UPSERT, *([getattr(leg, name) for leg in writes.legs.values()] for name in _COLUMNS[Leg])
@@ -326,7 +334,9 @@ class PostgresLedger:
 
     async def _lock(self, connection: Connection, origin: str) -> Head:
         row = await connection.fetchrow(
-            "SELECT size, root, generation FROM ledger_head, epoch WHERE origin = $1 FOR UPDATE OF ledger_head", origin
+            "SELECT size, root, generation FROM ledger_head, epoch WHERE origin = $1 "
+            "FOR UPDATE OF ledger_head FOR SHARE OF epoch",  # so that whoever waited sees the newest of both
+            origin,
         )
         if row is None:
             raise ProblemError("ledger.not_ready", "this ledger has no head in the database")

@@ -11,7 +11,6 @@ from sqlalchemy import (
     Date,
     DateTime,
     Index,
-    LargeBinary,
     SmallInteger,
     Text,
     UniqueConstraint,
@@ -20,48 +19,26 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
+from adapters.postgres.columns import (
+    big_column,
+    bytes_column,
+    flag_column,
+    text_column,
+    texts_column,
+    time_column,
+)
 from adapters.postgres.ledger import ENTRY_MESSAGE
 
 metadata = SQLModel.metadata
-metadata.naming_convention = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "pk": "pk_%(table_name)s",
-}
-
-
-def _text(*, key: bool = False, default: str | None = None) -> Any:
-    given = {"server_default": text(f"'{default}'")} if default is not None else {}
-    return Field(primary_key=key, sa_type=Text, sa_column_kwargs=given)
-
-
-def _big(*, key: bool = False) -> Any:
-    return Field(primary_key=key, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False} if key else {})
-
-
-def _bytes(*, nullable: bool = False, key: bool = False) -> Any:
-    return Field(primary_key=key, sa_type=LargeBinary, nullable=nullable)
-
-
-def _at(*, nullable: bool = False) -> Any:
-    return Field(sa_type=DateTime(timezone=True), nullable=nullable)
-
-
-def _flag() -> Any:
-    return Field(sa_column_kwargs={"server_default": text("false")})
-
-
-def _texts() -> Any:
-    return Field(sa_column=Column(ARRAY(Text), nullable=False))
 
 
 class LedgerHead(SQLModel, table=True):
     """One row a ledger of ours: the lock that every batch takes. A cache of the newest checkpoint."""
 
     __tablename__ = "ledger_head"
-    origin: str = _text(key=True)
-    size: int = _big()
-    root: bytes = _bytes()
+    origin: str = text_column(key=True)
+    size: int = big_column()
+    root: bytes = bytes_column()
 
 
 class Epoch(SQLModel, table=True):
@@ -69,6 +46,7 @@ class Epoch(SQLModel, table=True):
 
     __tablename__ = "epoch"
     generation: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    opened: datetime = Field(sa_type=DateTime(timezone=True), sa_column_kwargs={"server_default": text("now()")})
 
 
 class LedgerEntry(SQLModel, table=True):
@@ -76,51 +54,51 @@ class LedgerEntry(SQLModel, table=True):
 
     __tablename__ = "entry"
     __table_args__ = (Index("ix_entry_message", "origin", text(f"({ENTRY_MESSAGE})")),)
-    origin: str = _text(key=True)
-    index: int = _big(key=True)
-    data: bytes = _bytes()
+    origin: str = text_column(key=True)
+    index: int = big_column(key=True)
+    data: bytes = bytes_column()
 
 
 class LedgerCheckpoint(SQLModel, table=True):
     """Our checkpoints with the batch that made them; insert-only for the application."""
 
     __tablename__ = "checkpoint"
-    origin: str = _text(key=True)
-    size: int = _big(key=True)
-    root: bytes = _bytes()
-    note: bytes = _bytes()
+    origin: str = text_column(key=True)
+    size: int = big_column(key=True)
+    root: bytes = bytes_column()
+    note: bytes = bytes_column()
     batch: UUID = Field(unique=True)
-    at: datetime = _at()
+    at: datetime = time_column()
 
 
 class Cosignature(SQLModel, table=True):
     """Cosignatures of our checkpoints by other members, as signature lines."""
 
     __tablename__ = "cosignature"
-    origin: str = _text(key=True)
-    size: int = _big(key=True)
-    witness: str = _text(key=True)
-    lines: bytes = _bytes()
-    at: datetime = _at()
+    origin: str = text_column(key=True)
+    size: int = big_column(key=True)
+    witness: str = text_column(key=True)
+    lines: bytes = bytes_column()
+    at: datetime = time_column()
 
 
 class Tile(SQLModel, table=True):
     """Hash tiles, one growing row each; a cache that can be rebuilt from the entries."""
 
     __tablename__ = "tile"
-    origin: str = _text(key=True)
+    origin: str = text_column(key=True)
     level: int = Field(primary_key=True, sa_type=SmallInteger, sa_column_kwargs={"autoincrement": False})
-    index: int = _big(key=True)
-    data: bytes = _bytes()
+    index: int = big_column(key=True)
+    data: bytes = bytes_column()
 
 
 class Pair(SQLModel, table=True):
     """The next pair_seq of the ordered pair us -> recipient within one ledger."""
 
     __tablename__ = "pair"
-    origin: str = _text(key=True)
-    recipient: str = _text(key=True)
-    next: int = _big()
+    origin: str = text_column(key=True)
+    recipient: str = text_column(key=True)
+    next: int = big_column()
 
 
 class Outbox(SQLModel, table=True):
@@ -136,26 +114,26 @@ class Outbox(SQLModel, table=True):
     )
     id: UUID = Field(primary_key=True)
     thread: UUID
-    recipient: str = _text()
-    type: str = _text()
-    created: datetime = _at()
-    expires: datetime = _at()
+    recipient: str = text_column()
+    type: str = text_column()
+    created: datetime = time_column()
+    expires: datetime = time_column()
     urgent: bool
-    pair_seq: int = _big()
-    origin: str = _text()
-    index: int = _big()
-    digest: bytes = _bytes()
-    content_c: bytes = _bytes()
-    kid: str = _text()
-    seal_kid: str = _text()
-    actor: str = _text()
-    envelope: bytes | None = _bytes(nullable=True)
-    due: datetime = _at()
-    state: str = _text()
+    pair_seq: int = big_column()
+    origin: str = text_column()
+    index: int = big_column()
+    digest: bytes = bytes_column()
+    content_c: bytes = bytes_column()
+    kid: str = text_column()
+    seal_kid: str = text_column()
+    actor: str = text_column()
+    envelope: bytes | None = bytes_column(nullable=True)
+    due: datetime = time_column()
+    state: str = text_column()
     attempts: int = Field(sa_column_kwargs={"server_default": text("0")})
-    leased: datetime | None = _at(nullable=True)
+    leased: datetime | None = time_column(nullable=True)
     lessee: str | None = Field(sa_type=Text, nullable=True)
-    hastened: bool = _flag()
+    hastened: bool = flag_column()
     problem: str | None = Field(sa_type=Text, nullable=True)
 
 
@@ -164,9 +142,9 @@ class Sealed(SQLModel, table=True):
 
     __tablename__ = "sealed"
     id: UUID = Field(primary_key=True)
-    digest: bytes = _bytes(key=True)
-    origin: str = _text()
-    index: int = _big()
+    digest: bytes = bytes_column(key=True)
+    origin: str = text_column()
+    index: int = big_column()
 
 
 class Blob(SQLModel, table=True):
@@ -179,12 +157,12 @@ class Blob(SQLModel, table=True):
         Index("ix_blob_at", "at"),
     )
     id: UUID = Field(primary_key=True)
-    owner: str = _text()
-    digest: bytes | None = _bytes(nullable=True)
+    owner: str = text_column()
+    digest: bytes | None = bytes_column(nullable=True)
     size: int | None = Field(sa_type=BigInteger, nullable=True)
-    held: int = _big()
+    held: int = big_column()
     whole: bool
-    at: datetime = _at()
+    at: datetime = time_column()
 
 
 class Piece(SQLModel, table=True):
@@ -193,7 +171,7 @@ class Piece(SQLModel, table=True):
     __tablename__ = "piece"
     blob: UUID = Field(primary_key=True)
     n: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
-    data: bytes = _bytes()
+    data: bytes = bytes_column()
 
 
 class Relay(SQLModel, table=True):
@@ -206,17 +184,17 @@ class Relay(SQLModel, table=True):
         Index("ix_relay_backlog", "sender", postgresql_where=text("answer IS NULL")),
         Index("ix_relay_expires", "expires"),
     )
-    digest: bytes = _bytes(key=True)
-    sender: str = _text()
+    digest: bytes = bytes_column(key=True)
+    sender: str = text_column()
     id: UUID
-    recipient: str = _text()
-    at: datetime = _at()
-    expires: datetime = _at()
-    origin: str = _text()
-    index: int = _big()
-    post: bytes | None = _bytes(nullable=True)
-    due: datetime = _at()
-    answer: bytes | None = _bytes(nullable=True)
+    recipient: str = text_column()
+    at: datetime = time_column()
+    expires: datetime = time_column()
+    origin: str = text_column()
+    index: int = big_column()
+    post: bytes | None = bytes_column(nullable=True)
+    due: datetime = time_column()
+    answer: bytes | None = bytes_column(nullable=True)
     problem: str | None = Field(sa_type=Text, nullable=True)
 
 
@@ -225,10 +203,10 @@ class Owed(SQLModel, table=True):
 
     __tablename__ = "owed"
     __table_args__ = (Index("ix_owed_at", "at"),)
-    peer: str = _text(key=True)
-    origin: str = _text(key=True)
-    index: int = _big(key=True)
-    at: datetime = _at()
+    peer: str = text_column(key=True)
+    origin: str = text_column(key=True)
+    index: int = big_column(key=True)
+    at: datetime = time_column()
 
 
 class Aside(SQLModel, table=True):
@@ -236,13 +214,13 @@ class Aside(SQLModel, table=True):
 
     __tablename__ = "aside"
     __table_args__ = (Index("ix_aside_sender", "sender"),)
-    digest: bytes = _bytes(key=True)
-    source: str = _text()
-    sender: str = _text()
+    digest: bytes = bytes_column(key=True)
+    source: str = text_column()
+    sender: str = text_column()
     id: UUID
-    at: datetime = _at()
-    cause: str = _text()
-    post: bytes = _bytes()
+    at: datetime = time_column()
+    cause: str = text_column()
+    post: bytes = bytes_column()
 
 
 class Inbox(SQLModel, table=True):
@@ -253,17 +231,18 @@ class Inbox(SQLModel, table=True):
         Index("ix_inbox_undispatched", "origin", "index", postgresql_where=text("not dispatched")),
         Index("ix_inbox_backlog", "sender", postgresql_where=text("not dispatched")),
         Index("ix_inbox_thread", "thread"),
+        Index("ix_inbox_tightened", "thread", postgresql_where=text("type = 'handling.change'")),
     )
-    sender: str = _text(key=True)
+    sender: str = text_column(key=True)
     id: UUID = Field(primary_key=True)
     thread: UUID
-    type: str = _text()
-    received: datetime = _at()
-    origin: str = _text()
-    index: int = _big()
-    digest: bytes = _bytes()
-    content_c: bytes = _bytes()
-    dispatched: bool = _flag()
+    type: str = text_column()
+    received: datetime = time_column()
+    origin: str = text_column()
+    index: int = big_column()
+    digest: bytes = bytes_column()
+    content_c: bytes = bytes_column()
+    dispatched: bool = flag_column()
 
 
 class Refusal(SQLModel, table=True):
@@ -271,16 +250,16 @@ class Refusal(SQLModel, table=True):
 
     __tablename__ = "refusal"
     __table_args__ = (Index("ix_refusal_sender_at", "sender", "at"),)
-    sender: str = _text(key=True)
+    sender: str = text_column(key=True)
     id: UUID = Field(primary_key=True)
-    digest: bytes = _bytes(key=True)
-    kind: str = _text()
-    code: str = _text()
-    cause: str = _text()
-    at: datetime = _at()
-    origin: str = _text()
-    index: int = _big()
-    content_c: bytes | None = _bytes(nullable=True)
+    digest: bytes = bytes_column(key=True)
+    kind: str = text_column()
+    code: str = text_column()
+    cause: str = text_column()
+    at: datetime = time_column()
+    origin: str = text_column()
+    index: int = big_column()
+    content_c: bytes | None = bytes_column(nullable=True)
 
 
 class Content(SQLModel, table=True):
@@ -290,14 +269,36 @@ class Content(SQLModel, table=True):
     __table_args__ = (
         Index("ix_content_generation", "generation"),
         Index("ix_content_attachment", "part", postgresql_where=text("part ^@ '@'")),
+        Index("ix_content_until", "until", postgresql_where=text("part = '' AND until IS NOT NULL")),
     )
-    sender: str = _text(key=True)
+    sender: str = text_column(key=True)
     id: UUID = Field(primary_key=True)
-    part: str = _text(key=True)
+    part: str = text_column(key=True)
     thread: UUID
     generation: int
-    wrapped: bytes = _bytes()
-    sealed: bytes = _bytes()
+    wrapped: bytes = bytes_column()
+    sealed: bytes = bytes_column()
+    until: date | None = Field(sa_type=Date, nullable=True)
+
+
+class Erasure(SQLModel, table=True):
+    """Content that is to be erased, and that was: of a message, or a part of it."""
+
+    __tablename__ = "erasure"
+    __table_args__ = (
+        Index("ix_erasure_pending", "id", postgresql_where=text("NOT done")),
+        Index("ix_erasure_thread", "thread"),
+    )
+    sender: str = text_column(key=True)
+    id: UUID = Field(primary_key=True)
+    part: str = text_column(key=True)
+    thread: UUID
+    recipient: str = text_column()
+    ground: str = text_column()
+    content_c: bytes = bytes_column()
+    until: date = Field(sa_type=Date)
+    authority_c: bytes | None = bytes_column(nullable=True)
+    done: bool
 
 
 class PeerProof(SQLModel, table=True):
@@ -308,14 +309,14 @@ class PeerProof(SQLModel, table=True):
         Index("ix_peer_proof_peer_id", "peer", "id"),
         Index("ix_peer_proof_origin_index", "origin", "index"),
     )
-    peer: str = _text()
+    peer: str = text_column()
     id: UUID
-    digest: bytes = _bytes(key=True)
-    origin: str = _text(key=True)
-    index: int = _big(key=True)
-    size: int = _big()
-    path: bytes = _bytes()
-    entry: bytes = _bytes()
+    digest: bytes = bytes_column(key=True)
+    origin: str = text_column(key=True)
+    index: int = big_column(key=True)
+    size: int = big_column()
+    path: bytes = bytes_column()
+    entry: bytes = bytes_column()
 
 
 class PeerCheckpoint(SQLModel, table=True):
@@ -326,30 +327,30 @@ class PeerCheckpoint(SQLModel, table=True):
         Index("ix_peer_checkpoint_linked", "origin", "size", postgresql_where=text("linked")),
         Index("ix_peer_checkpoint_unlinked", "origin", "size", postgresql_where=text("not linked")),
     )
-    origin: str = _text(key=True)
-    size: int = _big(key=True)
-    root: bytes = _bytes()
-    note: bytes = _bytes()
-    linked: bool = _flag()
-    seen: datetime = _at()
+    origin: str = text_column(key=True)
+    size: int = big_column(key=True)
+    root: bytes = bytes_column()
+    note: bytes = bytes_column()
+    linked: bool = flag_column()
+    seen: datetime = time_column()
 
 
 class SplitView(SQLModel, table=True):
     """Two notes of one ledger that contradict each other; exchange with it has stopped."""
 
     __tablename__ = "split_view"
-    origin: str = _text(key=True)
-    first: bytes = _bytes()
-    second: bytes = _bytes()
-    seen: datetime = _at()
+    origin: str = text_column(key=True)
+    first: bytes = bytes_column()
+    second: bytes = bytes_column()
+    seen: datetime = time_column()
 
 
 class PeerNamed(SQLModel, table=True):
     """The sizes of our ledgers that a member named last."""
 
     __tablename__ = "peer_named"
-    member: str = _text(key=True)
-    origin: str = _text(key=True)
+    member: str = text_column(key=True)
+    origin: str = text_column(key=True)
     sizes: list[int] = Field(sa_column=Column(ARRAY(BigInteger), nullable=False))
 
 
@@ -363,25 +364,25 @@ class Leg(SQLModel, table=True):
         Index("ix_leg_lapses", "lapses", postgresql_where=text("lapses IS NOT NULL")),
     )
     thread: UUID = Field(primary_key=True)
-    counterpart: str = _text(key=True)
-    role: str = _text()
-    kind: str = _text()
-    state: str = _text()
+    counterpart: str = text_column(key=True)
+    role: str = text_column()
+    kind: str = text_column()
+    state: str = text_column()
     version: int
     request: UUID
-    opened: datetime = _at()
-    updated: datetime = _at()
+    opened: datetime = time_column()
+    updated: datetime = time_column()
     messages: int
     hop: int
-    due: datetime | None = _at(nullable=True)
-    delayed: datetime | None = _at(nullable=True)
-    stood_ms: int = _big()
-    paused: datetime | None = _at(nullable=True)
+    due: datetime | None = time_column(nullable=True)
+    delayed: datetime | None = time_column(nullable=True)
+    stood_ms: int = big_column()
+    paused: datetime | None = time_column(nullable=True)
     rounds: int
     question: UUID | None
-    expected: datetime | None = _at(nullable=True)
-    acknowledge_by: datetime | None = _at(nullable=True)
-    lapses: datetime | None = _at(nullable=True)
+    expected: datetime | None = time_column(nullable=True)
+    acknowledge_by: datetime | None = time_column(nullable=True)
+    lapses: datetime | None = time_column(nullable=True)
 
 
 class Event(SQLModel, table=True):
@@ -393,10 +394,10 @@ class Event(SQLModel, table=True):
         Index("ix_event_received", "seq", postgresql_where=text("kind = 'received'")),
     )
     seq: int = Field(sa_type=BigInteger, primary_key=True)
-    at: datetime = _at()
-    kind: str = _text()
+    at: datetime = time_column()
+    kind: str = text_column()
     thread: UUID
-    counterpart: str = _text()
+    counterpart: str = text_column()
     message: UUID
 
 
@@ -405,11 +406,11 @@ class Idempotency(SQLModel, table=True):
 
     __tablename__ = "idempotency"
     __table_args__ = (Index("ix_idempotency_at", "at"),)
-    client: str = _text(key=True)
-    key: str = _text(key=True)
-    digest: bytes = _bytes()
-    answer: bytes = _bytes()
-    at: datetime = _at()
+    client: str = text_column(key=True)
+    key: str = text_column(key=True)
+    digest: bytes = bytes_column()
+    answer: bytes = bytes_column()
+    at: datetime = time_column()
 
 
 class Review(SQLModel, table=True):
@@ -417,13 +418,13 @@ class Review(SQLModel, table=True):
 
     __tablename__ = "review"
     __table_args__ = (Index("ix_review_thread", "thread"),)
-    sender: str = _text(key=True)
+    sender: str = text_column(key=True)
     id: UUID = Field(primary_key=True)
     thread: UUID
-    reason: str = _text()
-    candidates: str = _text()
-    at: datetime = _at()
-    closed: bool = _flag()
+    reason: str = text_column()
+    candidates: str = text_column()
+    at: datetime = time_column()
+    closed: bool = flag_column()
 
 
 class Approval(SQLModel, table=True):
@@ -435,14 +436,14 @@ class Approval(SQLModel, table=True):
         Index("ix_approval_waiting", "asked", "id", postgresql_where=text("ruling = ''")),
     )
     id: UUID = Field(primary_key=True)
-    act: str = _text()
-    client: str = _text()
-    actor: str = _text()
-    asked: datetime = _at()
-    ruling: str = _text()
-    ruled_client: str = _text()
-    ruled_actor: str = _text()
-    ruled: datetime | None = _at(nullable=True)
+    act: str = text_column()
+    client: str = text_column()
+    actor: str = text_column()
+    asked: datetime = time_column()
+    ruling: str = text_column()
+    ruled_client: str = text_column()
+    ruled_actor: str = text_column()
+    ruled: datetime | None = time_column(nullable=True)
     used: bool
 
 
@@ -450,12 +451,12 @@ class Client(SQLModel, table=True):
     """The member's own systems that may call this node."""
 
     __tablename__ = "client"
-    id: str = _text(key=True)
+    id: str = text_column(key=True)
     jwk: dict[str, str] = Field(sa_column=Column(JSONB, nullable=False))
-    actors: list[str] = _texts()
-    scopes: list[str] = _texts()
-    created: datetime = _at()
-    revoked: datetime | None = _at(nullable=True)
+    actors: list[str] = texts_column()
+    scopes: list[str] = texts_column()
+    created: datetime = time_column()
+    revoked: datetime | None = time_column(nullable=True)
 
 
 class RegistryRecord(SQLModel, table=True):
@@ -470,22 +471,22 @@ class RegistryRecord(SQLModel, table=True):
         Index("ix_registry_record_others", "others", postgresql_using="gin"),
         Index("ix_registry_record_batch", "batch", postgresql_where=text("batch IS NOT NULL")),
     )
-    owner: str = _text(key=True)
-    ref: str = _text(key=True)
-    serial: str = _text()
-    k1: str = _text()
-    k2: str = _text()
-    no_zeros: str = _text()
-    others: list[str] = _texts()
-    grams: list[str] = _texts()
-    make: str = _text()
-    make_key: str = _text()
-    calibre: str = _text()
-    weapon_type: str = _text()
-    model: str = _text()
-    status: str = _text()
+    owner: str = text_column(key=True)
+    ref: str = text_column(key=True)
+    serial: str = text_column()
+    k1: str = text_column()
+    k2: str = text_column()
+    no_zeros: str = text_column()
+    others: list[str] = texts_column()
+    grams: list[str] = texts_column()
+    make: str = text_column()
+    make_key: str = text_column()
+    calibre: str = text_column()
+    weapon_type: str = text_column()
+    model: str = text_column()
+    status: str = text_column()
     until: date | None = Field(sa_type=Date, nullable=True)
     batch: UUID | None
-    said: datetime = _at()
+    said: datetime = time_column()
     audience: list[str] | None = Field(sa_column=Column(ARRAY(Text), nullable=True))
     details: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))

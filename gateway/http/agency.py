@@ -16,7 +16,7 @@ from aiohttp import web
 from gateway.http.approvals import Rulings
 from gateway.http.attachments import Attachments
 from gateway.http.batch import CSV, NDJSON, Line, lines_of
-from gateway.http.derived import Chain, Report, RequestDraft
+from gateway.http.derived import Chain, Erasing, ErasureOrdered, Report, RequestDraft, TrailShown
 from gateway.http.dialogue import SUBMITS, Dialogue, thread_of
 from gateway.http.documents import (
     Accepted,
@@ -36,7 +36,6 @@ from gateway.http.documents import (
     TraceQuery,
     TracesQuery,
     TraceSubmission,
-    TrailShown,
 )
 from gateway.http.knowledge import Knowledge
 from gateway.http.openapi import FORM, JSON, Asked, Operation, openapi
@@ -52,6 +51,7 @@ from gateway.services.committed import LedgerView
 from gateway.services.converse import Converse
 from gateway.services.diversion import Diversions
 from gateway.services.draft import drafted
+from gateway.services.erase import Erase, Order
 from gateway.services.evidence import Export
 from gateway.services.notices import Notices
 from gateway.services.policy import permit_client, permit_reading
@@ -105,11 +105,12 @@ class Agency:
         records: Records,
         blobs: Blobs,
         trail: Trail,
+        erase: Erase,
     ) -> None:
         self._approve, self._rulings = approve, Rulings(approve)
         self._knowledge = Knowledge(check, notices, diversions)
         self._shared, self._attachments = SharedRecords(records), Attachments(blobs, read)
-        self._chains, self._reports, self._trail = chains, reports, trail
+        self._chains, self._reports, self._trail, self._erase = chains, reports, trail, erase
         self._converse, self._dialogue = converse, Dialogue(converse)
         self._export, self._outside = export, Outside(directory, probe, ledger)
         self._member, self._access, self._clients, self._submit = member, access, clients, submit
@@ -154,6 +155,10 @@ class Agency:
             Operation(
                 method="GET", path=thread, scope=read, call=self.get_trace, query=TraceQuery, answer=ThreadWhole,
                 headers=("If-None-Match",), problems=(*_THREAD, "auth.purpose", *APPROVED), audited=True,
+            ),
+            Operation(
+                method="POST", path=f"{thread}/erasures", scope="content:erase", call=self.post_erasure, body=ErasureOrdered,
+                answer=Erasing, status=202, problems=(*_THREAD, "content.erased", *APPROVED),
             ),
             Operation(
                 method="GET", path=f"{thread}/entries", scope=read, call=self.get_entries, answer=TrailShown, problems=_THREAD,
@@ -360,6 +365,19 @@ class Agency:
             await self._approve.spend(grant)
         await self._read.note(looks)
         return json_response(shown, headers)
+
+    async def post_erasure(self, request: web.Request, asked: Asked) -> web.Response:
+        """Erase content of a thread on this node, once a second person has approved exactly that.
+
+        Its keys are destroyed, entries and proofs stay; what was on its way becomes `undelivered`. `erased` in the feed says that it
+        is done. The other member is asked by an `erasure.request`.
+        """
+        said: ErasureOrdered = asked.body
+        order = Order(
+            thread=thread_of(request), messages=[UUID(each) for each in said.messages], part=said.part or "",
+            ground=said.ground, authority=said.authority,
+        )  # fmt: skip
+        return json_response(await self._erase.order(order, asked.caller), status=202)
 
     async def get_entries(self, request: web.Request, asked: Asked) -> web.Response:
         """Read what our ledger says of a thread: who sent, took and answered its messages, and who read them, when and what for."""

@@ -4,11 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gateway.http.documents import Described, Finding, Id, Object, Problem, ShownTime, Thread
+from gateway.http.documents import Described, Finding, Id, Object, Place, Problem, ShownTime, Thread
+from protocols.limits import MESSAGES_A_LEG_MAX
 from protocols.messages.diversion import Kind
 from protocols.messages.reference import MarkingNotice
 from protocols.messages.registry import Hit
-from protocols.messages.shared import Maybe, MemberName, Model, Reference, Weapon
+from protocols.messages.shared import Listed, Many, Maybe, MemberName, Model, Reference, Text, Unique, Weapon
 from protocols.routing import Rule
 
 
@@ -222,3 +223,35 @@ class MarkingNotices(Model):
     """By country and reference."""
 
     notices: list[Noticed]
+
+
+class ErasureOrdered(Model):
+    """What is to be erased of a thread: all of it, messages, or one restricted part of them."""
+
+    messages: Annotated[Many[Id], Field(max_length=MESSAGES_A_LEG_MAX), Unique] = ()
+    part: Annotated[Maybe[str], Field(pattern=r"^[a-z][a-z_]{0,31}$")] = None
+    ground: Annotated[str, Listed("erasure_ground", pair=False)]
+    authority: Annotated[Text, Field(description="Who ordered it, as your files say; never a person's name.")]
+
+
+class Erasing(Model):
+    """What is being erased; `backups_until`: the last day on which a backup of the key store may still open it."""
+
+    erasing: list[Id]
+    backups_until: str
+
+
+class TrailEntry(Place):
+    """An entry of our ledger about a message; `code` of `opened` is what was read, and after a slash what for."""
+
+    at: ShownTime
+    kind: str
+    code: Maybe[str] = None
+    actor: Annotated[Maybe[str], Field(description="Where it is one that this node knows.")] = None
+    message: Id
+
+
+class TrailShown(Model):
+    """By ledger and index; of who read it the newest 1,000 of each ledger."""
+
+    entries: list[TrailEntry]

@@ -324,22 +324,10 @@ class Message(Model):
     attachments: Maybe[list[ShownAttachment]] = None
     withheld: Annotated[Maybe[str], Field(description="Why what it says is not shown to this caller.")] = None
     erased: Maybe[Literal[True]] = None
-
-
-class TrailEntry(Place):
-    """An entry of our ledger about a message; `code` of `opened` is what was read, and after a slash what for."""
-
-    at: ShownTime
-    kind: str
-    code: Maybe[str] = None
-    actor: Annotated[Maybe[str], Field(description="Where it is one that this node knows.")] = None
-    message: Id
-
-
-class TrailShown(Model):
-    """By ledger and index; of who read it the newest 1,000 of each ledger."""
-
-    entries: list[TrailEntry]
+    missing: Annotated[
+        Maybe[Literal[True]],
+        Field(description="Its content is gone and nobody ordered that: the database was damaged."),
+    ] = None
 
 
 class Candidate(Model):

@@ -18,6 +18,7 @@ from adapters.peers.http import PeerClient
 from adapters.postgres.approvals import PostgresApprovals
 from adapters.postgres.blobs import PostgresBlobs
 from adapters.postgres.connect import Pool
+from adapters.postgres.erasures import PostgresErasures
 from adapters.postgres.exchange import PostgresExchange
 from adapters.postgres.ledger import PostgresLedger
 from adapters.postgres.registry import PostgresRegistry
@@ -42,6 +43,7 @@ from gateway.services.converse import Converse
 from gateway.services.courier import Courier
 from gateway.services.deliver import Deliver
 from gateway.services.diversion import Diversions
+from gateway.services.erase import Erase
 from gateway.services.evidence import Export
 from gateway.services.judge import Judge
 from gateway.services.lapse import Lapse
@@ -73,9 +75,9 @@ from protocols.exchange.blobs import sealed_bytes
 from protocols.ledger.entry import parse_entry
 from protocols.limits import DIRECTORY_GRACE_S, REQUEST_AHEAD_MAX_S
 from protocols.ports.carried import BlobStore, CourierStore, RelayStore
-from protocols.ports.crypto import Verifier
+from protocols.ports.crypto import Sealer, Verifier
 from protocols.ports.directory import DirectorySource
-from protocols.ports.store import ExchangeStore, LedgerStore, ThreadStore
+from protocols.ports.store import ErasureStore, ExchangeStore, LedgerStore, ThreadStore
 from protocols.ports.transport import Transport
 from protocols.problems import ProblemError
 
@@ -96,6 +98,7 @@ class Ports:
     transport: Transport
     clients: PostgresClients
     approvals: PostgresApprovals
+    erasures: ErasureStore
     registry: PostgresRegistry
     verifier: Verifier
     clock: SteadyClock
@@ -132,6 +135,7 @@ class Parts:
     ways: Ways
     answer: Answer | None
     lapse: Lapse
+    erase: Erase
     directory: DirectorySource
     listeners: Mapping[str, web.Application]
     linking: Linking
@@ -144,7 +148,7 @@ class Parts:
         """Everything that works by itself, but for the committer."""
         ways, answer = self.ways, [self.answer.run()] if self.answer else []
         sending = [ways.deliver.run(), ways.collect.run(), ways.relay.run(ways.offer.wake), ways.blobs.run()]
-        return [*sending, self.lapse.run(), self.witness.run(), *answer]
+        return [*sending, self.lapse.run(), self.erase.run(), self.witness.run(), *answer]
 
 
 def connect_ports(
@@ -175,6 +179,7 @@ def connect_ports(
         ),
         clients=PostgresClients(pool),
         approvals=PostgresApprovals(pool),
+        erasures=PostgresErasures(pool),
         registry=PostgresRegistry(pool),
         verifier=Tw1Verifier(),
         clock=clock,
@@ -207,7 +212,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     ways = ways_of(settings, ports, keys, committer, linking, prove, submit, receive, blobs, vault)
     read = Read(
         member=member, store=ports.threads, vault=vault, opener=keys.opener(), sealer=sealer, committer=committer, submit=submit,
-        clock=clock, answered=settings.answers,
+        clock=clock, answered=settings.answers, erasures=ports.erasures,
     )  # fmt: skip
     office = {"name": settings.name, "country": {"code": settings.country, "raw": settings.country}}
     committer.on_commit(read.wake)
@@ -225,9 +230,10 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     converse = Converse(
         member=member, office=office, read=read, submit=submit, directory=ports.directory, clock=clock, approve=approve,
     )  # fmt: skip
+    erase = eraser(settings, ports, read, records, approve, ways.settle, committer, vault, sealer)
     access = TokenAccess(keys.signer("token"), issuer=member, audience=settings.audience)
     agency = agency_of(
-        member, ports, access, submit, read, view, probe, export, converse, approve, records, notices, blobs
+        member, ports, access, submit, read, view, probe, export, converse, approve, records, notices, blobs, erase
     )
     witness = Witness(
         member=member, committer=committer, directory=ports.directory, ledger=ports.ledger, store=ports.exchange, linking=linking, prove=prove,
@@ -244,7 +250,26 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
         committer=committer, submit=submit, read=read, converse=converse, approve=approve, records=records, export=export, answer=answer,
         receive=receive, deliver=ways.deliver, ways=ways,
         lapse=Lapse(member=member, store=ports.threads, committer=committer, sealer=sealer, clock=clock), directory=ports.directory, listeners=listeners,
-        linking=linking, witness=witness, probe=probe, health=health, requests=measured.requests,
+        erase=erase, linking=linking, witness=witness, probe=probe, health=health, requests=measured.requests,
+    )  # fmt: skip
+
+
+def eraser(
+    settings: Settings,
+    ports: Ports,
+    read: Read,
+    records: Records,
+    approve: Approve,
+    settle: Settle,
+    committer: Committer,
+    vault: EpochVault,
+    sealer: Sealer,
+) -> Erase:
+    """What erases."""
+    return Erase(
+        member=settings.member, store=ports.erasures, exchange=ports.exchange, read=read, records=records, approve=approve,
+        settle=settle, committer=committer, directory=ports.directory, vault=vault, sealer=sealer, clock=ports.clock,
+        backup_days=settings.backup_days,
     )  # fmt: skip
 
 
@@ -353,6 +378,7 @@ def agency_of(
     records: Records,
     notices: Notices,
     blobs: Blobs,
+    erase: Erase,
 ) -> Agency:
     """The agency interface over the services of a node."""
     chains = Chains(member=member, read=read, clock=ports.clock)
@@ -362,6 +388,7 @@ def agency_of(
         chains=chains, diversions=Diversions(read=read, chains=chains), reports=Reports(member=member, read=read),
         check=Check(member=member, directory=ports.directory, clock=ports.clock), notices=notices, records=records, blobs=blobs,
         trail=Trail(read=read, threads=ports.threads, ledger=ports.ledger, clients=ports.clients, actors=(ACTOR,)),
+        erase=erase,
     )  # fmt: skip
 
 

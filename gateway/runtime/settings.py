@@ -47,6 +47,9 @@ class Settings(BaseModel):
     attachment_mib: Annotated[
         int, Field(ge=1, le=2_048, description="the largest attachment, in MiB, that clients and peers may send")
     ] = 256
+    backup_days: Annotated[
+        int, Field(ge=1, le=3_650, description="how long backups of the keys are kept: erased content opens with them")
+    ] = 35
     retry_first_s: Annotated[float, Field(gt=0, le=60)] = 5.0
 
     @property

@@ -25,8 +25,8 @@ from protocols.ports.world import Clock, Ids
 from protocols.problems import Fault, ProblemError
 from protocols.strict import b64u, dump_json, format_time, parse_object, unb64u
 
-Act = Literal["registry.search", "registry.lookup", "registry.hit", "thread.read"]
-"""Search another member's register by very little; our own; read a record whole that a search has found, a thread as an auditor."""
+Act = Literal["registry.search", "registry.lookup", "registry.hit", "thread.read", "content.erase"]
+"""Search another member's register by very little; our own; read a record whole that a search has found, a thread as an auditor; erase."""
 Ruling = Literal["APPROVED", "REFUSED"]
 _PART = "about"  # under which the content of a request that waits is kept, with the salt of its commitments
 
@@ -64,6 +64,13 @@ class Approve:
             fix = f"Have another person of another client run `tracewire approve NODE {row.id}`, then send the same request again."
             raise ProblemError("approval.needed", what, errors=[Fault("", "approval.needed", what, fix)])
         return row.id
+
+    async def salt(self, approval: UUID) -> bytes:
+        """Under which an entry can commit to something that the approval names."""
+        row = await self._store.approval(approval)
+        if row is None:
+            raise ProblemError("approval.not_found", "no such approval")
+        return unb64u((await self._content(row))["salt"])
 
     async def spend(self, approval: UUID) -> None:
         """Uses an approval up for what makes no message of its own; `approval.needed` where somebody was faster."""

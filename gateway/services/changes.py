@@ -11,6 +11,7 @@ from protocols.ledger.entry import Entry
 from protocols.ports.rows import (
     ApprovalRow,
     ContentRow,
+    ErasureRow,
     IdempotencyRow,
     InboxRow,
     OutboxRow,
@@ -338,6 +339,34 @@ class Lapsed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Erased:
+    """The keys of a message's content, or of a part, are destroyed: `erased`. `settled` ends what was on its way."""
+
+    entry: Entry
+    row: ErasureRow
+    settled: Settled | None = None
+
+    def wants(self, wanted: Wanted) -> None:
+        """The arrival, or what is on its way."""
+        wanted.arrivals.add((self.row.sender, self.row.id))
+        if self.settled:
+            self.settled.wants(wanted)
+
+    def apply(self, stage: Stage) -> Lost | None:
+        """What waited for our systems does so no more: nobody says that they had it."""
+        row = self.row
+        stage.log(self.entry)
+        stage.erased.append((row.sender, row.id, row.part))
+        arrived = stage.plan.standing.inbox.get((row.sender, row.id))
+        if arrived is not None and not arrived.dispatched and not row.part:
+            stage.dispatched.append((row.sender, row.id))
+        if self.settled:
+            self.settled.apply(stage)
+        stage.event("erased", self.entry.at, row.thread, row.sender if arrived else row.recipient, row.id)
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
     """A second person is asked for (`content` says what), or has ruled: an `admin` entry."""
 
@@ -362,7 +391,18 @@ class Approval:
 
 
 Change = (
-    Approval | Lapsed | Noted | Submitted | Resealed | Received | Refused | Relayed | Settled | Dispatched | Answered
+    Approval
+    | Erased
+    | Lapsed
+    | Noted
+    | Submitted
+    | Resealed
+    | Received
+    | Refused
+    | Relayed
+    | Settled
+    | Dispatched
+    | Answered
 )
 
 

@@ -286,6 +286,7 @@ class Committer:
             legs=plan.legs,
             pairs=plan.pairs,
             approvals=plan.approvals,
+            erased=plan.erased,
         )
 
     async def _was_committed(self, batch_id: UUID) -> bool:

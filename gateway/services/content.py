@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -17,22 +18,29 @@ from protocols.problems import ProblemError
 _PART_KEY_BYTES = 32
 
 
-def _scope(sender: str, id_: UUID, part: str) -> str:
+def scope_of(sender: str, id_: UUID, part: str) -> str:
+    """What the key of a row is bound to."""
     return f"{sender}/{id_}/{part}"
 
 
 def at_rest(
-    vault: Vault, message: Message, jws: bytes, parts: Sequence[Part], keys: Mapping[bytes, bytes]
+    vault: Vault,
+    message: Message,
+    jws: bytes,
+    parts: Sequence[Part],
+    keys: Mapping[bytes, bytes],
+    until: date | None = None,
 ) -> tuple[ContentRow, ...]:
     """Rows for the JWS (part ''), each part (its key, then its ciphertext) and the key of each attachment ('@' and its digest).
 
     So each can be erased alone; an attachment whose row is there is named by a message, and stays.
-    A part stays as it was sealed: the same JWS can be sealed again, and shown to an arbiter with or without it.
+    `until`: the last day on which they may be kept. A part stays as it was sealed: the same JWS can be sealed again, and shown to an arbiter with or without it.
     """
     plain = {"": jws, **{part.ref.name: part.key + part.sealed for part in parts}}
     plain |= {attachment_part(digest): key for digest, key in keys.items()}
     return tuple(
-        sealed_row(vault, message.sender, message.id, part, data, thread=message.thread) for part, data in plain.items()
+        sealed_row(vault, message.sender, message.id, part, data, thread=message.thread, until=until)
+        for part, data in plain.items()
     )
 
 
@@ -41,20 +49,29 @@ def attachment_part(digest: bytes) -> str:
     return f"@{digest.hex()}"
 
 
-def sealed_row(vault: Vault, sender: str, id_: UUID, part: str, plain: bytes, *, thread: UUID) -> ContentRow:
+def sealed_row(
+    vault: Vault, sender: str, id_: UUID, part: str, plain: bytes, *, thread: UUID, until: date | None = None
+) -> ContentRow:
     """One row of content at rest under a key of its own."""
-    scope = _scope(sender, id_, part)
+    scope = scope_of(sender, id_, part)
     key = vault.new_key(scope)
     sealed = vault.seal(key, scope, part, plain)
     return ContentRow(
-        sender=sender, id=id_, part=part, thread=thread, generation=key.generation, wrapped=key.wrapped, sealed=sealed
+        sender=sender,
+        id=id_,
+        part=part,
+        thread=thread,
+        generation=key.generation,
+        wrapped=key.wrapped,
+        sealed=sealed,
+        until=until,
     )
 
 
 def open_row(vault: Vault, row: ContentRow) -> bytes:
     """What a row holds; `content.erased` where its key is gone."""
     key = ContentKey(generation=row.generation, wrapped=row.wrapped)
-    return vault.open(key, _scope(row.sender, row.id, row.part), row.part, row.sealed)
+    return vault.open(key, scope_of(row.sender, row.id, row.part), row.part, row.sealed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -136,6 +136,8 @@ class Converse:
 
     async def _check(self, leg: Leg, said: Saying) -> None:
         match said.type:
+            case "erasure.confirmation":
+                await self._erased(leg.thread, said)
             case "trace.clarification":
                 await self._pointers(leg, said)
             case "trace.response":
@@ -168,6 +170,13 @@ class Converse:
         if not any((each.type, each.recipient) == ("trace.referral", leg.counterpart) for each in said):
             fix = "Send the referral first: POST /v1/traces/{thread}/referrals."
             raise _fault("/body/ground", "NOT_COMPETENT comes with a referral", fix)
+
+    async def _erased(self, thread: UUID, said: Saying) -> None:
+        """Nobody confirms what is still here."""
+        here = {str(each.id) for each in await self._read.opened(thread)}
+        for n, id_ in enumerate(said.body["messages"]):
+            if id_ in here:
+                raise _fault(f"/body/messages/{n}", "it is not erased here", "Erase it first: `tracewire erase`.")
 
     async def _pointers(self, leg: Leg, said: Saying) -> None:
         body = (await self._read.content(leg.counterpart, leg.request)).message.body

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from statistics import median
 from typing import Literal
+from uuid import UUID
 
 from protocols.directory import Directory
 from protocols.limits import EXPIRES_MAX_S, REQUEST_AHEAD_MAX_S
@@ -134,6 +135,16 @@ def ledger_fix(guarded: int | None, size: int, node: str) -> str:
             "are lost for good, have the authority abandon this ledger."
         )
     return f"Stop the node, then ask all members what they hold of this ledger: {ask}"
+
+
+def contents(missing: Sequence[tuple[str, UUID]]) -> list[Step]:
+    """Whether content is missing if and only if an `erased` entry says so."""
+    if not missing:
+        return [Step(step="content", state="ok", what="nothing is missing that nobody ordered to be erased")]
+    what = f"content and ledger disagree about {len(missing)} messages, as {missing[0][1]} of {missing[0][0]}"
+    why = "Content is gone although no entry says that it was erased, or came back with an older database."
+    fix = "Bring back the newest copy of the database, or find out who deleted rows of the table `content`."
+    return [wrong("content", what, why, fix)]
 
 
 def schema(found: str, newest: str, fix: str) -> Step:

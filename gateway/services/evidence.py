@@ -94,7 +94,7 @@ class Export:
         except ProblemError as problem:
             if problem.code != "content.erased":
                 raise
-            return "erased", None, {}
+            return "erased" if await self._read.erased(stored) else "left out", None, {}
         source = origin_of(opened, found.message)
         if source.sender != self._member and no_evidence(opened, source, self._clock.now().date()):
             return "left out", None, {}

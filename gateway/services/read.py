@@ -24,6 +24,7 @@ from protocols.ports.rows import (
     StoredMessage,
 )
 from protocols.ports.store import (
+    ErasureStore,
     ThreadStore,
 )
 from protocols.ports.world import Clock
@@ -33,7 +34,6 @@ from protocols.thread import Leg
 
 PAGE_MAX = 200
 _SHARED = "a shared record; POST /v1/registry/confirmations shows it once two people confirm the hit"
-_ERASED = {"erased": True}
 _PURPOSELESS = "content is shown to whoever says what for: get a token whose assertion names a purpose_of_use"
 _UNGRANTED = "an auditor sees what another person has granted: ask with ?grant=yes"
 
@@ -53,11 +53,13 @@ class Read:
         submit: Submit,
         clock: Clock,
         answered: Sequence[str],
+        erasures: ErasureStore,
     ) -> None:
         """`answered` names the message types that the built-in registry dispatches, so that the feed does not."""
         self._member = member
         self._store, self._vault, self._committer, self._submit = store, vault, committer, submit
         self._opener, self._sealer, self._clock, self._answered = opener, sealer, clock, answered
+        self._erasures = erasures
         self._changed = asyncio.Event()
 
     def wake(self) -> None:
@@ -148,7 +150,7 @@ class Read:
         except ProblemError as problem:
             if problem.code != "content.erased":
                 raise
-            return shown | _ERASED
+            return shown | ({"erased": True} if await self.erased(stored) else {"missing": True})
         shown["handling"] = content.message.handling
         if why := hidden or self._withheld(stored, content, said, caller):
             return shown | {"withheld": why}
@@ -210,6 +212,10 @@ class Read:
     async def content(self, sender: str, id_: UUID) -> Content:
         """The opened content of one message."""
         return open_content(self._vault, await self._store.content(sender, id_))
+
+    async def erased(self, stored: StoredMessage) -> bool:
+        """Whether its content is gone because somebody ordered it."""
+        return (stored.sender, stored.id) in await self._erasures.erased(stored.thread)
 
     async def reviews(self, after: tuple[datetime, UUID] | None, count: int) -> list[ReviewRow]:
         """Requests that wait for a person, oldest first."""

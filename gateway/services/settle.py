@@ -91,18 +91,15 @@ class Settle:
 
     async def give_up(self, claimed: Claimed, code: str, directory: Directory) -> Outcome:
         """`undelivered`, for this reason."""
+        return await self._committer.commit(self.given_up(claimed, code, directory))
+
+    def given_up(self, claimed: Claimed, code: str, directory: Directory) -> Settled:
+        """The change that says so."""
         entry = self._entry(claimed, "undelivered", directory, code=code)
-        return await self._committer.commit(
-            Settled(
-                entry=entry,
-                id=claimed.id,
-                thread=claimed.thread,
-                recipient=claimed.recipient,
-                state="undelivered",
-                at=entry.at,
-                proof=None,
-            )
-        )
+        return Settled(
+            entry=entry, id=claimed.id, thread=claimed.thread, recipient=claimed.recipient, state="undelivered", at=entry.at,
+            proof=None,
+        )  # fmt: skip
 
     async def _change(
         self, claimed: Claimed, place: Place, checkpoints: Mapping[Key, Checkpoint], directory: Directory

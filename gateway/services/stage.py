@@ -43,6 +43,7 @@ class Stage:
     legs: dict[tuple[UUID, str], Leg] = field(default_factory=dict)
     pairs: dict[str, int] = field(default_factory=dict)
     approvals: dict[UUID, ApprovalRow] = field(default_factory=dict)
+    erased: list[tuple[str, UUID, str]] = field(default_factory=list)
 
     def log(self, entry: Entry) -> int:
         """Appends an entry; its index."""
@@ -104,6 +105,7 @@ class Plan:
         self.legs: dict[tuple[UUID, str], Leg] = {}
         self.pairs: dict[str, int] = {}
         self.approvals: dict[UUID, ApprovalRow] = {}
+        self.erased: list[tuple[str, UUID, str]] = []
 
     def merge(self, stage: Stage) -> None:
         """Takes over a change that succeeded, so that the next one in the batch sees it."""
@@ -116,6 +118,7 @@ class Plan:
         self.legs |= stage.legs
         self.pairs |= stage.pairs
         self.approvals |= stage.approvals
+        self.erased += stage.erased
         standing = self.standing
         standing.legs |= stage.legs
         self.threads |= {thread for thread, _ in stage.legs}

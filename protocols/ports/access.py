@@ -11,6 +11,7 @@ SCOPES: Mapping[str, str] = MappingProxyType(
         "trace:write": "submit and answer",
         "trace:read": "read threads, the feed, the members; what the feed has passed counts as handed over",
         "parts:read": "read restricted parts too",
+        "content:erase": "erase content, together with another person of another client",
         "audit:read": "read which threads and messages there are; what they say, once another person of another client has granted it",
         "ledger:read": "read the ledger",
         "evidence:read": "export evidence",

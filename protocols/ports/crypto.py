@@ -1,5 +1,6 @@
 """Ports of cryptography and custody: what `keys/` guarantees to the rest. Keys never leave their implementations."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
@@ -137,6 +138,28 @@ class Vault(Protocol):
 
     def open(self, key: ContentKey, scope: str, name: str, sealed: bytes) -> bytes:
         """The plaintext; `content.erased` where the epoch key is destroyed or nothing opens it."""
+        ...
+
+
+class EpochKeys(Vault, Protocol):
+    """The vault with what erasure needs; these calls read and write files, and may take seconds."""
+
+    def rotate(self) -> int:
+        """Opens the next generation; its number."""
+        ...
+
+    def rewrap(self, key: ContentKey, scope: str) -> ContentKey:
+        """The same key under the open generation; `content.erased` where it no longer opens."""
+        ...
+
+    def destroy(
+        self, generation: int, *, kept: Iterable[tuple[ContentKey, ContentKey]], erased: Iterable[ContentKey]
+    ) -> None:
+        """Destroys an epoch key, after (former, rewrapped) of all that stays is durable; again after a crash, it finishes."""
+        ...
+
+    def forget(self, before: datetime) -> None:
+        """Drops what opens backups that were made before a time."""
         ...
 
 

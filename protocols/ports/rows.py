@@ -1,11 +1,12 @@
 """Rows of the store as values: what a batch writes and what short statements read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import date, datetime
 from typing import Literal
 from uuid import UUID
 
+from protocols.ports.crypto import ContentKey
 from protocols.thread import Delivery
 
 
@@ -67,7 +68,10 @@ class RefusalRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContentRow:
-    """Content at rest: the JWS (part '') or a restricted part, under its own key wrapped by an epoch generation."""
+    """Content at rest: the JWS (part '') or a restricted part, under its own key wrapped by an epoch generation.
+
+    `until` is the last day on which its sender lets it be kept.
+    """
 
     sender: str
     id: UUID
@@ -76,6 +80,45 @@ class ContentRow:
     generation: int
     wrapped: bytes
     sealed: bytes
+    until: date | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrappedRow:
+    """The key of content at rest, without the content."""
+
+    sender: str
+    id: UUID
+    part: str
+    generation: int
+    wrapped: bytes
+
+    @property
+    def key(self) -> ContentKey:
+        """As the vault takes it."""
+        return ContentKey(generation=self.generation, wrapped=self.wrapped)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureRow:
+    """Content that is to be erased, or was: all of a message (part ''), or a part.
+
+    `until`: the last day of backups that still open it; `authority_c`: who ordered it, under the salt of the approval.
+    """
+
+    sender: str
+    id: UUID
+    part: str
+    thread: UUID
+    recipient: str
+    ground: str
+    content_c: bytes
+    until: date
+    authority_c: bytes | None = None
+
+    def on(self, authority_c: bytes) -> "ErasureRow":
+        """The same on somebody's authority."""
+        return replace(self, authority_c=authority_c)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,21 +4,23 @@ What `batch()` guarantees: nothing of it is visible before COMMIT, all of it is 
 error, and only one batch of a ledger runs at a time in the world.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Protocol
 from uuid import UUID
 
 from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.tiles import TileId
+from protocols.ports.crypto import ContentKey
 from protocols.ports.rows import (
     ApprovalRow,
     Arrived,
     AsideRow,
     Claimed,
     ContentRow,
+    ErasureRow,
     Event,
     Gap,
     Held,
@@ -35,6 +37,7 @@ from protocols.ports.rows import (
     SealedRow,
     StoredMessage,
     Waiting,
+    WrappedRow,
 )
 from protocols.thread import Delivery, Leg
 
@@ -110,6 +113,7 @@ class Writes:
     legs: dict[tuple[UUID, str], Leg] = field(default_factory=dict)
     pairs: dict[str, int] = field(default_factory=dict)
     approvals: dict[UUID, ApprovalRow] = field(default_factory=dict)
+    erased: list[tuple[str, UUID, str]] = field(default_factory=list)
 
 
 class Batch(Protocol):
@@ -402,6 +406,58 @@ class ApprovalStore(Protocol):
 
     async def waiting(self, since: datetime, *, after: tuple[datetime, UUID] | None, count: int) -> list[ApprovalRow]:
         """Those that nobody has ruled on, oldest first, after a cursor."""
+        ...
+
+
+class ErasureStore(Protocol):
+    """What is to be erased, and the wrapped keys of content at rest. That it is done is written by the committer alone."""
+
+    def alone(self) -> AbstractAsyncContextManager[bool]:
+        """Whether nobody else of this node erases while the block lasts."""
+        ...
+
+    async def pend(self, rows: Sequence[ErasureRow]) -> None:
+        """To be erased, durable; what stands there changes nothing."""
+        ...
+
+    async def pending(self) -> list[ErasureRow]:
+        """What is not done."""
+        ...
+
+    async def erased(self, thread: UUID) -> set[tuple[str, UUID]]:
+        """(sender, id) of a thread's messages that were, or are about to be, erased whole."""
+        ...
+
+    async def missing(self, count: int) -> list[tuple[str, UUID]]:
+        """(sender, id) of messages whose content is gone although no `erased` entry says so, or is here although one does."""
+        ...
+
+    async def generation(self) -> tuple[int, datetime]:
+        """The generation that batches are under, and since when."""
+        ...
+
+    async def raise_generation(self, generation: int, at: datetime | None = None) -> None:
+        """Every batch that commits after this is under this generation or a later one; `at`: when it was opened. Never lowered."""
+        ...
+
+    async def due(self, today: date, count: int) -> list[tuple[str, UUID]]:
+        """(sender, id) of content whose last day is before today."""
+        ...
+
+    async def tightened(self) -> list[UUID]:
+        """Threads in which another member changed a handling."""
+        ...
+
+    async def wrapped_of(self, rows: Sequence[ErasureRow]) -> list[WrappedRow]:
+        """The keys of these; of a whole message, those of its parts and attachments too."""
+        ...
+
+    def wrapped(self, generation: int, count: int) -> AsyncIterator[list[WrappedRow]]:
+        """All keys of a generation, in pages."""
+        ...
+
+    async def rewrap(self, moved: Sequence[tuple[WrappedRow, ContentKey]]) -> None:
+        """The same keys under another generation; rows that are gone stay gone."""
         ...
 
 

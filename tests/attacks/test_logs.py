@@ -39,7 +39,7 @@ def test_no_address_of_the_interface_has_room_for_anything_of_a_case() -> None:
     agency = Agency(
         member="net/a", access=nothing, clients=nothing, submit=nothing, read=nothing, ledger=nothing, directory=nothing,
         clock=nothing, export=nothing, probe=nothing, converse=nothing, chains=nothing, reports=nothing,
-        approve=nothing, check=nothing, diversions=nothing, records=nothing, notices=nothing, blobs=nothing, trail=nothing,
+        approve=nothing, check=nothing, diversions=nothing, records=nothing, notices=nothing, blobs=nothing, trail=nothing, erase=nothing,
     )  # fmt: skip
     document = openapi(agency.operations(), title="t", version="1")
     found = {

@@ -18,7 +18,16 @@ from tests.federation import HANDLING, Node, trace_request
 from tests.http.wire import listening
 
 Json = dict[str, Any]
-ALL = ("trace:write", "trace:read", "parts:read", "audit:read", "ledger:read", "evidence:read", "approval:rule")
+ALL = (
+    "trace:write",
+    "trace:read",
+    "parts:read",
+    "content:erase",
+    "audit:read",
+    "ledger:read",
+    "evidence:read",
+    "approval:rule",
+)
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _keys = itertools.count(1)
 

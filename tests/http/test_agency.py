@@ -108,6 +108,7 @@ ROUTES = {
     **{("POST", f"/v1/{name}"): "trace:write" for name, *_ in _OPENED},
     ("GET", "/v1/traces"): "trace:read",
     ("GET", "/v1/traces/{id}"): "trace:read",
+    ("POST", "/v1/traces/{id}/erasures"): "content:erase",
     ("GET", "/v1/traces/{id}/entries"): "trace:read",
     ("GET", "/v1/traces/{id}/chain"): "trace:read",
     ("GET", "/v1/reports/{year}"): "trace:read",

@@ -109,7 +109,7 @@ async def test_what_is_for_tracing_alone_is_read_for_nothing_else_unless_its_sen
     assert "withheld" in await shown(), "consent is for the purpose that was named"
 
 
-async def test_an_auditor_sees_what_two_people_have_granted_once(world: World) -> None:
+async def test_z04_z12_an_auditor_sees_what_another_person_has_granted_once(world: World) -> None:
     office, thread = world.holder, (await world.arrived(parts=PARTS))["thread"]
     path = f"/v1/traces/{thread}"
     assert thread in [each["thread"] for each in (await office.get("/v1/traces", client="auditor")).json["traces"]]
@@ -117,7 +117,12 @@ async def test_an_auditor_sees_what_two_people_have_granted_once(world: World) -
     assert ("grant=yes" in message["withheld"], "body" in message) == (True, False)
     assert (await office.get(f"{path}/chain", client="auditor")).said == (403, "auth.scope")
     assert (await office.get(path, client="auditor", grant="yes")).said == (403, "approval.needed")
+    assert (await office.node.entries())[-1].code == "approval.asked", "the attempt stands in the ledger"
+    await office.register("his other client", ("AUD",), ("approval:rule",))
+    await speak(office, "his other client", "AUD")
     [asked] = (await office.get("/v1/approvals", client="chief")).json["approvals"]
+    alone = await office.post(f"/v1/approvals/{asked['id']}", {"ruling": "APPROVED"}, client="his other client")
+    assert alone.said == (403, "approval.self"), "nobody breaks the glass alone"
     assert (asked["act"], asked["about"]) == ("thread.read", {"thread": thread, "purpose": "TRACING"})
     assert (await office.post(f"/v1/approvals/{asked['id']}", {"ruling": "APPROVED"}, client="chief")).status == 200
     granted = (await office.get(path, client="auditor", grant="yes")).json["messages"][0]

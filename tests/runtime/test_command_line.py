@@ -44,7 +44,7 @@ def test_every_command_explains_itself_and_each_of_its_options(capsys: pytest.Ca
     found = list(commands(app))
     assert {path[0] for path in found} == {
         "init", "migrate", "run", "submit", "show", "token", "ledger", "audit", "verify", "directory", "member", "registry",
-        "chain", "report", "approve", "check", "client", "demo", "evidence", "doctor", "probe", "outbox", "aside", "courier", "attachments", "keys", "batch",
+        "chain", "report", "approve", "erase", "check", "client", "demo", "evidence", "doctor", "probe", "outbox", "aside", "courier", "attachments", "keys", "batch",
     }  # fmt: skip
     assert {("directory", name) for name in ("init", "admit", "witnesses", "publish", "serve")} <= set(found)
     for path in found:

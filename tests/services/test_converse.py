@@ -22,6 +22,7 @@ from protocols.strict import parse_object
 from protocols.thread import TABLE
 from tests.federation import HANDLING, Federation, Json, Member, Node, match_ledgers, refused, trace_request, wait_until
 from tests.protocols.bodies import VALID, event, pair
+from tests.services.test_erase import erase, order
 
 CALLER = Caller(client="test", actor="tester", scopes=frozenset(("parts:read",)), purpose="TRACING")
 COUNT = iter(range(1, 10_000))
@@ -85,6 +86,7 @@ async def test_every_message_type_goes_end_to_end_through_two_nodes(fed: Federat
     await tell(b, thread, "trace.referral", referred)
     await tell(b, thread, "trace.response", VALID["trace.response"])
     await tell(a, thread, "erasure.request", VALID["erasure.request"] | {"messages": [sent["id"]]})
+    await erase(b, order(sent, sent))
     await tell(b, thread, "erasure.confirmation", VALID["erasure.confirmation"] | {"messages": [sent["id"]]})
     await tell(a, thread, "trace.status", {"state": "CLOSED"})
     await b.sql("UPDATE leg SET expected = now() - interval '9 days' WHERE thread = $1", UUID(other["thread"]))

@@ -180,7 +180,7 @@ class Process:
         ports = Ports(
             ledger=LedgerGate(self, MemoryLedger(tables)), exchange=exchange, relays=Gate(self, MemoryRelays(tables)),
             threads=Gate(self, MemoryThreads(tables)), owed=None, blobs=None, directory=world, transport=Wire(self),
-            clients=None, approvals=None, registry=None, verifier=LightVerifier(), clock=SteadyClock(node.clock),
+            clients=None, approvals=None, registry=None, erasures=None, verifier=LightVerifier(), clock=SteadyClock(node.clock),
             ids=Ids(world), guard=GuardGate(self, node.guard),
         )  # type: ignore[arg-type]  # fmt: skip
         committer = Committer(

@@ -116,7 +116,7 @@ def add(
     actor
         A pseudonymous person or system that the client may speak for; repeat for several.
     scope
-        trace:write, trace:read, parts:read, audit:read, ledger:read, evidence:read or approval:rule; repeat for several.
+        trace:write, trace:read, parts:read, content:erase, audit:read, ledger:read, evidence:read or approval:rule; repeat for several.
     json
         Print one JSON object.
     """

@@ -39,7 +39,19 @@ from gateway.runtime.database import app_dsn, server_of
 from gateway.runtime.node import origin_in_use
 from gateway.runtime.settings import FILE, Settings, load_settings
 from gateway.runtime.world import SystemClock
-from gateway.services.doctor import State, Step, broken, clock, disk, ledger_fix, listing, numbers, schema, wrong
+from gateway.services.doctor import (
+    State,
+    Step,
+    broken,
+    clock,
+    contents,
+    disk,
+    ledger_fix,
+    listing,
+    numbers,
+    schema,
+    wrong,
+)
 from gateway.services.probe import PROBES_MAX, Probe
 from keys.files import check_folder, check_private
 from keys.guard import FileGuard
@@ -289,6 +301,8 @@ class Doctor:
                 said = f"{what}: {CODES[code].title}"
                 step = Step(step="directory", state="warning", what=said, why=CAUSES[code], fix=CODES[code].fix)
                 self._steps.append(step)
+            self._steps += contents(await ports.erasures.missing(_GAPS_MAX))
+            self._steps += contents(await ports.erasures.missing(_GAPS_MAX))
             self._steps += numbers(await ports.exchange.gaps(_GAPS_MAX), self._machine.clock.now())
             if source.current is not None:
                 await self._peers(parts.probe, source.current, settings.member)

@@ -35,6 +35,7 @@ for _name, _target in {
     "report": "report:app",
     "check": "check:check",
     "approve": "approve:approve",
+    "erase": "erase:erase",
     "token": "trace:token",
     "evidence": "evidence:app",
     "audit": "audit:app",

@@ -1,0 +1,135 @@
+"""What is to be erased, and the wrapped keys of content at rest, in PostgreSQL."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import fields
+from datetime import date, datetime
+from uuid import UUID
+
+from adapters.postgres.connect import Pool
+from adapters.postgres.ledger import ENTRY_MESSAGE
+from protocols.ports.crypto import ContentKey
+from protocols.ports.rows import ErasureRow, WrappedRow
+
+_NAMES = [field.name for field in fields(ErasureRow)]
+_WRAPPED = ", ".join(field.name for field in fields(WrappedRow))
+_SAYS = (
+    f"EXISTS (SELECT FROM entry e, ledger_head h WHERE e.origin = h.origin AND {ENTRY_MESSAGE} = m.id::text "
+    """AND starts_with(encode(e.data, 'escape'), '{"v":1,"kind":"erased",') """
+    """AND encode(e.data, 'escape') LIKE '%"code":"content/%' AND encode(e.data, 'escape') LIKE '%"from":"' || m.sender || '"%')"""
+)
+_MISSING = f"""
+SELECT sender, id FROM (SELECT sender, id FROM inbox UNION ALL
+    SELECT left(origin, -strpos(reverse(origin), '/')), id FROM outbox) m
+WHERE NOT EXISTS (SELECT FROM content c WHERE c.sender = m.sender AND c.id = m.id AND c.part = '') AND NOT {_SAYS}
+UNION ALL SELECT sender, id FROM erasure m
+WHERE done AND EXISTS (SELECT FROM content c WHERE c.sender = m.sender AND c.id = m.id AND m.part IN ('', c.part)) LIMIT $1
+"""
+_ALONE = 0x7472_6163_6577_6972
+"""The advisory lock of whoever erases, in a node's database."""
+
+
+class PostgresErasures:
+    """ErasureStore over the pool."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[bool]:
+        """Whether nobody else erases meanwhile."""
+        async with self._pool.connection() as connection:
+            mine = await connection.fetchval("SELECT pg_try_advisory_lock($1)", _ALONE)
+            try:
+                yield mine
+            finally:
+                if mine:
+                    await connection.execute("SELECT pg_advisory_unlock($1)", _ALONE)
+
+    async def pend(self, rows: Sequence[ErasureRow]) -> None:
+        """To be erased, durable; what stands there changes nothing."""
+        async with self._pool.connection() as connection:
+            await connection.executemany(
+                f"INSERT INTO erasure ({', '.join(_NAMES)}, done) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, false) "
+                "ON CONFLICT DO NOTHING",
+                [tuple(getattr(row, name) for name in _NAMES) for row in rows],
+            )
+
+    async def pending(self) -> list[ErasureRow]:
+        """What is not done."""
+        rows = await self._pool.fetch(
+            f"SELECT {', '.join(_NAMES)} FROM erasure WHERE NOT done ORDER BY sender, id, part"
+        )
+        return [ErasureRow(**row) for row in rows]
+
+    async def erased(self, thread: UUID) -> set[tuple[str, UUID]]:
+        """Messages of a thread that were, or are about to be, erased whole."""
+        rows = await self._pool.fetch("SELECT sender, id FROM erasure WHERE thread = $1 AND part = ''", thread)
+        return {(row["sender"], row["id"]) for row in rows}
+
+    async def missing(self, count: int) -> list[tuple[str, UUID]]:
+        """Messages whose content is gone and no entry says so, or is here and one says that it is not."""
+        rows = await self._pool.fetch(_MISSING, count)
+        return [(row["sender"], row["id"]) for row in rows]
+
+    async def generation(self) -> tuple[int, datetime]:
+        """The generation in force, and since when."""
+        row = await self._pool.row("SELECT generation, opened FROM epoch")
+        assert row is not None  # one row from the first migration on
+        return row["generation"], row["opened"]
+
+    async def raise_generation(self, generation: int, at: datetime | None = None) -> None:
+        """What is written from here on is under this generation: every batch that began before has ended."""
+        async with self._pool.connection() as connection, connection.transaction():
+            await connection.execute("SELECT 1 FROM ledger_head ORDER BY origin FOR UPDATE")
+            await connection.execute(
+                "UPDATE epoch SET generation = $1, opened = coalesce($2, opened) WHERE generation < $1", generation, at
+            )
+
+    async def due(self, today: date, count: int) -> list[tuple[str, UUID]]:
+        """Messages that may not be kept, by what was said with them."""
+        rows = await self._pool.fetch(
+            "SELECT sender, id FROM content WHERE until < $1 AND part = '' LIMIT $2", today, count
+        )
+        return [(row["sender"], row["id"]) for row in rows]
+
+    async def tightened(self) -> list[UUID]:
+        """Threads in which a handling was changed."""
+        rows = await self._pool.fetch(
+            "SELECT DISTINCT i.thread FROM inbox i JOIN content c ON c.sender = i.sender AND c.id = i.id AND c.part = '' "
+            "WHERE i.type = 'handling.change'"
+        )
+        return [row["thread"] for row in rows]
+
+    async def wrapped_of(self, rows: Sequence[ErasureRow]) -> list[WrappedRow]:
+        """The keys of what is to be erased: of a whole message, those of its parts and attachments too."""
+        found = await self._pool.fetch(
+            f"SELECT {_WRAPPED} FROM content c JOIN unnest($1::text[], $2::uuid[], $3::text[]) AS w(s, i, p) "
+            "ON c.sender = s AND c.id = i AND (p = '' OR c.part = p)",
+            *([row.sender for row in rows], [row.id for row in rows], [row.part for row in rows]),
+        )
+        return [WrappedRow(**row) for row in found]
+
+    async def wrapped(self, generation: int, count: int) -> AsyncIterator[list[WrappedRow]]:
+        """All keys of a generation, in pages."""
+        last = WrappedRow(sender="", id=UUID(int=0), part="", generation=0, wrapped=b"")
+        while rows := await self._pool.fetch(
+            f"SELECT {_WRAPPED} FROM content WHERE generation = $1 AND (sender, id, part) > ($2, $3, $4) "
+            "ORDER BY sender, id, part LIMIT $5",
+            *(generation, last.sender, last.id, last.part, count),
+        ):
+            found = [WrappedRow(**row) for row in rows]
+            yield found
+            last = found[-1]
+
+    async def rewrap(self, moved: Sequence[tuple[WrappedRow, ContentKey]]) -> None:
+        """The same keys under another generation; of rows that are still there."""
+        await self._pool.execute(
+            "UPDATE content c SET generation = g, wrapped = w FROM unnest($1::text[], $2::uuid[], $3::text[], $4::int[], $5::bytea[]) "
+            "AS m(s, i, p, g, w) WHERE c.sender = s AND c.id = i AND c.part = p",
+            [row.sender for row, _ in moved],
+            [row.id for row, _ in moved],
+            [row.part for row, _ in moved],
+            [key.generation for _, key in moved],
+            [key.wrapped for _, key in moved],
+        )

@@ -1,0 +1,319 @@
+"""Erasure: keys go, proofs stay, what was pending ends; and nothing is gone that nobody ordered."""
+
+import asyncio
+from dataclasses import fields, replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from adapters.postgres.erasures import PostgresErasures
+from gateway.services.content import open_row
+from gateway.services.converse import Saying
+from gateway.services.erase import Order
+from gateway.services.submit import Request
+from keys.vault import EpochVault
+from protocols.evidence import write_evidence
+from protocols.ledger.entry import actor_commitment
+from protocols.ports.access import Caller
+from protocols.ports.rows import ContentRow
+from protocols.problems import ProblemError
+from tests.federation import HANDLING, Federation, Json, Node, match_ledgers, refused, wait_until
+from tests.protocols.bodies import VALID
+from tests.services.test_evidence import answered, check, evidence, wrong
+
+ANNA = Caller(client="desk", actor="anna", scopes=frozenset(), purpose="TRACING")
+BELA = Caller(client="other desk", actor="bela", scopes=frozenset())
+PARTS = {"persons": {"persons": [{"role": {"code": "POSSESSOR", "raw": ""}, "name": "Jane Canary"}]}}
+COURT = "District court, order 12/26"
+_COLUMNS = ", ".join(field.name for field in fields(ContentRow))
+
+
+def order(sent: Json, *messages: Json, part: str = "") -> Order:
+    return Order(
+        thread=UUID(sent["thread"]), messages=[UUID(each["id"]) for each in messages], part=part, ground="COURT_ORDER",
+        authority=COURT,
+    )  # fmt: skip
+
+
+async def grant(node: Node, wanted: Order) -> UUID:
+    """Two people want it; the approval's id."""
+    with pytest.raises(ProblemError) as problem:
+        await node.parts.erase.order(wanted, ANNA)
+    assert problem.value.code == "approval.needed"
+    [row] = await node.parts.approve.waiting(None, 9)
+    await node.parts.approve.rule(row.id, BELA, "APPROVED")
+    return row.id
+
+
+async def erase(node: Node, wanted: Order) -> Json:
+    await grant(node, wanted)
+    done = await node.parts.erase.order(wanted, ANNA)
+    await carried_out(node)
+    return done
+
+
+async def carried_out(node: Node) -> None:
+    async def there() -> bool:
+        await node.parts.erase.erase()
+        return not await node.count("erasure", "NOT done")
+
+    await wait_until(there)
+
+
+async def shown(node: Node, sent: Json) -> list[Json]:
+    whole, _ = await node.read.thread(UUID(sent["thread"]), ANNA)
+    found: list[Json] = whole["messages"]
+    return found
+
+
+async def rows(node: Node) -> list[ContentRow]:
+    """Content at rest, as a backup of the database has it."""
+    return [ContentRow(**row) for row in await node.rows(f"SELECT {_COLUMNS} FROM content")]
+
+
+def opens(node: Node, found: list[ContentRow]) -> set[str]:
+    """Which messages of these rows the key store opens, freshly read."""
+    vault, readable = EpochVault(node.folder / "keys", node.fed.secret), set()
+    for row in found:
+        try:
+            open_row(vault, row)
+            readable.add(str(row.id))
+        except ProblemError as problem:
+            assert problem.code == "content.erased"
+    return readable
+
+
+async def test_content_goes_with_its_keys_and_every_proof_stays(fed: Federation) -> None:
+    a, b, sent = await answered(fed, parts=PARTS)
+    other = await a.trace(b, "KEPT1234")
+    await a.becomes(other, "delivered")
+    backup = await rows(b)
+    done = await erase(b, order(sent, sent))
+    assert done["erasing"] == [sent["id"]]
+    first, *rest = await shown(b, sent)
+    assert (first.get("erased"), "body" in first, "missing" in first) == (True, False, False)
+    assert all("body" in each for each in (*rest, *await shown(b, other), *await shown(a, sent)))
+    [entry] = [entry for entry in await b.entries() if entry.kind == "erased"]
+    assert entry.code == f"content/COURT_ORDER/{done['backups_until']}"
+    assert (str(entry.id), entry.sender) == (sent["id"], a.name)
+    assert await b.count("event", "kind = 'erased'") == 1
+    report = check(await evidence(b, sent), fed.root)
+    assert [each.content for each in report.evidence.messages] == ["erased", "here", "here"]
+    assert await b.parts.erase.erase() == 0
+    await match_ledgers(a, b)
+    assert opens(b, backup) == {str(row.id) for row in backup} - {sent["id"]}, (
+        "an older backup stays readable but for it"
+    )
+    assert opens(b, await rows(b)) >= opens(b, backup)
+    assert not list((b.folder / "keys" / "epochs").glob("1.key")), "the epoch key itself is gone"
+    assert await PostgresErasures(b.pool).missing(9) == []
+
+
+async def test_the_authority_that_ordered_it_stands_committed_beside_its_approval(fed: Federation) -> None:
+    a, b, sent = await answered(fed)
+    approval = await grant(b, order(sent))
+    salt = await b.parts.approve.salt(approval)
+    await b.parts.erase.order(order(sent), ANNA)
+    await carried_out(b)
+    erased = [entry for entry in await b.entries() if entry.kind == "erased"]
+    assert len(erased) == 3
+    assert {entry.actor_c for entry in erased} == {actor_commitment(salt, COURT)}
+    used = [entry for entry in await b.entries() if entry.code == "approval.used"]
+    assert [entry.id for entry in used] == [approval]
+    with pytest.raises(ProblemError) as problem:
+        await b.parts.erase.order(order(sent), ANNA)
+    assert problem.value.code == "content.erased"
+    assert COURT.encode() not in b"".join(entry.encode() for entry in await b.entries())
+    await match_ledgers(a, b)
+
+
+async def test_what_is_pending_ends_with_it_and_a_repeated_parcel_still_gets_its_receipt(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    arrived = await a.trace(b)
+    await a.becomes(arrived, "delivered")
+    await b.stop()
+    waits = await a.trace(b, "LATE1234")
+    await erase(a, order(waits))
+    await a.becomes(waits, "undelivered")
+    [ended] = [entry for entry in await a.entries() if entry.kind == "undelivered"]
+    assert (str(ended.id), ended.code) == (waits["id"], "content.erased")
+    await b.start()
+    assert [row.type for row in await undispatched(b)] == ["trace.request"]
+    await erase(b, order(arrived))
+    assert await undispatched(b) == []
+    assert "dispatched" not in await b.kinds(), "nobody says that our systems had it"
+    await a.sql("UPDATE outbox SET state = 'queued' WHERE id = $1 RETURNING id", UUID(arrived["id"]))
+    assert await b.count("inbox") == 1
+    await match_ledgers(a, b)
+
+
+async def undispatched(node: Node) -> list[Any]:
+    return await node._ports.exchange.undispatched(9, ["trace.request"], [])
+
+
+async def test_a_restricted_part_is_erased_alone(fed: Federation) -> None:
+    a, b, sent = await answered(fed, parts=PARTS)
+    await erase(b, order(sent, part="persons"))
+    reader = replace(ANNA, scopes=frozenset(("parts:read",)))
+    whole, _ = await b.read.thread(UUID(sent["thread"]), reader)
+    assert ("body" in whole["messages"][0], "parts" in whole["messages"][0]) == (True, False)
+    [entry] = [entry for entry in await b.entries() if entry.kind == "erased"]
+    assert entry.code is not None
+    assert entry.code.startswith("persons/COURT_ORDER/")
+    await refused("content.erased", b.parts.erase.order(order(sent, part="persons"), ANNA))
+    assert await PostgresErasures(b.pool).missing(9) == []
+
+
+class Cut:
+    """The store of a process that dies at a call: before it took effect, or after."""
+
+    def __init__(self, store: PostgresErasures, call: str, *, after: bool) -> None:
+        self._store, self._call, self._after, self.hit = store, call, after, asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._store, name)
+        if name != self._call:
+            return real
+
+        async def dies(*given: Any) -> Any:
+            if self._after:
+                await real(*given)
+            self.hit.set()
+            raise RuntimeError("cut by the test")
+
+        return dies
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("call", ["raise_generation", "wrapped_of", "rewrap"])
+async def test_what_a_crash_leaves_undone_is_finished_and_nothing_else_is_lost(
+    fed: Federation, call: str, after: bool
+) -> None:
+    a, b, sent = await answered(fed)
+    wanted = order(sent, sent)
+    await grant(b, wanted)
+    cut = Cut(PostgresErasures(b.pool), call, after=after)
+    b.parts.erase._store = cut  # type: ignore[assignment]
+    await b.parts.erase.order(wanted, ANNA)
+    await cut.hit.wait()
+    await b.kill()
+    await b.start()
+    await carried_out(b)
+    assert [each.get("erased", False) for each in await shown(b, sent)] == [True, False, False]
+    assert opens(b, await rows(b)) == {str(row.id) for row in await rows(b)}
+    later = await a.trace(b, "AFTER1234")
+    await a.becomes(later, "delivered")
+    assert "body" in (await shown(b, later))[0]
+    assert (await b.kinds()).count("erased") == 1
+    await match_ledgers(a, b)
+
+
+async def test_nothing_written_while_an_epoch_is_destroyed_is_lost(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    threads = [await a.trace(b, f"GONE{n}234") for n in range(4)]
+    for sent in threads:
+        await a.becomes(sent, "delivered")
+    sending = asyncio.create_task(flood(a, b))
+    for sent in threads:
+        await erase(b, order(sent))
+    for sent in await sending:
+        await a.becomes(sent, "delivered")
+    assert await b.count("epoch", "generation >= 5") == 1
+    readable = opens(b, await rows(b))
+    assert len(readable) == len({row.id for row in await rows(b)}) >= 60
+    assert await PostgresErasures(b.pool).missing(9) == []
+    await match_ledgers(a, b)
+
+
+async def flood(a: Node, b: Node) -> list[Json]:
+    return [await a.trace(b, f"KEEP{n}23") for n in range(60)]
+
+
+async def test_what_its_sender_lets_nobody_keep_goes_on_its_day(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    day = (fed.clock.now() + timedelta(days=3)).date().isoformat()
+    limited = HANDLING | {"codes": ["PURPOSE_TRACING_ONLY", "DELETE_AFTER"], "delete_after": day}
+    first, second, third = await a.trace(b), await a.send(replace(a.draft(b), handling=limited)), await a.trace(b)
+    for sent in (first, second, third):
+        await a.becomes(sent, "delivered")
+    told = await a.send(a.reply(b, third, "handling.change", {"target": third["id"], "handling": limited}))
+    await a.becomes(told, "delivered")
+    assert await b.parts.erase.erase() == 0
+    fed.clock.ahead += timedelta(days=4)
+    await carried_out(b)
+    gone = [each[0].get("erased", False) for each in [await shown(b, sent) for sent in (first, second, third)]]
+    assert gone == [False, True, True]
+    own = [(await shown(a, sent))[0] for sent in (first, second, third)]
+    assert all("body" in each for each in own), "one's own words are one's own"
+    codes = {(entry.code or "").rpartition("/")[0] for entry in await b.entries() if entry.kind == "erased"}
+    assert codes == {"content/DELETE_AFTER"}
+
+
+async def test_a_generation_is_opened_each_month_and_old_ways_to_destroyed_ones_are_dropped(fed: Federation) -> None:
+    a, b, sent = await answered(fed)
+    backup = await rows(b)
+    await erase(b, order(sent, sent))
+    assert opens(b, backup)
+    fed.clock.ahead += timedelta(days=40)
+    await b.parts.erase.erase()
+    assert opens(b, backup) == set(), "no backup of that time opens any more"
+    assert len(opens(b, await rows(b))) == 3, "two messages, and what was approved"
+    assert await b.count("epoch", "generation = 3") == 1
+    await match_ledgers(a, b)
+
+
+async def test_one_process_of_a_node_erases_at_a_time(fed: Federation) -> None:
+    _, b, sent = await answered(fed)
+    await grant(b, order(sent))
+    async with PostgresErasures(b.pool).alone() as mine:
+        assert mine
+        await b.parts.erase.order(order(sent), ANNA)
+        assert await b.parts.erase.erase() == 0
+    await carried_out(b)
+
+
+async def test_a_shared_record_goes_with_the_message_that_brought_it(fed: Federation) -> None:
+    (a,), (b,) = await fed.nodes("a"), await fed.nodes("b", registry=True)
+    said = HANDLING | {"codes": ["PURPOSE_TRACING_ONLY", "REGISTRY_MATCH_ONLY"]}
+    sent = await a.send(replace(a.draft(b), type="registry.record", body=VALID["registry.record"], handling=said))
+
+    async def kept() -> bool:
+        return await b.count("registry_record", "details <> '{}'") == 1
+
+    await wait_until(kept)
+    await erase(b, order(sent))
+    assert not await kept()
+
+
+async def test_nobody_confirms_what_is_still_here(fed: Federation) -> None:
+    a, b, sent = await answered(fed)
+    asked = {"messages": [sent["id"]], "ground": {"code": "DATA_PROTECTION", "raw": ""}, "authority": "our office"}
+    request = await a.send(a.reply(b, sent, "erasure.request", asked))
+    await a.becomes(request, "delivered")
+    body = {"messages": [sent["id"]], "erased_on": "2026-11-22"}
+    saying = Saying(
+        type="erasure.confirmation", body=body, handling=HANDLING, parts={}, attachments=(), in_reply_to=UUID(request["id"]),
+        to=None, expires=None,
+    )  # fmt: skip
+
+    def confirm(key: str) -> Any:
+        return b.parts.converse.say(UUID(sent["thread"]), saying, Request(caller=ANNA, key=key, digest=b""), None)
+
+    await refused("schema.invalid", confirm("confirm 1"))
+    await erase(b, order(sent, sent))
+    assert await confirm("confirm 2")
+
+
+async def test_what_is_gone_although_nobody_ordered_it_is_called_missing_and_never_erased(fed: Federation) -> None:
+    _, b, sent = await answered(fed)
+    await b.sql("DELETE FROM content WHERE id = $1 RETURNING id", UUID(sent["id"]))
+    first = (await shown(b, sent))[0]
+    assert (first.get("missing"), "erased" in first) == (True, False)
+    assert [str(id_) for _, id_ in await PostgresErasures(b.pool).missing(9)] == [sent["id"]]
+    data = await evidence(b, sent)
+    found = check(data, fed.root).evidence
+    assert [each.content for each in found.messages] == ["left out", "here", "here"]
+    lie = replace(found, messages=(replace(found.messages[0], content="erased"), *found.messages[1:]))
+    assert wrong(write_evidence(lie), fed.root).detail.startswith("manifest.json: message 1 is said to be erased")
