@@ -1,6 +1,6 @@
 # make demo | test | check | bench | load | growth | audit | attachment | drain | fairness | faults | soak | mutants | verifier | measure | fmt
 PY := .venv/bin/python
-.PHONY: demo test check bench load growth audit attachment drain fairness faults soak mutants contract verifier measure fmt
+.PHONY: demo test check screenshots bench load growth audit attachment drain fairness faults soak mutants contract verifier measure fmt
 
 .venv/ready: pyproject.toml
 	python3 -m venv .venv
@@ -51,6 +51,9 @@ growth: .venv/ready
 
 audit: .venv/ready
 	PYTHONPATH=. $(PY) tests/bench/audit.py $(ARGS)
+
+screenshots: .venv/ready
+	PYTHONPATH=. $(PY) tests/browser/screenshots.py
 
 fairness: .venv/ready
 	PYTHONPATH=. $(PY) tests/bench/fairness.py

@@ -166,6 +166,8 @@ CODES: dict[str, Kind] = {
     ),
     "auth.scope": Kind(403, "Scope is missing", "after-fix", "Have the client registered with that scope."),
     "auth.purpose": Kind(403, "Purpose is missing", "after-fix", "Get a token whose assertion says purpose_of_use."),
+    "ui.csrf": Kind(403, "Form of another site", "never", "Open the page itself, and use its own form."),
+    "ui.rate": Kind(429, "Too many links that do not open", "later", "Wait five minutes, then use a fresh link."),
     "idempotency.missing": Kind(
         400, "Idempotency-Key missing or malformed", "after-fix", "Send a fresh UUID as Idempotency-Key."
     ),

@@ -32,7 +32,8 @@ from adapters.postgres.embedded import EmbeddedServer
 from adapters.postgres.ledger import IDENTITY
 from adapters.postgres.migrate import migrate
 from gateway.runtime.cli.member import Changes, member_request
-from gateway.runtime.compose import Parts, Ports, assemble, connect_ports, recall_time
+from gateway.runtime.compose import Parts, assemble, recall_time
+from gateway.runtime.ports import Ports, connect_ports
 from gateway.runtime.settings import FILE, Settings, dump_settings
 from gateway.runtime.world import SteadyClock, SystemClock, SystemIds
 from gateway.services.changes import Noted

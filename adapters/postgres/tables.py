@@ -19,6 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
+from adapters.postgres import people
 from adapters.postgres.columns import (
     big_column,
     bytes_column,
@@ -29,7 +30,7 @@ from adapters.postgres.columns import (
 )
 from adapters.postgres.ledger import ENTRY_MESSAGE
 
-metadata = SQLModel.metadata
+metadata = people.metadata  # its tables too
 
 
 class LedgerHead(SQLModel, table=True):
@@ -425,38 +426,6 @@ class Review(SQLModel, table=True):
     candidates: str = text_column()
     at: datetime = time_column()
     closed: bool = flag_column()
-
-
-class Approval(SQLModel, table=True):
-    """What one person asked and another has to rule on; what it is stands sealed in `content`."""
-
-    __tablename__ = "approval"
-    __table_args__ = (
-        Index("ix_approval_asked", "client", "actor", "asked"),
-        Index("ix_approval_waiting", "asked", "id", postgresql_where=text("ruling = ''")),
-    )
-    id: UUID = Field(primary_key=True)
-    act: str = text_column()
-    client: str = text_column()
-    actor: str = text_column()
-    asked: datetime = time_column()
-    ruling: str = text_column()
-    ruled_client: str = text_column()
-    ruled_actor: str = text_column()
-    ruled: datetime | None = time_column(nullable=True)
-    used: bool
-
-
-class Client(SQLModel, table=True):
-    """The member's own systems that may call this node."""
-
-    __tablename__ = "client"
-    id: str = text_column(key=True)
-    jwk: dict[str, str] = Field(sa_column=Column(JSONB, nullable=False))
-    actors: list[str] = texts_column()
-    scopes: list[str] = texts_column()
-    created: datetime = time_column()
-    revoked: datetime | None = time_column(nullable=True)
 
 
 class RegistryRecord(SQLModel, table=True):

@@ -65,7 +65,8 @@ from protocols.limits import BATCHES_MAX, REQUEST_BYTES_MAX, SUBMISSIONS_BYTES_M
 from protocols.messages import validate_model
 from protocols.ports.access import Access, Caller, Client
 from protocols.ports.directory import DirectorySource
-from protocols.ports.store import ClientStore, Unavailable
+from protocols.ports.people import ClientStore
+from protocols.ports.store import Unavailable
 from protocols.ports.world import Clock
 from protocols.problems import Fault, ProblemError
 from protocols.strict import b64u, dump_json, parse_json, parse_object
@@ -187,12 +188,12 @@ class Agency:
             ),
         )  # fmt: skip
 
-    def app(self, *middlewares: Any) -> web.Application:
-        """The listener's application: the operations, their description, and the pages that explain both."""
+    def app(self, *middlewares: Any, more: Sequence[web.RouteDef] = ()) -> web.Application:
+        """The listener's application: the operations, their description, the pages that explain both, and `more`."""
         operations = self.operations()
         described = openapi(operations, title=f"Tracewire agency interface of {self._member}", version="1")
         routes = [web.route(each.method, each.path, self._endpoint(each)) for each in operations]
-        return application([*routes, *reference_routes(described)], *middlewares)
+        return application([*routes, *reference_routes(described), *more], *middlewares)
 
     def _endpoint(self, operation: Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def endpoint(request: web.Request) -> web.StreamResponse:

@@ -108,6 +108,8 @@ CAUSES: dict[str, str] = {
     "auth.missing": "The operation needs an access token in the header Authorization: Bearer.",
     "auth.invalid": "The token or the assertion is expired, revoked, used before, for another node, or not signed by the "
     "client's key.",
+    "ui.csrf": "A form came that no page of this node has sent: another site may have tried to act in your name.",
+    "ui.rate": "Twenty links in five minutes did not open a session: somebody may be guessing.",
     "auth.purpose": "Content is read for a stated purpose alone, which its `opened` entry names; the token says none.",
     "auth.scope": "The client, or this token, does not have the scope that the operation needs.",
     "idempotency.missing": "Every POST needs a key of its own, so that a repetition after a broken line does nothing twice.",

@@ -13,24 +13,14 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 
-from adapters.directory.client import DirectoryClient
-from adapters.peers.http import PeerClient
-from adapters.postgres.approvals import PostgresApprovals
-from adapters.postgres.blobs import PostgresBlobs
-from adapters.postgres.connect import Pool
-from adapters.postgres.erasures import PostgresErasures
-from adapters.postgres.exchange import PostgresExchange
-from adapters.postgres.ledger import PostgresLedger
-from adapters.postgres.registry import PostgresRegistry
-from adapters.postgres.relays import PostgresCourier, PostgresRelays
-from adapters.postgres.threads import PostgresClients, PostgresThreads
 from gateway.http.agency import Agency
 from gateway.http.exchange import Exchange
 from gateway.http.operations import Operations
 from gateway.http.serve import unless_halted
+from gateway.runtime.console import node_console
 from gateway.runtime.metrics import Metrics
+from gateway.runtime.ports import Ports
 from gateway.runtime.settings import Settings
-from gateway.runtime.world import SteadyClock, SystemClock, SystemIds
 from gateway.services.answer import ACTOR, Answer
 from gateway.services.approve import Approve
 from gateway.services.blobs import Blobs
@@ -63,47 +53,20 @@ from gateway.services.settle import Settle
 from gateway.services.submit import Submit
 from gateway.services.trail import Trail
 from gateway.services.witness import Witness
-from keys.guard import FileGuard
 from keys.keystore import KeyStore
 from keys.secret import Secret
-from keys.suite import Tw1Verifier
-from keys.tls import end_of_pem, spki_sha256
+from keys.tls import end_of_pem
 from keys.tokens import TokenAccess
 from keys.vault import EpochVault
 from protocols.directory import Directory
 from protocols.exchange.blobs import sealed_bytes
 from protocols.ledger.entry import parse_entry
 from protocols.limits import DIRECTORY_GRACE_S, REQUEST_AHEAD_MAX_S
-from protocols.ports.carried import BlobStore, CourierStore, RelayStore
-from protocols.ports.crypto import Sealer, Verifier
+from protocols.ports.crypto import Sealer
 from protocols.ports.directory import DirectorySource
-from protocols.ports.store import ErasureStore, ExchangeStore, LedgerStore, ThreadStore
-from protocols.ports.transport import Transport
 from protocols.problems import ProblemError
 
 _WHILE_HALTED = ("/exchange/v1/checkpoints/", "/exchange/v1/probe", "/problems", "/style.css")
-
-
-@dataclass(slots=True, kw_only=True)
-class Ports:
-    """What a node plugs into; a test may wrap any of them before `assemble`."""
-
-    ledger: LedgerStore
-    exchange: ExchangeStore
-    relays: RelayStore
-    owed: CourierStore
-    blobs: BlobStore
-    threads: ThreadStore
-    directory: DirectorySource
-    transport: Transport
-    clients: PostgresClients
-    approvals: PostgresApprovals
-    erasures: ErasureStore
-    registry: PostgresRegistry
-    verifier: Verifier
-    clock: SteadyClock
-    ids: SystemIds
-    guard: FileGuard
 
 
 @dataclass(slots=True, kw_only=True)
@@ -151,48 +114,6 @@ class Parts:
         return [*sending, self.lapse.run(), self.erase.run(), self.witness.run(), *answer]
 
 
-def connect_ports(
-    node: Path,
-    settings: Settings,
-    keys: KeyStore,
-    pool: Pool,
-    dsn: str,
-    *,
-    system: SystemClock | None = None,
-    directory: DirectorySource | None = None,
-) -> Ports:
-    """The concrete adapters of a node; the doctor brings its clock, and a directory that it keeps apart."""
-    clock = SteadyClock(system or SystemClock())
-    return Ports(
-        ledger=PostgresLedger(dsn, pool),
-        exchange=PostgresExchange(pool),
-        relays=PostgresRelays(pool),
-        owed=PostgresCourier(pool),
-        blobs=PostgresBlobs(pool),
-        threads=PostgresThreads(pool, settings.member),
-        directory=directory or open_directory(node, node / "directory", settings),
-        transport=PeerClient(
-            signer=keys.current_signer("request"),
-            clock=clock,
-            spki_sha256=spki_sha256,
-            plain_allowed=not settings.exchange_tls,
-        ),
-        clients=PostgresClients(pool),
-        approvals=PostgresApprovals(pool),
-        erasures=PostgresErasures(pool),
-        registry=PostgresRegistry(pool),
-        verifier=Tw1Verifier(),
-        clock=clock,
-        ids=SystemIds(),
-        guard=FileGuard(node / "keys"),
-    )
-
-
-def open_directory(node: Path, folder: Path, settings: Settings) -> DirectoryClient:
-    """The node's directory as it stands in a folder, from its pinned root."""
-    return DirectoryClient(folder, (node / "root.json").read_bytes(), settings.directory)
-
-
 def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, origin: str, ports: Ports) -> Parts:
     """A node over its ports; nothing runs yet."""
     member, clock, ids = settings.member, ports.clock, ports.ids
@@ -232,9 +153,10 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     )  # fmt: skip
     erase = eraser(settings, ports, read, records, approve, ways.settle, committer, vault, sealer)
     access = TokenAccess(keys.signer("token"), issuer=member, audience=settings.audience)
+    trail = Trail(read=read, threads=ports.threads, ledger=ports.ledger, clients=ports.clients, actors=(ACTOR,))
     agency = agency_of(
-        member, ports, access, submit, read, view, probe, export, converse, approve, records, notices, blobs, erase
-    )
+        member, ports, access, submit, read, view, probe, export, converse, approve, records, notices, blobs, erase, trail
+    )  # fmt: skip
     witness = Witness(
         member=member, committer=committer, directory=ports.directory, ledger=ports.ledger, store=ports.exchange, linking=linking, prove=prove,
         transport=ports.transport, cosigner=keys.cosigner(member), sealer=sealer, verifier=verifier, clock=clock,
@@ -245,7 +167,8 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     measured = measure(node, settings, ports, committer, ways.settle, receive, linking, health)
     operations = Operations(wrong=measured.look, warnings=lambda: warnings(ports, linking), registry=measured.registry)
     halted = unless_halted(lambda: committer.halted, but=_WHILE_HALTED)
-    listeners = {"agency": agency.app(halted), "exchange": exchange.app(halted), "operations": operations.app()}
+    pages = node_console(view, ports, trail, sealer)
+    listeners = {"agency": agency.app(halted, more=pages), "exchange": exchange.app(halted), "operations": operations.app()}  # fmt: skip
     return Parts(
         committer=committer, submit=submit, read=read, converse=converse, approve=approve, records=records, export=export, answer=answer,
         receive=receive, deliver=ways.deliver, ways=ways,
@@ -379,6 +302,7 @@ def agency_of(
     notices: Notices,
     blobs: Blobs,
     erase: Erase,
+    trail: Trail,
 ) -> Agency:
     """The agency interface over the services of a node."""
     chains = Chains(member=member, read=read, clock=ports.clock)
@@ -387,8 +311,7 @@ def agency_of(
         directory=ports.directory, clock=ports.clock, export=export, probe=probe, converse=converse, approve=approve,
         chains=chains, diversions=Diversions(read=read, chains=chains), reports=Reports(member=member, read=read),
         check=Check(member=member, directory=ports.directory, clock=ports.clock), notices=notices, records=records, blobs=blobs,
-        trail=Trail(read=read, threads=ports.threads, ledger=ports.ledger, clients=ports.clients, actors=(ACTOR,)),
-        erase=erase,
+        trail=trail, erase=erase,
     )  # fmt: skip
 
 

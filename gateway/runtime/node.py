@@ -16,8 +16,9 @@ from prometheus_client import Histogram
 from adapters.postgres.connect import Pool
 from gateway.http.operations import ACCESS_LOG, counted
 from gateway.http.serve import Site
-from gateway.runtime.compose import Parts, Ports, assemble, connect_ports, recall_time, tls_context, waiting
+from gateway.runtime.compose import Parts, assemble, recall_time, tls_context, waiting
 from gateway.runtime.database import app_dsn, server_of
+from gateway.runtime.ports import Ports, connect_ports
 from gateway.runtime.settings import Settings, load_settings
 from gateway.services.changes import Noted
 from keys.keystore import KeyStore

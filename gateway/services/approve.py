@@ -19,8 +19,9 @@ from protocols.ledger.entry import NONCE_BYTES, Entry, actor_commitment, content
 from protocols.limits import APPROVAL_DAYS, APPROVALS_OPEN_MAX, REQUEST_BYTES_MAX
 from protocols.ports.access import Caller
 from protocols.ports.crypto import Sealer, Vault
+from protocols.ports.people import ApprovalStore
 from protocols.ports.rows import ApprovalRow
-from protocols.ports.store import ApprovalStore, ThreadStore
+from protocols.ports.store import ThreadStore
 from protocols.ports.world import Clock, Ids
 from protocols.problems import Fault, ProblemError
 from protocols.strict import b64u, dump_json, format_time, parse_object, unb64u

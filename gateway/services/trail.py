@@ -5,7 +5,8 @@ from uuid import UUID
 
 from gateway.services.read import Read
 from protocols.ledger.entry import actor_commitment, parse_entry
-from protocols.ports.store import ClientStore, LedgerStore, ThreadStore
+from protocols.ports.people import ClientStore
+from protocols.ports.store import LedgerStore, ThreadStore
 from protocols.strict import format_time
 
 READINGS_MAX = 1_000

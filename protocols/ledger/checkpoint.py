@@ -2,6 +2,7 @@
 
 import base64
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocols.ledger.merkle import HASH_BYTES
@@ -26,6 +27,14 @@ class LedgerKeys:
         """Keys from vkey texts, Ed25519 first; `dir.key_invalid` where they do not fit the origin."""
         first, second = parse_pair(origin, vkeys, ED25519)
         return cls(origin=origin, ed25519=first, mldsa44=second)
+
+    @classmethod
+    def among(cls, origin: str, vkeys: Sequence[str]) -> "LedgerKeys":
+        """The two of this ledger, Ed25519 first, among vkey texts; `config.invalid` where there are not two."""
+        texts = [key for key in vkeys if VerifierKey.parse(key).name == origin]
+        if len(texts) != 2:
+            raise ProblemError("config.invalid", f"two verifier keys of {origin} are needed, Ed25519 and ML-DSA-44")
+        return cls.parse(origin, (texts[0], texts[1]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Rows of the store as values: what a batch writes and what short statements read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Literal
@@ -230,6 +230,18 @@ class RelayRow:
     due: datetime
     answer: bytes | None = None
     problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRow:
+    """A session at the console, or a link that opens one; `id` is the SHA-256 of what its holder has."""
+
+    id: bytes
+    client: str
+    actor: str
+    scopes: Sequence[str]
+    link: bool
+    expires: datetime
 
 
 Row = (

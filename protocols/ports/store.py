@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from protocols.ledger.checkpoint import Checkpoint
@@ -393,22 +393,6 @@ class ThreadStore(Protocol):
         ...
 
 
-class ApprovalStore(Protocol):
-    """What waits for a second person; written by the committer alone."""
-
-    async def approval(self, id_: UUID) -> ApprovalRow | None:
-        """One, or None."""
-        ...
-
-    async def asked(self, client: str, actor: str, *, since: datetime, count: int) -> list[ApprovalRow]:
-        """What this client and actor asked and has not used up, newest first."""
-        ...
-
-    async def waiting(self, since: datetime, *, after: tuple[datetime, UUID] | None, count: int) -> list[ApprovalRow]:
-        """Those that nobody has ruled on, oldest first, after a cursor."""
-        ...
-
-
 class ErasureStore(Protocol):
     """What is to be erased, and the wrapped keys of content at rest. That it is done is written by the committer alone."""
 
@@ -458,24 +442,4 @@ class ErasureStore(Protocol):
 
     async def rewrap(self, moved: Sequence[tuple[WrappedRow, ContentKey]]) -> None:
         """The same keys under another generation; rows that are gone stay gone."""
-        ...
-
-
-class ClientStore(Protocol):
-    """The member's own systems that may call its node."""
-
-    async def client(self, id_: str) -> dict[str, Any] | None:
-        """{id, jwk (JSON text), actors, scopes, revoked} or None."""
-        ...
-
-    async def add_client(self, id_: str, jwk: str, actors: Sequence[str], scopes: Sequence[str], at: datetime) -> None:
-        """Adds one; DataError where the id is taken. `jwk` is JSON text."""
-        ...
-
-    async def clients(self) -> list[dict[str, Any]]:
-        """All of them."""
-        ...
-
-    async def revoke_client(self, id_: str, at: datetime) -> bool:
-        """Whether there was one to revoke."""
         ...

@@ -15,6 +15,7 @@ _SIGNATURES, _AGENCY = "tests/http/test_signatures.py::", "tests/http/test_agenc
 _AMBIGUOUS = f"{_FRAMING}test_ambiguous_framing_is_refused_and_the_connection_closed"
 _REFUSED = f"{_FRAMING}test_what_no_client_of_ours_sends_is_refused_by_its_code"
 _PEER = f"{_SIGNATURES}test_a_request_of_a_peer_is_refused_by_its_code"
+_CONSOLE = "tests/http/test_console.py::"
 _DOS = "tests/attacks/test_dos.py::"
 _LEDGER, _WITNESS = "tests/attacks/test_ledger.py::", "tests/services/test_witness.py::"
 
@@ -138,14 +139,20 @@ CATALOGUE: dict[str, str] = {
     "L10": _LEDGER + "test_l10_a_message_without_its_entry_is_never_sent",
     "L11": "tests/adapters/test_postgres_schema.py::test_the_application_may_add_to_the_ledger_but_not_change_it_nor_the_schema",
     "L13": "tests/services/test_erase.py::test_content_goes_with_its_keys_and_every_proof_stays",
+    # ui
+    "U01": "tests/browser/test_verifying.py::test_u01_what_another_ledger_says_is_text",
+    "U02": _CONSOLE + "test_u02_a_form_of_another_site_changes_nothing",
+    "U03": _CONSOLE + "test_u03_u07_no_page_is_framed_cached_or_told_from_where_one_came",
+    "U04": _CONSOLE + "test_u04_guessing_links_ends_in_429_and_says_the_same_of_each",
+    "U05": _CONSOLE + "test_u05_a_session_gets_a_fresh_id_in_a_cookie_that_only_its_site_and_no_script_reads",
+    "U07": _CONSOLE + "test_u03_u07_no_page_is_framed_cached_or_told_from_where_one_came",
+    "U08": _CONSOLE + "test_u08_no_template_has_a_script_style_or_handler_of_its_own",
     "L14": _WITNESS + "test_too_few_witnesses_are_an_alarm_until_there_are_enough",
 }  # fmt: skip
 
-_AUDIT = "issue 7"
 _LATER = "no issue yet: the adapter or device is not part of the first six"
 
 WAITS: dict[str, str] = {
-    **dict.fromkeys(("U01", "U02", "U03", "U04", "U05", "U07", "U08"), _AUDIT),
     **dict.fromkeys(("W01", "W02", "W04", "W05", "W06"), _LATER),
     **dict.fromkeys(("F01", "F02", "F03", "F05", "F07"), _LATER),
     **dict.fromkeys(("X01", "X02", "X04", "X05", "X06"), _LATER),

@@ -31,9 +31,9 @@ from urllib.parse import urlsplit
 import uvloop
 
 from adapters.postgres.connect import Pool
-from gateway.runtime.compose import Ports, connect_ports
 from gateway.runtime.log import configure_logging
 from gateway.runtime.node import origin_in_use, serve
+from gateway.runtime.ports import Ports, connect_ports
 from gateway.runtime.settings import load_settings
 from gateway.runtime.world import SystemIds
 from keys.guard import _dump

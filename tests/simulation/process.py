@@ -7,7 +7,8 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from gateway.runtime.compose import Ports, Ways, receiving, ways_of
+from gateway.runtime.compose import Ways, receiving, ways_of
+from gateway.runtime.ports import Ports
 from gateway.runtime.settings import Settings
 from gateway.runtime.world import SteadyClock
 from gateway.services.changes import Noted
@@ -180,7 +181,7 @@ class Process:
         ports = Ports(
             ledger=LedgerGate(self, MemoryLedger(tables)), exchange=exchange, relays=Gate(self, MemoryRelays(tables)),
             threads=Gate(self, MemoryThreads(tables)), owed=None, blobs=None, directory=world, transport=Wire(self),
-            clients=None, approvals=None, registry=None, erasures=None, verifier=LightVerifier(), clock=SteadyClock(node.clock),
+            clients=None, approvals=None, registry=None, erasures=None, sessions=None, verifier=LightVerifier(), clock=SteadyClock(node.clock),
             ids=Ids(world), guard=GuardGate(self, node.guard),
         )  # type: ignore[arg-type]  # fmt: skip
         committer = Committer(

@@ -1,5 +1,7 @@
-"""`tracewire audit`: what an auditor does with ledgers that were taken out as files, offline and with nobody's help."""
+"""`tracewire audit`: what an auditor does: with ledgers that were taken out as files, or at the console."""
 
+import asyncio
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,15 +12,19 @@ from cyclopts import Parameter
 
 from gateway.runtime.cli.ledger import AsJson, keys_of, verified
 from gateway.runtime.cli.say import problems, progress, read_file, say
+from gateway.runtime.settings import load_settings
 from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint
 from protocols.ledger.merkle import inclusion_path
+from protocols.ledger.note import COSIGNATURE
 from protocols.ledger.proof import Place, format_proof
 from protocols.ledger.reconcile import Difference, Direction, Side, reconcile
 from protocols.ledger.tiles import ENTRIES, WIDTH, TileReader, TilesWanted, parse_bundle, tile_path, tile_width
-from protocols.problems import ProblemError
+from protocols.ledger.witness import parse_policy
+from protocols.problems import Fault, ProblemError
 
-app = cyclopts.App(name="audit", help="Ledgers beside each other: what two members say of the same messages.")
+app = cyclopts.App(name="audit", help="For auditors: ledgers beside each other, and as pages.")
 _DIFFER = 3
+_LOOKS = ("audit:read", "ledger:read")
 _SHOWN = 20
 _MEANING = {
     "arrival.unsent": "says that it got what the other never logged as sent",
@@ -136,3 +142,85 @@ def _proof(folder: Path, index: int) -> bytes | None:
     entries = list(parse_bundle(read_file(folder / tile_path(bundle, tile_width(bundle, checkpoint.size)))))
     place = Place(origin=checkpoint.origin, size=checkpoint.size, index=index, path=path, entry=entries[index % WIDTH])
     return format_proof(place, note)
+
+
+@app.command
+def link(node: Path, *, client: str, actor: str, json: AsJson = False) -> None:
+    """Make a link that opens the auditor's console of a running node, once, within ten minutes.
+
+    Parameters
+    ----------
+    node
+        The node's folder.
+    client
+        A registered client with the scopes ledger:read and audit:read.
+    actor
+        One of its actors: who looks.
+    json
+        Print one JSON object.
+    """
+
+    async def make() -> str:
+        from adapters.postgres.sessions import PostgresSessions
+        from adapters.postgres.threads import PostgresClients
+        from gateway.runtime.cli.client import node_pool
+        from gateway.runtime.world import SteadyClock, SystemClock
+        from gateway.services.session import Sessions
+        from keys.suite import Tw1Sealer
+
+        async with node_pool(node) as pool:
+            row = await PostgresClients(pool).client(client)
+            if row is None or row["revoked"] or actor not in row["actors"] or not set(_LOOKS) <= set(row["scopes"]):
+                fix = f"tracewire client add NODE {client} --actor {actor} --scope {' --scope '.join(_LOOKS)}"
+                fault = Fault("/client", "config.invalid", "not a client that may look", f"Register one: {fix}")
+                raise ProblemError("config.invalid", "no such client, actor or scope", errors=[fault])
+            sessions = Sessions(PostgresSessions(pool), Tw1Sealer(), SteadyClock(SystemClock()))
+            return await sessions.link(client, actor, _LOOKS)
+
+    with problems(as_json=json):
+        settings = load_settings(node)
+        secret = asyncio.run(make())
+        url = f"{'https' if settings.tls_key else 'http'}://{settings.agency_bind}/audit/login?link={secret}"
+        say(f"Open this once, within ten minutes:\n{url}", {"url": url}, as_json=json)
+
+
+@app.command
+def serve(
+    ledger: str,
+    *,
+    vkey: Annotated[list[str] | None, Parameter(negative="")] = None,
+    policy: Path | None = None,
+    node: Path | None = None,
+    client: str = "local",
+    actor: str = "local",
+    port: int = 8450,
+) -> None:
+    """Show the auditor's pages on this machine, over a ledger that lies elsewhere: nothing that its server says is believed.
+
+    Every entry that is shown was proven here under the signed checkpoint, and is hashed once more in the browser.
+
+    Parameters
+    ----------
+    ledger
+        A folder that `ledger export` wrote, or the URL of such files, or of a node's /v1/ledger/LOG.
+    vkey
+        The ledger's two verifier keys, from a directory that you trust; without: the file `vkeys` beside the ledger.
+    policy
+        A C2SP tlog-policy file: whose cosignatures count.
+    node
+        For a node's /v1: the folder with the client's key (NODE/clients/CLIENT.pem) and the node's settings.
+    client
+        With `node`: the client, with the scope ledger:read.
+    actor
+        With `node`: its actor.
+    port
+        Of this machine.
+    """
+    from gateway.runtime.serving import Served, serve_ledger
+
+    with problems(as_json=False):
+        wanted = parse_policy(read_file(policy)) if policy else None
+        witnesses = {key.name: key for key in wanted.witnesses.values() if key.type == COSIGNATURE} if wanted else {}
+        served = Served(place=ledger, vkeys=vkey, witnesses=witnesses, node=node, client=client, actor=actor, port=port)
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(serve_ledger(served, lambda url: say(f"{url}\nEnd with Ctrl-C.", {}, as_json=False)))

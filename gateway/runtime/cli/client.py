@@ -74,8 +74,9 @@ async def node_parts(node: Path, secret: "Secret") -> "AsyncIterator[Parts]":
 
     Head lock and guard make one history of two writers.
     """
-    from gateway.runtime.compose import assemble, connect_ports, recall_time
+    from gateway.runtime.compose import assemble, recall_time
     from gateway.runtime.node import origin_in_use
+    from gateway.runtime.ports import connect_ports
 
     settings = load_settings(node)
     keys = KeyStore.open(node / "keys", secret)

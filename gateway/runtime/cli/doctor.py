@@ -25,11 +25,8 @@ from gateway.http.causes import CAUSES
 from gateway.runtime.cli.client import node_pool
 from gateway.runtime.cli.say import SecretFrom, problems, read_file, show_steps
 from gateway.runtime.compose import (
-    Ports,
     assemble,
-    connect_ports,
     free_bytes,
-    open_directory,
     overdue,
     recall_time,
     tls_context,
@@ -37,6 +34,7 @@ from gateway.runtime.compose import (
 )
 from gateway.runtime.database import app_dsn, server_of
 from gateway.runtime.node import origin_in_use
+from gateway.runtime.ports import Ports, connect_ports, open_directory
 from gateway.runtime.settings import FILE, Settings, load_settings
 from gateway.runtime.world import SystemClock
 from gateway.services.doctor import (

@@ -288,10 +288,7 @@ def keys_of(folder: Path, vkeys: Sequence[str] | None) -> LedgerKeys:
     given = vkeys or read_file(folder / "vkeys").decode().split()
     names = {VerifierKey.parse(key).name for key in given}
     origin = names.pop() if len(names) == 1 else parse_checkpoint(read_file(folder / "checkpoint")).origin
-    texts = [key for key in given if VerifierKey.parse(key).name == origin]
-    if len(texts) != 2:
-        raise ProblemError("config.invalid", f"two verifier keys of {origin} are needed, Ed25519 and ML-DSA-44")
-    return LedgerKeys.parse(origin, (texts[0], texts[1]))
+    return LedgerKeys.among(origin, given)
 
 
 def verified(folder: Path, keys: LedgerKeys) -> Iterator[bytes]:
@@ -420,8 +417,8 @@ def recover(
 
     async def run() -> Recovered:
         from adapters.postgres.ledger import PostgresLedger
-        from gateway.runtime.compose import connect_ports
         from gateway.runtime.node import origin_in_use
+        from gateway.runtime.ports import connect_ports
 
         settings, keys = load_settings(node), KeyStore.open(node / "keys", secret.secret())
         async with node_pool(node) as pool:

@@ -1,0 +1,270 @@
+"""The auditor's pages: ledgers, their entries, figures, threads and gaps. Read without JavaScript; verified in the browser with it."""
+
+import csv
+import io
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from hashlib import sha256
+from importlib import resources
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from aiohttp import web
+from jinja2 import ChoiceLoader, Environment, PackageLoader
+
+from gateway.console.words import sentence
+from gateway.services.explore import SCANNED_MAX, Explore, Logged, Page, Wanted
+from protocols.ledger.entry import KINDS, Entry, parse_entry, uuid7
+from protocols.limits import ENTRY_BYTES_MAX
+from protocols.ports.rows import Gap
+from protocols.problems import ProblemError
+from protocols.strict import format_time, parse_json
+
+Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_templates = Environment(
+    loader=ChoiceLoader([PackageLoader("gateway.console"), PackageLoader("gateway.http")]),
+    autoescape=True, trim_blocks=True, lstrip_blocks=True,
+)  # fmt: skip
+_templates.globals["sentence"], _templates.filters["time"] = sentence, format_time
+_COUNT = 100
+_CSV_MAX = 20_000
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; worker-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'; trusted-types tracewire"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_FILES = {
+    "audit.js": "text/javascript",
+    "worker.js": "text/javascript",
+    "audit.css": "text/css",
+    "icon.svg": "image/svg+xml",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inside:
+    """What only the member's own node knows: what its ledger says of a thread, missing numbers, the other side's entries."""
+
+    trail: Callable[[UUID], Awaitable[list[dict[str, Any]]]]
+    gaps: Callable[[], Awaitable[list[Gap]]]
+    beside: Callable[[Entry], Awaitable[list[tuple[str, int, bytes]]]]
+
+
+class Explorer:
+    """The pages over a source of ledgers; `inside` where they are served by the node itself."""
+
+    def __init__(self, explore: Explore, *, inside: Inside | None = None, trusted: bool = False) -> None:
+        """`trusted`: the pages come from the auditor's own machine."""
+        self._explore, self._inside, self._trusted = explore, inside, trusted
+
+    def routes(self, guard: Callable[[Endpoint], Endpoint]) -> list[web.RouteDef]:
+        """Every page behind a guard; script and style in front of it."""
+        log = "/audit/ledgers/{log}"
+        pages = [
+            ("/audit", self.get_ledgers), (log, self.get_ledger), (f"{log}/entries.csv", self.get_csv),
+            (f"{log}/entries/{{index}}", self.get_entry), (f"{log}/figures", self.get_figures),
+            (f"{log}/checkpoint", self.get_note), (f"{log}/checkpoint.witnessed", self.get_note),
+            (f"{log}/tile/{{tile:.+}}", self.get_tile),
+        ]  # fmt: skip
+        if self._inside:
+            pages += [("/audit/threads", self.get_thread), ("/audit/gaps", self.get_gaps)]
+        files = [web.get(f"/audit/{name}", _file(name, media)) for name, media in _FILES.items()]
+        return [*(web.get(path, guard(page)) for path, page in pages), *files]
+
+    async def get_ledgers(self, request: web.Request) -> web.Response:
+        """Which ledgers there are, and how far they are witnessed."""
+        del request
+        shown = list[dict[str, Any]]()
+        for origin in reversed(list(await self._explore.ledgers())):
+            size, names = await self._explore.witnessed(origin)
+            try:
+                checkpoint = await self._explore.checkpoint(origin)
+            except ProblemError as problem:
+                shown.append({"origin": origin, "log": _log(origin), "problem": problem.detail})
+                continue
+            shown.append(
+                {"origin": origin, "log": _log(origin), "size": checkpoint.size, "witnessed": size, "by": names}
+            )
+        return self._page("ledgers.html", ledgers=shown)
+
+    async def get_ledger(self, request: web.Request) -> web.Response:
+        """Entries, the newest first."""
+        origin = await self._origin(request)
+        given = _given(request)
+        wanted, before = await self._wanted(given), _index(given.get("before"))
+        page = await self._explore.page(origin, wanted, before=before, count=_COUNT)
+        keys, witnesses = await self._explore.keys(origin), await self._explore.witnesses()
+        size, names = await self._explore.witnessed(origin)
+        older = urlencode({**given, "before": str(page.before)}) if page.before else ""
+        csv_query = urlencode({name: value for name, value in given.items() if name != "before"})
+        return self._page(
+            "ledger.html", origin=origin, owner=origin.rpartition("/")[0], log=_log(origin), page=page, given=given,
+            kinds=sorted(KINDS), keys=keys, witnesses=witnesses, witnessed=size, by=names, older=older, csv_query=csv_query,
+            root=b64encode(page.checkpoint.root).decode(), scanned=SCANNED_MAX,
+        )  # fmt: skip
+
+    async def get_csv(self, request: web.Request) -> web.Response:
+        """What fits the filter, of the newest 20,000 entries, as a table for a spreadsheet."""
+        origin = await self._origin(request)
+        page = await self._explore.page(origin, await self._wanted(_given(request)), before=None, count=_CSV_MAX)
+        headers = {**HEADERS, "Content-Disposition": 'attachment; filename="entries.csv"'}
+        return web.Response(text=_csv(page, origin), content_type="text/csv", charset="utf-8", headers=headers)
+
+    async def get_entry(self, request: web.Request) -> web.Response:
+        """An entry in words, its inclusion path, and what the other side says."""
+        origin = await self._origin(request)
+        index = _index(request.match_info["index"])
+        proven = await self._explore.entry(origin, -1 if index is None else index)
+        beside = await self._inside.beside(proven.logged.entry) if self._inside else []
+        return self._page(
+            "entry.html", origin=origin, owner=origin.rpartition("/")[0], log=_log(origin), proven=proven,
+            members=parse_json(proven.logged.data, bytes_max=ENTRY_BYTES_MAX), text=proven.logged.data.decode(),
+            path=[b64encode(each).decode() for each in proven.path], root=b64encode(proven.checkpoint.root).decode(),
+            steps=_steps(proven.logged.index, proven.checkpoint.size, len(proven.path)),
+            beside=[(name, at, parse_entry(data), parse_json(data, bytes_max=ENTRY_BYTES_MAX)) for name, at, data in beside], keys=await self._explore.keys(origin),
+        )  # fmt: skip
+
+    async def get_figures(self, request: web.Request) -> web.Response:
+        """Counts over the newest entries, as pictures and tables."""
+        origin = await self._origin(request)
+        found = await self._explore.figures(origin)
+        tables = [
+            ("Kinds of entries", "kind", found.kinds.most_common()),
+            ("Other members", "member", [(name or "", n) for name, n in found.members.most_common(20)]),
+            ("Days", "day", sorted(found.days.items(), reverse=True)[:31]),
+        ]
+        return self._page("figures.html", origin=origin, log=_log(origin), entries=found.entries, tables=tables)
+
+    async def get_note(self, request: web.Request) -> web.Response:
+        """The checkpoint's bytes, for the browser."""
+        note = await self._explore.note(await self._origin(request), witnessed=request.path.endswith(".witnessed"))
+        return web.Response(body=note, content_type="text/plain", headers=HEADERS)
+
+    async def get_tile(self, request: web.Request) -> web.Response:
+        """A tile's bytes, for the browser."""
+        data = await self._explore.tile(await self._origin(request), f"tile/{request.match_info['tile']}")
+        return web.Response(body=data, content_type="application/octet-stream", headers=HEADERS)
+
+    async def get_thread(self, request: web.Request) -> web.Response:
+        """What the ledger says of a thread: who sent, took and read its messages."""
+        assert self._inside is not None  # the route is there then alone
+        given, entries = request.query.get("thread", "").strip(), list[dict[str, Any]]()
+        wrong = ""
+        if given:
+            try:
+                entries = await self._inside.trail(uuid7(given))
+            except ProblemError as problem:
+                wrong = (
+                    "Not the id of a thread." if problem.code == "entry.invalid" else "This node has no such thread."
+                )
+        for each in entries:
+            each["log"] = _log(each["origin"])
+        return self._page("thread.html", thread=given, entries=entries, wrong=wrong)
+
+    async def get_gaps(self, request: web.Request) -> web.Response:
+        """Numbers that others' ledgers left out towards us."""
+        del request
+        assert self._inside is not None  # the route is there then alone
+        return self._page("gaps.html", gaps=await self._inside.gaps())
+
+    def _page(self, name: str, **given: Any) -> web.Response:
+        return page(name, inside=self._inside is not None, trusted=self._trusted, **given)
+
+    async def _origin(self, request: web.Request) -> str:
+        for origin in await self._explore.ledgers():
+            if _log(origin) == request.match_info["log"]:
+                return origin
+        raise ProblemError("http.not_found", "no such ledger here")
+
+    async def _wanted(self, given: dict[str, str]) -> Wanted:
+        ids = frozenset[UUID]()
+        if (thread := given.get("thread", "")) and self._inside:
+            try:
+                ids = frozenset(UUID(each["message"]) for each in await self._inside.trail(uuid7(thread)))
+            except ProblemError:
+                ids = frozenset([UUID(int=0)])  # no such thread: nothing fits
+        since, until = _day(given.get("since")), _day(given.get("until"))
+        return Wanted(
+            kind=given.get("kind", ""), member=given.get("member", "").strip(), code=given.get("code", "").strip(),
+            since=since, until=until + timedelta(days=1) if until else None, ids=ids,
+        )  # fmt: skip
+
+
+def page(name: str, *, status: int = 200, **given: Any) -> web.Response:
+    """A page of the console under its policy."""
+    text = _templates.get_template(name).render(**given)
+    return web.Response(text=text, status=status, content_type="text/html", charset="utf-8", headers=HEADERS)
+
+
+def _file(name: str, media: str) -> Endpoint:
+    data = resources.files(__package__).joinpath("templates", name).read_bytes()
+
+    async def endpoint(request: web.Request) -> web.Response:
+        del request
+        return web.Response(body=data, content_type=media, charset="utf-8", headers=HEADERS)
+
+    return endpoint
+
+
+def _log(origin: str) -> str:
+    return sha256(origin.encode()).hexdigest()
+
+
+def _given(request: web.Request) -> dict[str, str]:
+    """The filter: every parameter once, of bounded length; what is not known is left out."""
+    known = ("kind", "member", "code", "since", "until", "thread", "before")
+    return {name: request.query[name][:128] for name in known if request.query.get(name)}
+
+
+def _index(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 16 else None
+
+
+def _day(text: str | None) -> datetime | None:
+    """Midnight in UTC; a day that is none is not filtered by."""
+    try:
+        return datetime.combine(date.fromisoformat(text or ""), time.min).astimezone() if text else None
+    except ValueError:
+        return None
+
+
+def _csv(found: Page, origin: str) -> str:
+    """RFC 4180, every cell quoted; no cell begins as a formula does."""
+    out = io.StringIO()
+    writer = csv.writer(out, quoting=csv.QUOTE_ALL)
+    writer.writerow(("index", "at", "kind", "from", "to", "code", "id", "pair_seq"))
+    for each in found.found:
+        writer.writerow(_row(each))
+    del origin
+    return out.getvalue()
+
+
+def _row(logged: Logged) -> Sequence[str]:
+    entry = logged.entry
+    cells = (
+        logged.index, format_time(entry.at), entry.kind, entry.sender, entry.recipient, entry.code, entry.id, entry.pair_seq,
+    )  # fmt: skip
+    return ["" if cell is None else str(cell) for cell in cells]
+
+
+def _steps(index: int, size: int, length: int) -> list[str]:
+    """On which side each hash of the path stands, leaf to root (RFC 9162 section 2.1.3.2)."""
+    sides, fn, sn = [], index, size - 1
+    for _ in range(length):
+        if fn & 1 or fn == sn:
+            sides.append("left")
+            while fn and not fn & 1:
+                fn, sn = fn >> 1, sn >> 1
+        else:
+            sides.append("right")
+        fn, sn = fn >> 1, sn >> 1
+    return sides

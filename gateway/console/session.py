@@ -1,0 +1,102 @@
+"""Who looks at the console: a one-time link of the node's operator makes a session of some hours."""
+
+import hmac
+from collections import deque
+from collections.abc import Callable
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from gateway.console.explorer import Endpoint, page
+from gateway.services.policy import permit_client
+from gateway.services.session import SESSION_HOURS, Sessions
+from protocols.ports.access import Caller
+from protocols.problems import ProblemError
+
+COOKIE = "__Host-tracewire"
+_FAILURES_MAX, _FAILURES_S = 20, 300.0
+
+
+class Door:
+    """Login, logout, and the guard of every page. Nothing is told of why a link does not open."""
+
+    def __init__(self, sessions: Sessions, now_s: Callable[[], float]) -> None:
+        self._sessions, self._now_s, self._failures = sessions, now_s, deque[float](maxlen=_FAILURES_MAX)
+
+    def routes(self) -> list[web.RouteDef]:
+        """A link shows a button, since programs that look at links must not use it up."""
+        return [
+            web.get("/audit/login", self.get_login),
+            web.post("/audit/login", self.post_login),
+            web.post("/audit/logout", self.post_logout),
+        ]
+
+    def guard(self, endpoint: Endpoint) -> Endpoint:
+        """Only with a session; else the page that says how to get one."""
+
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            caller = await self._caller(request)
+            if caller is None:
+                return page("login.html", status=401, link="", wrong="")
+            permit_client(caller, "ledger:read")
+            permit_client(caller, "audit:read")
+            return await endpoint(request)
+
+        return guarded
+
+    async def get_login(self, request: web.Request) -> web.Response:
+        """The button of a link; nothing is used up by looking."""
+        return page("login.html", link=request.query.get("link", "")[:128], wrong="")
+
+    async def post_login(self, request: web.Request) -> web.StreamResponse:
+        """Opens a session under a fresh id; the same answer for every link that does not open."""
+        _same_origin(request)
+        now = self._now_s()
+        if len(self._failures) == _FAILURES_MAX and now - self._failures[0] < _FAILURES_S:
+            raise ProblemError("ui.rate", "too many links that did not open in five minutes")
+        form = await request.post()
+        session = await self._sessions.enter(str(form.get("link", ""))[:128])
+        if session is None:
+            self._failures.append(now)
+            wrong = "This link does not open: it was used, it is older than ten minutes, or it never was one."
+            return page("login.html", status=403, link="", wrong=wrong)
+        response = web.Response(status=303, headers={"Location": "/audit", "Cache-Control": "no-store"})
+        longest = int(timedelta(hours=SESSION_HOURS).total_seconds())
+        response.set_cookie(COOKIE, session, max_age=longest, path="/", secure=True, httponly=True, samesite="Strict")
+        return response
+
+    async def post_logout(self, request: web.Request) -> web.Response:
+        """Ends the session, here and in the browser."""
+        _same_origin(request)
+        await self._sessions.leave(request.cookies.get(COOKIE, ""))
+        response = web.Response(
+            status=303, headers={"Location": "/audit/login", "Cache-Control": "no-store", "Clear-Site-Data": '"cache"'}
+        )
+        response.del_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="Strict")
+        return response
+
+    async def _caller(self, request: web.Request) -> Caller | None:
+        return await self._sessions.caller(request.cookies.get(COOKIE, ""))
+
+
+def loopback(port: int) -> Callable[[Endpoint], Endpoint]:
+    """The guard of pages on the auditor's own machine: for no name that another site could make point there."""
+
+    def guard(endpoint: Endpoint) -> Endpoint:
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            if not any(hmac.compare_digest(request.host, f"{name}:{port}") for name in ("127.0.0.1", "localhost")):
+                raise ProblemError("http.misdirected", "these pages are for this machine alone")
+            return await endpoint(request)
+
+        return guarded
+
+    return guard
+
+
+def _same_origin(request: web.Request) -> None:
+    """`ui.csrf` for a form of another site (Fetch Metadata; the origin where a browser does not send it)."""
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    host = urlsplit(origin).netloc if origin else None
+    if site not in (None, "same-origin") or (site is None and host != request.host):
+        raise ProblemError("ui.csrf", "the form was not sent by this page")

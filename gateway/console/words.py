@@ -1,0 +1,44 @@
+"""What an entry of a ledger says, in a sentence for people."""
+
+from protocols.ledger.entry import Entry, PeerRef
+
+_KINDS = {
+    "sent": "{owner} sent a message to {to}.",
+    "received": "{owner} took a message of {from_}: it opened it, and its signature holds.",
+    "refused": "{owner} refused a message of {from_} for good: {code}.",
+    "receipt": "{owner} holds the answer of {to} to its message{why}.",
+    "undelivered": "{owner} stopped trying to deliver a message to {to}: {code}. That says nothing about {to}.",
+    "id_conflict": "{owner} was sent two different contents by {from_} under one id. That is evidence against {from_}.",
+    "relayed": "{owner} carried a message from {from_} to {to}, which it cannot read.",
+    "dispatched": "{owner}'s own system has the message of {from_}.",
+    "opened": "Somebody at {owner} read {what} of a message from {from_} to {to}{purpose}.",
+    "erased": "{owner} erased {what} of a message from {from_} to {to}{ground}.",
+    "key": "{owner} changed a key: {code}.",
+    "directory": "{owner} follows version {version} of the directory from here on.",
+    "peer-checkpoint": "{owner} holds a checkpoint of {peer} at size {size}.",
+    "admin": "{owner}: {code}.",
+    "ledger-opened": "{owner} opened this ledger{after}.",
+    "ledger-closed": "{owner} closed this ledger.",
+}
+_ADMIN = {
+    "approval.asked": "somebody asked for a second person",
+    "approval.approved": "a second person approved",
+    "approval.refused": "a second person refused",
+    "approval.used": "what two people approved was done",
+    "thread.unacknowledged": "a request was not acknowledged by its day",
+    "thread.silent": "a request was not answered by its day",
+}
+
+
+def sentence(entry: Entry, owner: str) -> str:
+    """One sentence; it says what the entry states and nothing more (docs/protocol.md section 3)."""
+    what, _, more = (entry.code or "").partition("/")
+    ground, _, until = more.partition("/")
+    peer = entry.peer or PeerRef(origin="nobody")
+    return _KINDS[entry.kind].format(
+        owner=owner, from_=entry.sender, to=entry.recipient, code=_ADMIN.get(entry.code or "", entry.code),
+        what={"body": "the text", "content": "all"}.get(what, what), purpose=f" for {more}" if more else "",
+        ground=f", ground {ground}; backups still open it until {until}" if more else "",
+        why=f": refused, {entry.code}" if entry.code else ": it arrived", version=entry.dir.version if entry.dir else "",
+        peer=peer.origin, size=peer.size, after=f" after {peer.origin}" if entry.peer else "",
+    )  # fmt: skip

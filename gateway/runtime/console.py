@@ -1,0 +1,84 @@
+"""The auditor's pages of a node, over its own ledgers."""
+
+import time
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from gateway.console.explorer import Explorer, Inside
+from gateway.console.session import Door
+from gateway.runtime.ports import Ports
+from gateway.services.committed import LedgerView, log_name
+from gateway.services.explore import Explore
+from gateway.services.session import Sessions
+from gateway.services.submit import current
+from gateway.services.trail import Trail
+from protocols.directory import witness_keys, year_and_number
+from protocols.ledger.checkpoint import LedgerKeys
+from protocols.ledger.entry import Entry
+from protocols.ledger.note import VerifierKey
+from protocols.limits import NOTE_SIGNATURES_MAX
+from protocols.ports.crypto import Sealer
+from protocols.ports.directory import DirectorySource
+from protocols.ports.store import ExchangeStore, LedgerStore, ThreadStore
+
+_GAPS_MAX = 1_000
+COSIGNED = (NOTE_SIGNATURES_MAX - 2) // 2
+"""Witnesses that a note has room for."""
+
+
+class OwnLedgers:
+    """LedgerSource of a node itself."""
+
+    def __init__(self, view: LedgerView, ledger: LedgerStore, directory: DirectorySource) -> None:
+        self._view, self._ledger, self._directory = view, ledger, directory
+
+    async def ledgers(self) -> Mapping[str, LedgerKeys]:
+        """Those that the directory lists."""
+        listed = current(self._directory).ledgers
+        heads = await self._ledger.heads()
+        return {origin: listed[origin].keys for origin in sorted(heads, key=year_and_number) if origin in listed}
+
+    async def witnesses(self) -> Mapping[str, VerifierKey]:
+        """The members' that witness."""
+        keys = {name: witness_keys(record) for name, record in current(self._directory).records.items()}
+        return {name: each.ed25519 for name, each in keys.items() if each}
+
+    async def note(self, origin: str) -> bytes:
+        """The newest checkpoint."""
+        return await self._view.own_note(log_name(origin))
+
+    async def witnessed(self, origin: str) -> bytes | None:
+        """The newest one with a quorum of cosignatures, else with the most."""
+        newest = await self._ledger.checkpoint(origin)
+        quorum = current(self._directory).quorum_of(origin.rpartition("/")[0])
+        size = await self._ledger.witnessed(origin, newest.size, quorum) if newest else 0
+        found = await self._ledger.checkpoint(origin, size) if size else None
+        if found is None:
+            return None
+        return found.note + b"".join(list((await self._ledger.cosignatures(origin, size)).values())[:COSIGNED])
+
+    async def tile(self, origin: str, path: str) -> bytes:
+        """As it is served to members."""
+        return await self._view.tile(log_name(origin), path)
+
+
+def inside(trail: Trail, threads: ThreadStore, exchange: ExchangeStore) -> Inside:
+    """What a node knows besides its ledger."""
+
+    async def beside(entry: Entry) -> list[tuple[str, int, bytes]]:
+        found = []
+        for member in {entry.sender, entry.recipient} if entry.id else ():
+            rows = await threads.proofs(member or "", entry.id) if entry.id else []
+            found += [(row.origin, row.index, row.entry) for row in rows]
+        return sorted(found)
+
+    return Inside(trail=trail.entries, gaps=lambda: exchange.gaps(_GAPS_MAX), beside=beside)
+
+
+def node_console(view: LedgerView, ports: Ports, trail: Trail, sealer: Sealer) -> list[web.RouteDef]:
+    """The console of a node, behind its sessions."""
+    door = Door(Sessions(ports.sessions, sealer, ports.clock), time.monotonic)
+    explore = Explore(OwnLedgers(view, ports.ledger, ports.directory), ports.verifier)
+    within = inside(trail, ports.threads, ports.exchange)
+    return [*door.routes(), *Explorer(explore, inside=within).routes(door.guard)]

@@ -1,0 +1,132 @@
+"""`tracewire audit serve`: the auditor's pages on the auditor's machine, over one ledger that lies elsewhere."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp import web
+
+from gateway.console.explorer import Explorer
+from gateway.console.session import loopback
+from gateway.http.serve import Site, application
+from gateway.runtime.client import AgencyClient
+from gateway.services.explore import Explore
+from keys.suite import Tw1Verifier
+from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint
+from protocols.ledger.note import VerifierKey
+from protocols.problems import ProblemError
+
+_FILE_BYTES_MAX = 1024 * 1024
+_WAIT = aiohttp.ClientTimeout(total=30)
+Read = Callable[[str], Awaitable[bytes]]
+"""A file of an exported ledger by its path; `tile.missing` for none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """Where the ledger lies, by which keys it is judged, and on which port it is shown."""
+
+    place: str
+    vkeys: Sequence[str] | None
+    witnesses: Mapping[str, VerifierKey]
+    node: Path | None
+    client: str
+    actor: str
+    port: int
+
+
+class OneLedger:
+    """LedgerSource of files, by the keys that the auditor trusts."""
+
+    def __init__(self, read: Read, keys: LedgerKeys, witnesses: Mapping[str, VerifierKey]) -> None:
+        self._read, self._keys, self._witnesses = read, keys, witnesses
+
+    async def ledgers(self) -> Mapping[str, LedgerKeys]:
+        """One."""
+        return {self._keys.origin: self._keys}
+
+    async def witnesses(self) -> Mapping[str, VerifierKey]:
+        """Those of the auditor's policy."""
+        return self._witnesses
+
+    async def note(self, origin: str) -> bytes:
+        """The file `checkpoint`."""
+        del origin
+        return await self._read("checkpoint")
+
+    async def witnessed(self, origin: str) -> bytes | None:
+        """The file `checkpoint.witnessed`."""
+        del origin
+        try:
+            return await self._read("checkpoint.witnessed")
+        except ProblemError:
+            return None
+
+    async def tile(self, origin: str, path: str) -> bytes:
+        """A file below `tile/`."""
+        del origin
+        return await self._read(path)
+
+
+async def serve_ledger(served: Served, ready: Callable[[str], None]) -> None:
+    """Until cancelled. ProblemError where there is no such ledger, or its newest checkpoint does not hold."""
+    async with AsyncExitStack() as stack:
+        read = await _reader(served, stack)
+        origin = parse_checkpoint(await read("checkpoint")).origin
+        vkeys = served.vkeys or (await read("vkeys")).decode("ascii", "replace").split()
+        explore = Explore(OneLedger(read, LedgerKeys.among(origin, vkeys), served.witnesses), Tw1Verifier())
+        await explore.checkpoint(origin)
+        routes = Explorer(explore, trusted=True).routes(loopback(served.port))
+        runner = web.AppRunner(application(routes), access_log=None)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        try:
+            await Site(runner, "127.0.0.1", served.port).start()
+        except OSError as error:
+            raise ProblemError("config.invalid", f"port {served.port} cannot be used: {error.strerror}") from None
+        ready(f"http://127.0.0.1:{served.port}/audit")
+        await asyncio.Event().wait()
+
+
+async def _reader(served: Served, stack: AsyncExitStack) -> Read:
+    """Files of a folder, of a web server, or what a node's `/v1` gives with an access token."""
+    if not served.place.startswith(("http://", "https://")):
+        return _folder(Path(served.place))
+    session, agency = await stack.enter_async_context(aiohttp.ClientSession()), None
+    if served.node is not None:
+        agency = AgencyClient.of_node(served.node, client=served.client, actor=served.actor)
+        await stack.enter_async_context(agency)
+    return _web(served.place.rstrip("/"), session, agency)
+
+
+def _folder(folder: Path) -> Read:
+    async def read(name: str) -> bytes:
+        try:
+            return await asyncio.to_thread((folder / name).read_bytes)
+        except OSError:
+            raise ProblemError("tile.missing", f"{name} is not there") from None
+
+    return read
+
+
+def _web(url: str, session: aiohttp.ClientSession, agency: AgencyClient | None) -> Read:
+    async def read(name: str) -> bytes:
+        headers = {"Authorization": f"Bearer {await agency.token()}"} if agency else {}
+        data = b""
+        try:
+            async with session.get(f"{url}/{name}", headers=headers, timeout=_WAIT) as response:
+                if response.status != 200:
+                    raise ProblemError("tile.missing", f"{name}: the server answers {response.status}")
+                async for chunk in response.content.iter_any():
+                    data += chunk
+                    if len(data) > _FILE_BYTES_MAX:
+                        raise ProblemError("tile.missing", f"{name} has more than {_FILE_BYTES_MAX} bytes")
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            raise ProblemError("peer.unreachable", f"no ledger answers at {urlsplit(url).netloc}") from None
+        return data
+
+    return read

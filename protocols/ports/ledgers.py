@@ -1,0 +1,31 @@
+"""Port of an auditor: ledgers as C2SP tlog-tiles serves them, wherever they lie."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from protocols.ledger.checkpoint import LedgerKeys
+from protocols.ledger.note import VerifierKey
+
+
+class LedgerSource(Protocol):
+    """Where ledgers are read from. Nothing that it gives is trusted but `keys` and `witnesses`."""
+
+    async def ledgers(self) -> Mapping[str, LedgerKeys]:
+        """The keys of each ledger, by origin, the newest last."""
+        ...
+
+    async def witnesses(self) -> Mapping[str, VerifierKey]:
+        """Ed25519 cosignature keys by member."""
+        ...
+
+    async def note(self, origin: str) -> bytes:
+        """The newest checkpoint; `ledger.not_ready` where there is none."""
+        ...
+
+    async def witnessed(self, origin: str) -> bytes | None:
+        """The newest checkpoint that others have cosigned, with their signatures."""
+        ...
+
+    async def tile(self, origin: str, path: str) -> bytes:
+        """A tile or entry bundle by its C2SP path; `tile.missing`."""
+        ...

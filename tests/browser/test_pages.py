@@ -1,0 +1,102 @@
+"""Every page of the console in a real browser: axe finds nothing, the keyboard is enough, and it is read without scripts."""
+
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Page
+
+from adapters.postgres.embedded import EmbeddedServer
+from tests.browser.conftest import Watched
+from tests.federation import Federation
+from tests.http.office import Office, office_of
+from tests.http.test_console import LOOKS, pages, sessions
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def office(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Office]:
+    async with Federation(postgres, tmp_path_factory.mktemp("pages")) as fed:
+        asker, holder = await fed.nodes("asker", "holder")
+        sent = await asker.trace(holder)
+        await asker.becomes(sent, "delivered")
+        async with aiohttp.ClientSession() as session, office_of(asker, session) as found:
+            await found.register("auditor", ("AUD",), LOOKS)
+            found.tokens["thread", ""] = sent["thread"]
+            yield found
+
+
+async def sign_in(page: Page, office: Office) -> None:
+    await page.goto(f"{office.url}/audit/login?link={await sessions(office).link('auditor', 'AUD', LOOKS)}")
+    await page.wait_for_selector("button:focus")
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(f"{office.url}/audit")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [360, 1280])
+async def test_axe_finds_nothing_and_nothing_is_wider_than_the_window(
+    watched: Watched, office: Office, dark: bool, width: int
+) -> None:
+    page = await watched.page(width=width, dark=dark)
+    await page.goto(f"{office.url}/audit/login?link=x")
+    found = {"login": (await Axe().run(page)).response["violations"]}
+    await sign_in(page, office)
+    for path in pages(office, office.tokens["thread", ""]):
+        if path.endswith((".csv", "/checkpoint")):
+            continue
+        await page.goto(office.url + path)
+        if await page.locator("#proof").count():
+            await page.wait_for_selector("#proof[data-state=done]")
+        found[path] = (await Axe().run(page)).response["violations"]
+        wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, path
+    faults = {
+        path: [(each["id"], each["nodes"][0]["html"]) for each in each_page]
+        for path, each_page in found.items()
+        if each_page
+    }
+    assert faults == {}
+
+
+async def test_the_pages_are_read_and_filtered_without_scripts(watched: Watched, office: Office) -> None:
+    page = await watched.page(script=False)
+    await sign_in(page, office)
+    await page.click("tbody a")
+    assert "this browser verifies nothing itself" in await page.locator("#claims").inner_text()
+    await page.select_option("select[name=kind]", "sent")
+    await page.click("text=Filter")
+    assert await page.locator("tbody tr").count() == 1
+    await page.click("tbody a")
+    assert "testnet/asker sent a message to testnet/holder." in await page.locator("main").inner_text()
+
+
+async def test_a_filter_and_an_entry_are_reached_by_the_keyboard_alone(watched: Watched, office: Office) -> None:
+    page = await watched.page()
+    await sign_in(page, office)
+    await page.keyboard.press("Tab")
+    assert await page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    await page.keyboard.press("Enter")
+    for _ in range(2):  # the scrolling table, then its first ledger
+        await page.keyboard.press("Tab")
+    await page.keyboard.press("Enter")
+    await page.wait_for_url("**/audit/ledgers/*")
+    await page.focus("input[name=member]")
+    await page.keyboard.type("testnet/holder")
+    await page.keyboard.press("Enter")
+    await page.wait_for_url("**member=testnet**")
+    assert await page.locator("tbody tr").count() >= 2
+
+
+async def test_a_session_that_is_over_shows_how_to_get_one(watched: Watched, office: Office) -> None:
+    page = await watched.page()
+    await sign_in(page, office)
+    await page.click("text=Sign out")
+    await page.wait_for_url("**/audit/login")
+    await page.go_back()
+    await page.goto(f"{office.url}/audit/gaps")
+    assert "tracewire audit link" in await page.locator("main").inner_text()
+    watched.complaints.clear()  # the browser notes the 401

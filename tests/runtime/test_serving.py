@@ -1,0 +1,90 @@
+"""`tracewire audit serve` as a process: pages over a ledger that lies elsewhere."""
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.http.wire import free_socket
+from tests.interop.conftest import Ledger
+
+COMMAND = str(Path(sys.executable).with_name("tracewire"))
+
+
+def ledger(folder: Path) -> Ledger:
+    found = Ledger("test/br-pf")
+    found.open()
+    found.add(*(found.entry("admin", code="test") for _ in range(300)))
+    found.write(folder)
+    return found
+
+
+def port() -> int:
+    with contextlib.closing(free_socket()) as bound:
+        return int(bound.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(*tokens: object) -> Iterator[str]:
+    """The address that it says it serves at."""
+    command = [COMMAND, "audit", "serve", *map(str, tokens)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+def get(url: str, host: str | None = None) -> tuple[int, str]:
+    try:
+        request = urllib.request.Request(url, headers={"Host": host} if host else {})
+        with urllib.request.urlopen(request, timeout=8) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())["code"]
+
+
+def test_a_folder_is_shown_to_this_machine_alone_and_by_the_auditors_own_keys(tmp_path: Path) -> None:
+    found = ledger(tmp_path)
+    with serving(tmp_path, "--port", port(), *(f"--vkey={key}" for key in found.signer.vkeys)) as url:
+        _, shown = get(url)
+        (path,) = re.findall(r'href="(/audit/ledgers/\w+)"', shown)
+        base = url.removesuffix("/audit")
+        status, page = get(base + path)
+        assert (status, "This machine verified both signatures" in page, "301 entries" in page) == (200, True, True)
+        assert "on your own machine" not in page
+        assert get(base + path, host="evil.example:80") == (421, "http.misdirected")
+        assert get(f"{base}/audit/gaps")[0] == 404
+
+
+def test_what_does_not_hold_is_refused_with_its_reason(tmp_path: Path) -> None:
+    found = ledger(tmp_path / "whole")
+    other = Ledger("test/br-pf", seed=2)
+    other.open()
+
+    def said(*tokens: object) -> tuple[int, str]:
+        done = subprocess.run(
+            [COMMAND, "audit", "serve", *map(str, tokens)], capture_output=True, text=True, check=False, timeout=30
+        )
+        return done.returncode, done.stderr
+
+    code, error = said(tmp_path / "whole", *(f"--vkey={key}" for key in other.signer.vkeys))
+    assert (code, "both signatures are required" in error) == (1, True)
+    code, error = said(tmp_path / "none")
+    assert (code, "is not there" in error) == (1, True)
+    code, error = said(f"http://127.0.0.1:{port()}")
+    assert (code, "no ledger answers" in error) == (1, True)
+    bundle = tmp_path / "whole/tile/entries/000"
+    bundle.write_bytes(bundle.read_bytes().replace(b'"test"', b'"TEST"', 1))
+    del found
+    with serving(tmp_path / "whole", "--port", port()) as url:
+        (path,) = re.findall(r'href="(/audit/ledgers/\w+)"', get(url)[1])
+        base = url.removesuffix("/audit")
+        assert get(f"{base}{path}/entries/5") == (400, "proof.path")
+        assert get(f"{base}{path}/entries/300")[0] == 200, "the other bundle holds"
