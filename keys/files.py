@@ -3,13 +3,14 @@
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from protocols.problems import Fault, ProblemError
 
-_BYTES_MAX = 256 * 1024 * 1024  # the largest file is what an erasure keeps of a month's threads
+_BYTES_MAX = 1024 * 1024
+_LINE_BYTES_MAX = 1024
 
 
 def store_problem(detail: str, fix: str) -> ProblemError:
@@ -68,25 +69,59 @@ def replace(path: Path, data: bytes) -> None:
 
     A crash leaves at most a torn `.tmp` that nobody reads and the next call overwrites.
     """
+    rewrite(path, [data])
+
+
+def append(path: Path, data: bytes) -> None:
+    """Adds whole lines of up to 1 KiB to a file, durably; a last one that a crash cut is taken off first."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        last = os.pread(fd, _LINE_BYTES_MAX, max(0, end - _LINE_BYTES_MAX))
+        if last and not last.endswith(b"\n"):
+            file.truncate(end - len(last) + last.rfind(b"\n") + 1)
+            file.seek(0, os.SEEK_END)
+        file.write(data)
+        file.flush()
+        os.fsync(fd)
+    sync_folder(path.parent)
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Its whole lines, one by one; a last one that a crash cut is none."""
+    with path.open("rb") as file:
+        _check_ours(path, os.fstat(file.fileno()))
+        yield from (line for line in file if line.endswith(b"\n"))
+
+
+def rewrite(path: Path, pieces: Iterable[bytes]) -> None:
+    """As `replace`, of pieces that need not fit into memory."""
     torn = path.with_name(f".{path.name}.tmp")
     fd = os.open(torn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as file:
         os.fchmod(fd, 0o600)  # a torn one may have been copied back with another mode
-        file.write(data)
+        file.writelines(pieces)
         file.flush()
-        os.fsync(file.fileno())
+        os.fsync(fd)
     torn.rename(path)
     sync_folder(path.parent)
 
 
 def destroy_file(path: Path) -> None:
-    """Overwrites and removes a file, durably; a missing one is fine. Old blocks of copying disks are beyond us."""
+    """Overwrites and removes a file, durably; a missing one is fine. Old blocks of copying disks are beyond us.
+
+    It is never there half overwritten: it loses its name first, and the next call ends what a crash left.
+    """
+    gone = path.with_name(f".{path.name}.gone")
     if path.exists():
-        with path.open("r+b") as file:
-            file.write(bytes(path.stat().st_size))
+        path.rename(gone)
+        sync_folder(path.parent)
+    if gone.exists():
+        with gone.open("r+b") as file:
+            file.write(bytes(gone.stat().st_size))
             file.flush()
             os.fsync(file.fileno())
-        path.unlink()
+        gone.unlink()
     sync_folder(path.parent)
 
 

@@ -1,32 +1,43 @@
 """Keys for content at rest under monthly epoch generations, and their destruction (docs/protocol.md section 7).
 
 epochs/<generation>.key is an epoch key, sealed by the store's secret; the highest generation is the open one.
-epochs/<generation>.kept says where its content keys went when it was destroyed, so that an older database backup still
-opens, all but what was erased.
+epochs/<generation>.kept says, a line a key, where its content keys went when it was destroyed, so that an older database
+backup still opens, all but what was erased.
 """
 
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
-from keys.files import check_folder, destroy_file, locked, read_private, replace, store_problem, sync_folder
+from keys.files import (
+    append,
+    check_folder,
+    destroy_file,
+    locked,
+    read_lines,
+    read_private,
+    replace,
+    rewrite,
+    store_problem,
+    sync_folder,
+)
 from keys.secret import Secret
 from keys.suite import CEK_BYTES, decrypt, encrypt
 from protocols.ports.crypto import ContentKey
 from protocols.problems import ProblemError
-from protocols.strict import b64u, dump_json, parse_object, unb64u
+from protocols.strict import b64u, dump_json, parse_json, unb64u
 
 _UNWRAPPED_MAX = 4096  # content keys kept in memory
-_KEPT_BYTES_MAX = 256 * 1024 * 1024
+_LINE_BYTES_MAX = 1024
 _KEPT_GENERATIONS_MAX = 16  # parsed kept files in memory; they are read only for old backups
 
 
 class EpochVault:
-    """The port Vault, with what erasure needs: `rotate`, `rewrap`, `destroy`. Sees other processes' work at once."""
+    """The port Vault, with what erasure needs: `rotate`, `rewrap`, `keep`, `destroy`, `forget`. Sees other processes' work at once."""
 
     def __init__(self, folder: Path, secret: Secret) -> None:
         self._folder = folder / "epochs"
@@ -89,36 +100,51 @@ class EpochVault:
             raise ProblemError("content.erased", "no key opens this content")
         return plaintext
 
-    def destroy(
-        self, generation: int, *, kept: Iterable[tuple[ContentKey, ContentKey]], erased: Iterable[ContentKey]
-    ) -> None:
-        """Destroys an epoch key. `kept`: (former, rewrapped) of all that stays; `erased`: keys that must not.
+    def keep(self, generation: int, kept: Iterable[tuple[ContentKey, ContentKey]]) -> None:
+        """Notes where content keys of a generation went: (former, rewrapped), durable on return; once more adds nothing wrong."""
+        lines = b"".join(dump_json([_name(old), new.generation, b64u(new.wrapped)]) + b"\n" for old, new in kept)
+        try:
+            with locked(self._folder / ".lock"):
+                append(self._folder / f"{generation}.kept", lines)
+        except OSError as error:
+            raise store_problem(f"the keys that stay cannot be written: {error.strerror}", "Check the disk.") from None
 
-        Crash argument: first the kept keys are durable, then the epoch key goes, so a crash between loses nothing, and
-        the same call again finishes: it adds to what the first one kept (those rows may be rewrapped in the database by
-        now) and takes out what was erased since.
+    def destroy(self, generation: int, *, erased: Iterable[ContentKey]) -> None:
+        """Destroys an epoch key once all that stays is kept; `erased`: keys that must not be among that.
+
+        Crash argument: what is kept is durable before the epoch key goes, and the database's rows are rewrapped by then; the
+        same calls again finish.
         """
         if generation >= self.generation:
             raise store_problem("the open epoch cannot be destroyed", "Rotate first.")
+        path, gone = self._folder / f"{generation}.kept", {_name(key).encode() for key in erased}
         try:
             with locked(self._folder / ".lock"):
-                moved = self._read_kept(generation)
-                moved |= {_name(old): new for old, new in kept}
-                for key in erased:
-                    moved.pop(_name(key), None)
-                lines = {name: [new.generation, b64u(new.wrapped)] for name, new in moved.items()}
-                replace(self._folder / f"{generation}.kept", dump_json(lines))
+                if not path.exists():
+                    append(path, b"")  # the number stays taken
+                if any(_named(line) in gone for line in read_lines(path)):
+                    rewrite(path, (line for line in read_lines(path) if _named(line) not in gone))
                 destroy_file(self._path(generation))
         except OSError as error:
             raise store_problem(f"the epoch cannot be destroyed: {error.strerror}", "Check disk and mode.") from None
         for cache in (self._epoch, self._unwrap, self._kept):
             cache.cache_clear()
 
-    def forget(self, before: datetime) -> None:
-        """Drops what leads from destroyed generations to the open one, where they were destroyed before a time."""
-        for path in self._folder.glob("*.kept"):
-            if path.stat().st_mtime < before.timestamp():
-                replace(path, b"{}")  # the number stays taken
+    def holds(self, generation: int) -> bool:
+        """Whether the key of a generation is there."""
+        return self._exists(f"{generation}.key")
+
+    def forget(self, before: datetime, *, but: Container[int]) -> None:
+        """Drops what opens backups from before a time: where keys of generations went that were destroyed before it.
+
+        `but`: generations that content in the database still names.
+        """
+        with locked(self._folder / ".lock"):
+            for path in self._folder.glob("*.kept"):
+                if path.stat().st_size and path.stat().st_mtime < before.timestamp() and int(path.stem) not in but:
+                    replace(path, b"")  # the number stays taken
+            for torn in self._folder.glob(".*.key.gone"):  # of a process that was killed
+                destroy_file(torn.with_name(torn.name[1 : -len(".gone")]))
         self._kept.cache_clear()
 
     def _content_key(self, key: ContentKey, scope: str) -> bytes:
@@ -146,12 +172,10 @@ class EpochVault:
 
     def _read_kept(self, generation: int) -> dict[str, ContentKey]:
         path = self._folder / f"{generation}.kept"
-        if not path.exists():
-            return {}
         try:
-            lines = parse_object(read_private(path), bytes_max=_KEPT_BYTES_MAX)
-            return {name: ContentKey(generation=at, wrapped=unb64u(wrapped)) for name, (at, wrapped) in lines.items()}
-        except (ProblemError, ValueError, TypeError):
+            lines = (parse_json(line, bytes_max=_LINE_BYTES_MAX) for line in read_lines(path)) if path.exists() else ()
+            return {name: ContentKey(generation=at, wrapped=unb64u(wrapped)) for name, at, wrapped in lines}
+        except (ProblemError, ValueError, TypeError, OSError):
             raise store_problem(f"{path} is damaged", "Put it back from its backup.") from None
 
     def _exists(self, name: str) -> bool:
@@ -164,6 +188,11 @@ class EpochVault:
 def _make_epoch(folder: Path, generation: int, secret: Secret) -> None:
     path = folder / f"{generation}.key"
     replace(path, secret.seal(path.name, secrets.token_bytes(CEK_BYTES)))
+
+
+def _named(line: bytes) -> bytes:
+    """The name at the beginning of a line: b'["<43 characters>",'."""
+    return line[2:45]
 
 
 def _name(key: ContentKey) -> str:

@@ -62,9 +62,10 @@ class PostgresErasures:
         )
         return [ErasureRow(**row) for row in rows]
 
-    async def erased(self, thread: UUID) -> set[tuple[str, UUID]]:
-        """Messages of a thread that were, or are about to be, erased whole."""
-        rows = await self._pool.fetch("SELECT sender, id FROM erasure WHERE thread = $1 AND part = ''", thread)
+    async def erased(self, thread: UUID, *, done: bool) -> set[tuple[str, UUID]]:
+        """Messages of a thread that were erased whole, or are about to be."""
+        sql = "SELECT sender, id FROM erasure WHERE thread = $1 AND part = '' AND (done OR NOT $2)"
+        rows = await self._pool.fetch(sql, thread, done)
         return {(row["sender"], row["id"]) for row in rows}
 
     async def missing(self, count: int) -> list[tuple[str, UUID]]:
@@ -86,20 +87,29 @@ class PostgresErasures:
                 "UPDATE epoch SET generation = $1, opened = coalesce($2, opened) WHERE generation < $1", generation, at
             )
 
-    async def due(self, today: date, count: int) -> list[tuple[str, UUID]]:
-        """Messages that may not be kept, by what was said with them."""
-        rows = await self._pool.fetch(
-            "SELECT sender, id FROM content WHERE until < $1 AND part = '' LIMIT $2", today, count
-        )
-        return [(row["sender"], row["id"]) for row in rows]
+    async def generations(self) -> dict[int, int]:
+        """Keys under each generation."""
+        rows = await self._pool.fetch("SELECT generation, count(*) AS n FROM content GROUP BY generation")
+        return {row["generation"]: row["n"] for row in rows}
 
-    async def tightened(self) -> list[UUID]:
-        """Threads in which a handling was changed."""
+    async def due(self, today: date, count: int) -> list[UUID]:
+        """Threads with something past its day, or whose handling was changed."""
         rows = await self._pool.fetch(
-            "SELECT DISTINCT i.thread FROM inbox i JOIN content c ON c.sender = i.sender AND c.id = i.id AND c.part = '' "
-            "WHERE i.type = 'handling.change'"
+            "(SELECT DISTINCT thread FROM content c WHERE until < $1 AND part = '' AND NOT EXISTS "
+            "(SELECT FROM erasure e WHERE e.sender = c.sender AND e.id = c.id AND e.part = '') ORDER BY thread LIMIT $2) "
+            "UNION SELECT i.thread FROM inbox i JOIN content c ON c.sender = i.sender AND c.id = i.id AND c.part = '' "
+            "WHERE i.type = 'handling.change'",
+            *(today, count),
         )
         return [row["thread"] for row in rows]
+
+    async def drop_asked(self, before: datetime) -> None:
+        """Searches that were asked before a time and never used."""
+        await self._pool.execute(
+            "DELETE FROM content c USING approval a WHERE c.id = a.id AND c.part = 'about' AND a.asked < $1 AND NOT a.used "
+            "AND a.act IN ('registry.search', 'registry.lookup')",
+            before,
+        )
 
     async def wrapped_of(self, rows: Sequence[ErasureRow]) -> list[WrappedRow]:
         """The keys of what is to be erased: of a whole message, those of its parts and attachments too."""
@@ -125,11 +135,13 @@ class PostgresErasures:
     async def rewrap(self, moved: Sequence[tuple[WrappedRow, ContentKey]]) -> None:
         """The same keys under another generation; of rows that are still there."""
         await self._pool.execute(
-            "UPDATE content c SET generation = g, wrapped = w FROM unnest($1::text[], $2::uuid[], $3::text[], $4::int[], $5::bytea[]) "
-            "AS m(s, i, p, g, w) WHERE c.sender = s AND c.id = i AND c.part = p",
+            "UPDATE content c SET generation = g, wrapped = w "
+            "FROM unnest($1::text[], $2::uuid[], $3::text[], $4::bytea[], $5::int[], $6::bytea[]) AS m(s, i, p, f, g, w) "
+            "WHERE c.sender = s AND c.id = i AND c.part = p AND c.wrapped = f",
             [row.sender for row, _ in moved],
             [row.id for row, _ in moved],
             [row.part for row, _ in moved],
+            [row.wrapped for row, _ in moved],
             [key.generation for _, key in moved],
             [key.wrapped for _, key in moved],
         )

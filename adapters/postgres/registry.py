@@ -79,7 +79,7 @@ class PostgresRegistry:
         sql = (
             f"INSERT INTO registry_record AS r ({', '.join(_COLUMNS)}) VALUES ({places}) "
             f"ON CONFLICT (owner, ref) DO UPDATE SET {updates} "
-            f"WHERE r.said <= excluded.said AND ({differs[0]}) IS DISTINCT FROM ({differs[1]}) RETURNING ref"
+            f"WHERE (r.said < excluded.said OR (r.said = excluded.said AND r.status <> '{_TAKEN_BACK}')) AND ({differs[0]}) IS DISTINCT FROM ({differs[1]}) RETURNING ref"
         )
         async with self._pool.connection() as connection, connection.transaction():
             return {row["ref"] for row in await connection.fetchmany(sql, [_row(record) for record in records])}

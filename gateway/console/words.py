@@ -21,6 +21,7 @@ _KINDS = {
     "ledger-closed": "{owner} closed this ledger.",
 }
 _ADMIN = {
+    "erasure.begun": "an epoch key of content is about to be destroyed; all others were wrapped anew",
     "approval.asked": "somebody asked for a second person",
     "approval.approved": "a second person approved",
     "approval.refused": "a second person refused",

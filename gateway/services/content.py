@@ -1,6 +1,6 @@
 """Message content at rest: a key per message and per restricted part, wrapped by the open epoch (docs/protocol.md section 7)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -21,6 +21,12 @@ _PART_KEY_BYTES = 32
 def scope_of(sender: str, id_: UUID, part: str) -> str:
     """What the key of a row is bound to."""
     return f"{sender}/{id_}/{part}"
+
+
+def last_day(message: Message) -> date | None:
+    """The last day on which its sender lets it be kept."""
+    day = message.handling.get("delete_after")
+    return date.fromisoformat(day) if day else None
 
 
 def at_rest(
@@ -92,9 +98,19 @@ class Content:
         return {part.ref.name: parse_part(open_part(part, opener)) for part in self.parts}
 
 
+def _opened(vault: Vault, rows: Sequence[ContentRow]) -> Iterator[tuple[str, bytes]]:
+    """What opens; a part that is just being erased takes nothing else with it."""
+    for row in rows:
+        try:
+            yield row.part, open_row(vault, row)
+        except ProblemError as problem:
+            if problem.code != "content.erased":
+                raise
+
+
 def open_content(vault: Vault, rows: Sequence[ContentRow]) -> Content:
     """The content of one message, without parts that were erased; `content.erased` where its own key is gone."""
-    plain = {row.part: open_row(vault, row) for row in rows}
+    plain = dict(_opened(vault, rows))
     if "" not in plain:
         raise ProblemError("content.erased", "the content of this message is gone")
     payload = parse_jws(plain[""]).payload

@@ -173,9 +173,9 @@ class Converse:
 
     async def _erased(self, thread: UUID, said: Saying) -> None:
         """Nobody confirms what is still here."""
-        here = {str(each.id) for each in await self._read.opened(thread)}
+        gone = await self._read.erased_of(thread)
         for n, id_ in enumerate(said.body["messages"]):
-            if id_ in here:
+            if UUID(id_) not in gone:
                 raise _fault(f"/body/messages/{n}", "it is not erased here", "Erase it first: `tracewire erase`.")
 
     async def _pointers(self, leg: Leg, said: Saying) -> None:

@@ -137,8 +137,13 @@ def ledger_fix(guarded: int | None, size: int, node: str) -> str:
     return f"Stop the node, then ask all members what they hold of this ledger: {ask}"
 
 
-def contents(missing: Sequence[tuple[str, UUID]]) -> list[Step]:
-    """Whether content is missing if and only if an `erased` entry says so."""
+def contents(missing: Sequence[tuple[str, UUID]], lost: int) -> list[Step]:
+    """Whether content is missing if and only if an `erased` entry says so; `lost`: keys that nothing opens."""
+    if lost:
+        what = f"{lost} keys of content are under a generation of the key store that is gone"
+        why = "What they open is shown as missing, until the node has taken what was kept of them, or for good."
+        fix = "Start the node, and look again. If it stays: put the newest backup of NODE/keys back."
+        return [wrong("content", what, why, fix)]
     if not missing:
         return [Step(step="content", state="ok", what="nothing is missing that nobody ordered to be erased")]
     what = f"content and ledger disagree about {len(missing)} messages, as {missing[0][1]} of {missing[0][0]}"

@@ -1,7 +1,8 @@
 """Erasure that keeps proof: content goes with its keys, entries and proofs stay (docs/protocol.md section 7)."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
@@ -12,15 +13,17 @@ from uuid import UUID
 import structlog
 
 from gateway.services.approve import Approve
-from gateway.services.changes import Erased
+from gateway.services.changes import Erased, Noted
 from gateway.services.commit import Committer
-from gateway.services.content import scope_of
+from gateway.services.content import Content, scope_of
 from gateway.services.read import Read
 from gateway.services.records import Records
 from gateway.services.settle import Settle
 from gateway.services.submit import current
-from gateway.services.terms import handling_of
+from gateway.services.terms import handling_of, origin_of
+from protocols.exchange.message import Message
 from protocols.ledger.entry import NONCE_BYTES, Entry, actor_commitment
+from protocols.limits import APPROVAL_DAYS
 from protocols.messages import validate_model
 from protocols.messages.registry import RegistryRecord
 from protocols.ports.access import Caller
@@ -32,8 +35,10 @@ from protocols.ports.world import Clock
 from protocols.problems import Fault, ProblemError
 
 _log = structlog.get_logger()
-_LOOK_S = 3_600.0
-_AT_ONCE = 1_000
+_LOOK_S, _AGAIN_S = 3_600.0, 5.0
+_AT_ONCE, _CHANGES = 1_000, 256
+_KEYS_MAX = 500_000  # of a generation: what one erasure has to wrap anew, and how many where they went may be in memory
+_WORDS = frozenset(("handling.change", "consent.request", "consent.answer"))
 GROUND_KEPT = "DELETE_AFTER"
 """The ground of what nobody asked for: the day after which its sender lets nobody keep it."""
 
@@ -96,29 +101,44 @@ class Erase:
         """Carries out until cancelled; at start what was begun, each hour what has come to its day."""
         while True:
             self._wake.clear()
+            pause = _AGAIN_S
             try:
-                await self.erase()
+                pause = _LOOK_S if await self.erase() is not None else _AGAIN_S
             except Exception:  # the store may be away for a while; the loop outlives it
                 _log.exception("not_erased")
-            try:
-                async with asyncio.timeout(_LOOK_S):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
                     await self._wake.wait()
-            except TimeoutError:
-                continue
 
-    async def erase(self) -> int:
-        """Carries out what is pending and what has come to its day; how much that was. One process of a node at a time."""
+    async def erase(self) -> int | None:
+        """Carries out what is pending and what has come to its day; how much. None where another process of this node does.
+
+        `ledger.rollback`: nothing is destroyed by the word of a database that the guard does not know.
+        """
+        if self._committer.halted:
+            raise self._committer.halted
         async with self._store.alone() as mine:
             if not mine:
-                return 0
+                return None
             await self._agree()
+            done = await self._carry_out()
             await self._store.pend(await self._due())
-            pending = await self._store.pending()
-            if pending:
-                await self._withdraw_records(pending)
-                await self._destroy(pending)
-                await self._finish(pending)
-            return len(pending)
+            return done + await self._carry_out()
+
+    async def lost(self) -> int:
+        """Keys of content whose generation is gone and that nothing opens."""
+        return sum(
+            n for generation, n in (await self._store.generations()).items() if not self._vault.holds(generation)
+        )
+
+    async def _carry_out(self) -> int:
+        pending = await self._store.pending()
+        if pending:
+            await self._withdraw_records(pending)
+            await self._destroy(await self._store.wrapped_of(pending))
+            for start in range(0, len(pending), _CHANGES):
+                await self._finish(pending[start : start + _CHANGES])
+        return len(pending)
 
     async def _agree(self) -> None:
         """Key store and database are in one generation, a new one each month; what opens backups past their day is dropped."""
@@ -126,10 +146,14 @@ class Erase:
         while self._vault.generation < number:  # an older key store came back: what it does not hold is lost
             await asyncio.to_thread(self._vault.rotate)
         await self._store.raise_generation(self._vault.generation)  # a crash may have left the files ahead
-        now = self._clock.now()
-        if opened.strftime("%Y-%m") != now.strftime("%Y-%m"):
+        for generation in await self._store.generations():
+            if not self._vault.holds(generation):  # a crash, or an older database: what was kept still opens
+                await self._move(generation, frozenset())
+        now, held = self._clock.now(), await self._store.generations()
+        if opened.strftime("%Y-%m") != now.strftime("%Y-%m") or held.get(self._vault.generation, 0) > _KEYS_MAX:
             await self._rotate()
-        await asyncio.to_thread(self._vault.forget, now - self._backup)
+        await asyncio.to_thread(partial(self._vault.forget, now - self._backup, but=held.keys()))
+        await self._store.drop_asked(now - timedelta(days=APPROVAL_DAYS))
 
     async def _rotate(self) -> None:
         await self._store.raise_generation(await asyncio.to_thread(self._vault.rotate), self._clock.now())
@@ -151,29 +175,48 @@ class Erase:
         if not contents:
             await self._read.legs(order.thread)
             raise ProblemError("content.erased", "nothing of it is left")
-        return [self._row(each.message, each.commitment, order.part, order.ground) for each in contents]
+        self._check_words([each.message for each in await self._read.contents(order.thread)], order)
+        return [self._row(each, order.part, order.ground) for each in contents]
 
-    def _row(self, message: Any, commitment: bytes, part: str, ground: str) -> ErasureRow:
+    def _check_words(self, said: Sequence[Message], order: Order) -> None:
+        """What tightens, or denies, is not erased before what it is about: that could be read again."""
+        stays = [each for each in said if order.messages and each.id not in order.messages and each.type not in _WORDS]
+        for n, id_ in enumerate(order.messages):
+            if stays and any(each.id == id_ and each.type in _WORDS for each in said):
+                fault = Fault(
+                    f"/messages/{n}", "needed", "it says what may be done with others", "Erase those with it."
+                )
+                raise ProblemError("schema.invalid", "a message that others depend on", errors=[fault])
+
+    def _row(self, content: Content, part: str, ground: str) -> ErasureRow:
+        message = content.message
         return ErasureRow(
             sender=message.sender, id=message.id, part=part, thread=message.thread, recipient=message.recipient, ground=ground,
-            content_c=commitment, until=(self._clock.now() + self._backup).date(),
+            content_c=content.commitment, until=(self._clock.now() + self._backup).date(),
         )  # fmt: skip
 
     async def _due(self) -> list[ErasureRow]:
-        """What its sender lets nobody keep any longer: as it said with the message, and what it has tightened since."""
-        today = self._clock.now().date()
-        found = []
-        for sender, id_ in await self._store.due(today, _AT_ONCE):
-            content = await self._read.content(sender, id_)
-            found.append(self._row(content.message, content.commitment, "", GROUND_KEPT))
-        for thread in await self._store.tightened():
+        """What its sender lets nobody keep any longer: as it said with the message, has tightened since, or has consented to.
+
+        What says so goes with the last of what it is about, or else that could be read again.
+        """
+        today, found = self._clock.now().date(), list[ErasureRow]()
+        for thread in await self._store.due(today, _AT_ONCE):
             contents = await self._read.contents(thread)
             said = [each.message for each in contents]
-            for each in contents:
-                ends = handling_of(said, each.message).delete_after
-                if each.message.sender != self._member and ends and date.fromisoformat(ends) < today:
-                    found.append(self._row(each.message, each.commitment, "", GROUND_KEPT))
+            over = [each for each in contents if self._over(said, each.message, today)]
+            words = [each for each in over if each.message.type in _WORDS]
+            if len(over) < len(contents) and any(
+                each.message.type not in _WORDS for each in contents if each not in over
+            ):
+                over = [each for each in over if each not in words]
+            found += [self._row(each, "", GROUND_KEPT) for each in over]
         return found
+
+    def _over(self, said: Sequence[Message], message: Message, today: date) -> bool:
+        source = origin_of(said, message)
+        last = handling_of(said, source).delete_after
+        return source.sender != self._member and last is not None and date.fromisoformat(last) < today
 
     async def _withdraw_records(self, pending: Sequence[ErasureRow]) -> None:
         """A shared record goes with the message that brought it."""
@@ -188,32 +231,47 @@ class Erase:
                 record = validate_model(RegistryRecord, message.body, message.type)
                 await self._records.withdrawn(message, record.record_ref)
 
-    async def _destroy(self, pending: Sequence[ErasureRow]) -> None:
+    async def _destroy(self, erased: Sequence[WrappedRow]) -> None:
         """Wraps all other keys of these epochs anew, durable in the key store first, and destroys the epochs' own."""
-        erased = await self._store.wrapped_of(pending)
         generations = {row.generation for row in erased}
         if not generations:
             return
         await self._rotate()
-        gone = {(row.sender, row.id, row.part) for row in erased}
+        gone = frozenset((row.sender, row.id, row.part) for row in erased)
         for generation in sorted(generations):
-            moved: list[tuple[WrappedRow, ContentKey]] = []
-            async for rows in self._store.wrapped(generation, _AT_ONCE):
-                stay = [row for row in rows if (row.sender, row.id, row.part) not in gone]
-                moved += await asyncio.to_thread(self._rewrapped, stay)
-            kept = [(row.key, new) for row, new in moved]
+            while await self._move(generation, gone):  # until a whole look finds nothing that could be moved
+                continue
+            await self._begin()
             keys = [row.key for row in erased if row.generation == generation]
-            await asyncio.to_thread(partial(self._vault.destroy, generation, kept=kept, erased=keys))
-            for start in range(0, len(moved), _AT_ONCE):
-                await self._store.rewrap(moved[start : start + _AT_ONCE])
+            await asyncio.to_thread(partial(self._vault.destroy, generation, erased=keys))
+
+    async def _begin(self) -> None:
+        """An entry says so first: no key is destroyed by the word of a database that the fork guard does not know."""
+        nonce = self._sealer.random(NONCE_BYTES)
+        await self._committer.commit(
+            Noted(entry=Entry(kind="admin", at=self._clock.now(), n=nonce, code="erasure.begun"))
+        )
+
+    async def _move(self, generation: int, gone: Container[tuple[str, UUID, str]]) -> int:
+        """Moves all keys but these to the open generation, page by page; how many."""
+        count = 0
+        async for rows in self._store.wrapped(generation, _AT_ONCE):
+            stay = [row for row in rows if (row.sender, row.id, row.part) not in gone]
+            if moved := await asyncio.to_thread(self._rewrapped, stay):
+                await asyncio.to_thread(self._vault.keep, generation, [(row.key, new) for row, new in moved])
+                await self._store.rewrap(moved)
+            count += len(moved)
+        return count
 
     def _rewrapped(self, rows: Sequence[WrappedRow]) -> list[tuple[WrappedRow, ContentKey]]:
         found = []
         for row in rows:
             try:
                 found.append((row, self._vault.rewrap(row.key, scope_of(row.sender, row.id, row.part))))
-            except ProblemError as problem:  # it is lost already
-                _log.error("content_unreadable", id=str(row.id), code=problem.code)
+            except ProblemError as problem:
+                if problem.code != "content.erased":  # a key store that cannot be read now says nothing about the key
+                    raise
+                _log.error("content_unreadable", id=str(row.id))
         return found
 
     async def _finish(self, pending: Sequence[ErasureRow]) -> None:
@@ -236,5 +294,5 @@ class Erase:
         return Entry(
             kind="erased", at=self._clock.now(), n=self._sealer.random(NONCE_BYTES), id=row.id, sender=row.sender,
             recipient=row.recipient, content_c=row.content_c, actor_c=row.authority_c,
-            code=f"{row.part or 'content'}/{row.ground}/{row.until.isoformat()}",
+            code=f"{row.part or 'content'}/{row.ground}/{(self._clock.now() + self._backup).date().isoformat()}",
         )  # fmt: skip

@@ -94,9 +94,10 @@ class Export:
         except ProblemError as problem:
             if problem.code != "content.erased":
                 raise
-            return "erased" if await self._read.erased(stored) else "left out", None, {}
+            return "erased" if await self._read.erased(stored, done=True) else "left out", None, {}
         source = origin_of(opened, found.message)
-        if source.sender != self._member and no_evidence(opened, source, self._clock.now().date()):
+        kept = source.sender != self._member and no_evidence(opened, source, self._clock.now().date())
+        if kept or self._read.withheld(stored, found, opened, caller):
             return "left out", None, {}
         for what in ("evidence", *(part.ref.name for part in found.parts if parts)):
             await self._read.look([found], caller, what)

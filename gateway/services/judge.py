@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from gateway.services.changes import Received, Refused
-from gateway.services.content import at_rest
+from gateway.services.content import at_rest, last_day
 from gateway.services.policy import permit
 from protocols.directory import SUITE, Directory, Key
 from protocols.exchange.blobs import sealed_bytes
@@ -202,7 +202,7 @@ class Judge:
             entry=entry,
             inbox=row,
             proof=proof_row(message.sender, proven.place, message.id, proven.digest),
-            content=at_rest(self._vault, message, jws, parts, keys, _until(message)),
+            content=at_rest(self._vault, message, jws, parts, keys, last_day(message)),
             attachments=message.attachments,
             said=said_of(message, acknowledge_by=directory.acknowledge_due(now)),
         )
@@ -275,9 +275,3 @@ def _usable(key: Key, place: Place, created: datetime) -> bool:
     if key.not_after is not None and created >= key.not_after:
         return False
     return key.revoked is None or (key.revoked.origin == place.origin and place.index < key.revoked.size)
-
-
-def _until(message: Message) -> date | None:
-    """The last day on which its sender lets it be kept."""
-    day = message.handling.get("delete_after")
-    return date.fromisoformat(day) if day else None

@@ -150,9 +150,11 @@ class Read:
         except ProblemError as problem:
             if problem.code != "content.erased":
                 raise
-            return shown | ({"erased": True} if await self.erased(stored) else {"missing": True})
+            return shown | ({"erased": True} if await self.erased(stored, done=False) else {"missing": True})
+        if hidden:
+            return shown | {"withheld": hidden}
         shown["handling"] = content.message.handling
-        if why := hidden or self._withheld(stored, content, said, caller):
+        if why := self.withheld(stored, content, said, caller):
             return shown | {"withheld": why}
         shown["body"] = content.message.body
         looks.append(self._look(content, caller, "body"))
@@ -167,7 +169,7 @@ class Read:
             shown["parts"] = [part.ref.name for part in content.parts]
         return shown
 
-    def _withheld(self, stored: StoredMessage, content: Content, said: Sequence[Message], caller: Caller) -> str:
+    def withheld(self, stored: StoredMessage, content: Content, said: Sequence[Message], caller: Caller) -> str:
         """Why a message is not to be read here; empty where it is."""
         if stored.type == "registry.record" and stored.recipient == self._member and stored.type in self._answered:
             return _SHARED
@@ -183,7 +185,7 @@ class Read:
             if stored.id != message:
                 continue
             content = await self.content(stored.sender, stored.id)
-            if why := self._withheld(stored, content, said, caller):
+            if why := self.withheld(stored, content, said, caller):
                 raise ProblemError("handling.forbidden", why)
             for ref in content.message.attachments:
                 if ref.sha256 == digest and digest in content.keys:
@@ -213,9 +215,13 @@ class Read:
         """The opened content of one message."""
         return open_content(self._vault, await self._store.content(sender, id_))
 
-    async def erased(self, stored: StoredMessage) -> bool:
-        """Whether its content is gone because somebody ordered it."""
-        return (stored.sender, stored.id) in await self._erasures.erased(stored.thread)
+    async def erased(self, stored: StoredMessage, *, done: bool) -> bool:
+        """Whether its content is gone because somebody ordered it; with `done`, whether an entry says so."""
+        return (stored.sender, stored.id) in await self._erasures.erased(stored.thread, done=done)
+
+    async def erased_of(self, thread: UUID) -> set[UUID]:
+        """The messages of a thread of which an entry says that they were erased."""
+        return {id_ for _, id_ in await self._erasures.erased(thread, done=True)}
 
     async def reviews(self, after: tuple[datetime, UUID] | None, count: int) -> list[ReviewRow]:
         """Requests that wait for a person, oldest first."""

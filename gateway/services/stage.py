@@ -67,6 +67,8 @@ class Stage:
             raise ProblemError("approval.needed", "its approval was used before")
         self.log(entry)
         self.approvals[row.id] = replace(row, used=True)
+        if row.act in ("registry.search", "registry.lookup"):  # what was searched for stands in the message, if at all
+            self.erased.append((self.plan.origin.rpartition("/")[0], row.id, "about"))
 
     def event(self, kind: str, at: datetime, thread: UUID, counterpart: str, message: UUID) -> None:
         """A line for the event feed."""

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from gateway.services.changes import Answered, Dispatched, Resealed, Submitted
 from gateway.services.commit import Committer
-from gateway.services.content import Content, at_rest
+from gateway.services.content import Content, at_rest, last_day
 from gateway.services.policy import permit
 from gateway.services.stage import Lost
 from protocols.directory import SUITE, Directory
@@ -199,7 +199,8 @@ class Submit:
             envelope=sealed.envelope,
             due=now,
         )
-        content = at_rest(self._vault, message, jws, parts, keys)
+        forwards = message.body.get("referred", {}).get("mode") == "ANSWERER_FORWARDS"  # the words of another
+        content = at_rest(self._vault, message, jws, parts, keys, last_day(message) if forwards else None)
         return message, Submitted(
             entry=sealed.entry,
             outbox=outbox,

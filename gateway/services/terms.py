@@ -11,12 +11,19 @@ from protocols.messages.terms import tightens, unreadable
 
 
 def handling_of(said: Sequence[Message], message: Message) -> Handling:
-    """A message's handling, tightened by what its sender said later; looser words count for nothing."""
+    """A message's handling, tightened by what its sender said later, kept longer where it consented; looser words count for nothing."""
     found = validate_handling(message.handling)
     for each in said:
-        if each.type == "handling.change" and each.sender == message.sender and each.body["target"] == str(message.id):
+        if each.sender != message.sender:
+            continue
+        if each.type == "handling.change" and each.body["target"] == str(message.id):
             changed = validate_handling(each.body["handling"])
             found = changed if tightens(found, changed) else found
+        elif each.type == "consent.answer" and each.body["decision"] == "GRANTED" and found.delete_after:
+            asked = find(said, each.recipient, each.in_reply_to)
+            about = asked.body if asked and asked.type == "consent.request" else {}
+            if (about.get("target"), about.get("to")) == (str(message.id), "LONGER_RETENTION"):
+                found = found.model_copy(update={"delete_after": max(found.delete_after, about["until"])})
     return found
 
 

@@ -1,6 +1,6 @@
 """Ports of cryptography and custody: what `keys/` guarantees to the rest. Keys never leave their implementations."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
@@ -152,14 +152,20 @@ class EpochKeys(Vault, Protocol):
         """The same key under the open generation; `content.erased` where it no longer opens."""
         ...
 
-    def destroy(
-        self, generation: int, *, kept: Iterable[tuple[ContentKey, ContentKey]], erased: Iterable[ContentKey]
-    ) -> None:
-        """Destroys an epoch key, after (former, rewrapped) of all that stays is durable; again after a crash, it finishes."""
+    def keep(self, generation: int, kept: Iterable[tuple[ContentKey, ContentKey]]) -> None:
+        """Notes where keys of a generation went, (former, rewrapped), so that older backups of the database open; durable."""
         ...
 
-    def forget(self, before: datetime) -> None:
-        """Drops what opens backups that were made before a time."""
+    def destroy(self, generation: int, *, erased: Iterable[ContentKey]) -> None:
+        """Destroys an epoch key, and what was kept of `erased`; again after a crash, it finishes."""
+        ...
+
+    def holds(self, generation: int) -> bool:
+        """Whether the key of a generation is there."""
+        ...
+
+    def forget(self, before: datetime, *, but: Container[int]) -> None:
+        """Drops what opens backups from before a time, but of these generations."""
         ...
 
 

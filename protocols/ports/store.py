@@ -408,8 +408,8 @@ class ErasureStore(Protocol):
         """What is not done."""
         ...
 
-    async def erased(self, thread: UUID) -> set[tuple[str, UUID]]:
-        """(sender, id) of a thread's messages that were, or are about to be, erased whole."""
+    async def erased(self, thread: UUID, *, done: bool) -> set[tuple[str, UUID]]:
+        """(sender, id) of a thread's messages that were erased whole; without `done` those that are about to be, too."""
         ...
 
     async def missing(self, count: int) -> list[tuple[str, UUID]]:
@@ -424,12 +424,16 @@ class ErasureStore(Protocol):
         """Every batch that commits after this is under this generation or a later one; `at`: when it was opened. Never lowered."""
         ...
 
-    async def due(self, today: date, count: int) -> list[tuple[str, UUID]]:
-        """(sender, id) of content whose last day is before today."""
+    async def generations(self) -> dict[int, int]:
+        """How many keys of content there are under each generation."""
         ...
 
-    async def tightened(self) -> list[UUID]:
-        """Threads in which another member changed a handling."""
+    async def due(self, today: date, count: int) -> list[UUID]:
+        """Threads with content whose last day is before today, or whose handling was changed since."""
+        ...
+
+    async def drop_asked(self, before: datetime) -> None:
+        """Drops what people asked before a time to search for, and nobody used."""
         ...
 
     async def wrapped_of(self, rows: Sequence[ErasureRow]) -> list[WrappedRow]:
@@ -441,5 +445,5 @@ class ErasureStore(Protocol):
         ...
 
     async def rewrap(self, moved: Sequence[tuple[WrappedRow, ContentKey]]) -> None:
-        """The same keys under another generation; rows that are gone stay gone."""
+        """The same keys under another generation; of rows that are still as they were."""
         ...

@@ -95,6 +95,9 @@ async def test_what_is_for_tracing_alone_is_read_for_nothing_else_unless_its_sen
         return found
 
     assert (await shown())["withheld"] == "its originator allows it for TRACING alone"
+    await speak(office, "evidence-read", "A", purpose="STATISTICS")
+    evidence = (await office.get(f"/v1/traces/{thread}/evidence", client="evidence-read")).body
+    assert b"messages/0001.jws" not in evidence, "nor by another way"
     asks = {"target": asked["id"], "to": "OTHER_PURPOSE", "purpose": "STATISTICS", "why": "A yearly count."}
     version = (await office.get(f"/v1/traces/{thread}")).json["version"]
     body = {"body": asks, "handling": HANDLING}

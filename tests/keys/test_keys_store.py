@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -236,14 +236,16 @@ def test_erasing_destroys_one_thread_and_an_old_backup_reads_all_others(folder: 
     assert bystander.open(keys["gone"], "gone", "jws", sealed["gone"]) == b"gone"  # in its cache now
     vault.rotate()
     moved = {scope: vault.rewrap(keys[scope], scope) for scope in ("stay", "later")}
-    vault.destroy(1, kept=[(keys[scope], moved[scope]) for scope in moved], erased=[keys["gone"]])
+    vault.keep(1, [(keys[scope], moved[scope]) for scope in moved])
+    vault.destroy(1, erased=[keys["gone"]])
     for each in (vault, bystander, EpochVault(folder, secret())):
         with pytest.raises(ProblemError, match=r"content.erased"):
             each.open(keys["gone"], "gone", "jws", sealed["gone"])
         assert each.open(moved["stay"], "stay", "jws", sealed["stay"]) == b"stay"
         assert each.open(keys["stay"], "stay", "jws", sealed["stay"]) == b"stay"  # as an old backup names it
     vault.rotate()
-    vault.destroy(2, kept=[(moved["stay"], vault.rewrap(moved["stay"], "stay"))], erased=[moved["later"]])
+    vault.keep(2, [(moved["stay"], vault.rewrap(moved["stay"], "stay"))])
+    vault.destroy(2, erased=[moved["later"]])
     assert vault.open(keys["stay"], "stay", "jws", sealed["stay"]) == b"stay"
     for key in (keys["later"], moved["later"]):
         with pytest.raises(ProblemError, match=r"content.erased"):
@@ -257,18 +259,42 @@ def test_destroying_again_after_a_crash_adds_to_what_was_kept_and_takes_out_the_
     sealed = {scope: vault.seal(key, scope, "jws", b"x") for scope, key in keys.items()}
     vault.rotate()
     moved = {scope: vault.rewrap(keys[scope], scope) for scope in keys}
-    vault.destroy(1, kept=[(keys["a"], moved["a"]), (keys["b"], moved["b"])], erased=[])
-    vault.destroy(1, kept=[(keys["c"], moved["c"])], erased=[keys["b"]])
+    kept = folder / "epochs/1.kept"
+    vault.keep(1, [(keys["a"], moved["a"]), (keys["b"], moved["b"])])
+    kept.write_bytes(kept.read_bytes() + b'["cut by a cra')
+    vault.destroy(1, erased=[])
+    vault.keep(1, [(keys["c"], moved["c"])])
+    vault.destroy(1, erased=[keys["b"]])
+    assert kept.read_bytes().count(b"\n") == 2
     assert vault.open(keys["a"], "a", "jws", sealed["a"]) == vault.open(keys["c"], "c", "jws", sealed["c"]) == b"x"
     with pytest.raises(ProblemError, match=r"content.erased"):
         vault.open(keys["b"], "b", "jws", sealed["b"])
+
+
+def test_an_epoch_key_is_never_there_half_destroyed_and_what_opens_backups_goes_on_its_day(folder: Path) -> None:
+    vault, now = vault_of(folder), datetime.now(UTC)
+    key = vault.new_key("t")
+    sealed = vault.seal(key, "t", "jws", b"x")
+    vault.rotate()
+    vault.keep(1, [(key, vault.rewrap(key, "t"))])
+    (folder / "epochs/1.key").rename(folder / "epochs/.1.key.gone")  # killed before it was overwritten
+    assert vault.open(key, "t", "jws", sealed) == b"x"
+    vault.destroy(1, erased=[])
+    assert not list((folder / "epochs").glob("*1.key*"))
+    for but, opens in (({1}, True), (set[int](), False)):
+        vault.forget(now + timedelta(days=1), but=but)
+        if opens:
+            assert vault.open(key, "t", "jws", sealed) == b"x"
+    with pytest.raises(ProblemError, match=r"content.erased"):
+        vault.open(key, "t", "jws", sealed)
+    assert EpochVault(folder, secret()).generation == 2, "no number is given twice"
 
 
 def test_the_open_epoch_cannot_be_destroyed(folder: Path) -> None:
     vault = vault_of(folder)
     key = vault.new_key("t")
     with pytest.raises(ProblemError, match=r"Rotate|cannot be destroyed"):
-        vault.destroy(1, kept=[], erased=[])
+        vault.destroy(1, erased=[])
     assert vault.open(key, "t", "n", vault.seal(key, "t", "n", b"x")) == b"x"
 
 

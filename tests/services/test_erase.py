@@ -17,10 +17,12 @@ from keys.vault import EpochVault
 from protocols.evidence import write_evidence
 from protocols.ledger.entry import actor_commitment
 from protocols.ports.access import Caller
+from protocols.ports.crypto import ContentKey
 from protocols.ports.rows import ContentRow
 from protocols.problems import ProblemError
 from tests.federation import HANDLING, Federation, Json, Node, match_ledgers, refused, wait_until
 from tests.protocols.bodies import VALID
+from tests.services.test_approve import asks, needed, opened, search
 from tests.services.test_evidence import answered, check, evidence, wrong
 
 ANNA = Caller(client="desk", actor="anna", scopes=frozenset(), purpose="TRACING")
@@ -270,7 +272,7 @@ async def test_one_process_of_a_node_erases_at_a_time(fed: Federation) -> None:
     async with PostgresErasures(b.pool).alone() as mine:
         assert mine
         await b.parts.erase.order(order(sent), ANNA)
-        assert await b.parts.erase.erase() == 0
+        assert await b.parts.erase.erase() is None
     await carried_out(b)
 
 
@@ -285,6 +287,147 @@ async def test_a_shared_record_goes_with_the_message_that_brought_it(fed: Federa
     await wait_until(kept)
     await erase(b, order(sent))
     assert not await kept()
+
+
+async def test_a_key_store_that_cannot_be_read_now_loses_nothing(fed: Federation) -> None:
+    _, b, sent = await answered(fed)
+    await erase(b, order(sent, sent))
+    before, key = opens(b, await rows(b)), b.folder / "keys/epochs/2.key"
+    second = next(each for each in await b.read.contents(UUID(sent["thread"])) if str(each.message.id) != sent["id"])
+    await PostgresErasures(b.pool).pend([b.parts.erase._row(second, "", "COURT_ORDER")])
+    key.chmod(0o644)
+    vault = b.parts.erase._vault
+    for cache in (vault._epoch, vault._unwrap):  # type: ignore[attr-defined]
+        cache.cache_clear()
+    with pytest.raises(ProblemError, match=r"key.store"):
+        await b.parts.erase.erase()
+    key.chmod(0o600)
+    assert opens(b, await rows(b)) == before
+    await carried_out(b)
+    assert before - opens(b, await rows(b)) == {str(second.message.id)}
+
+
+async def test_an_older_database_destroys_nothing(fed: Federation) -> None:
+    a, b, sent = await answered(fed)
+    await b.stop()
+    older, real = await b.copy_database(), b.database
+    await b.start()
+    later = await a.trace(b, "LATER1234")
+    await a.becomes(later, "delivered")
+    await b.stop()
+    b.use_database(older)
+    await b.start()
+    await wait_until(lambda: _halted(b))
+    with pytest.raises(ProblemError, match=r"ledger.rollback"):
+        await b.parts.erase.erase()
+    await b.stop()
+    b.use_database(real)
+    await b.start()
+    assert "body" in (await shown(b, later))[0]
+    assert "body" in (await shown(b, sent))[0]
+
+
+async def _halted(node: Node) -> bool:
+    return node.parts.committer.halted is not None
+
+
+async def test_rows_of_an_older_dump_are_moved_before_what_opens_them_is_forgotten(fed: Federation) -> None:
+    _, b, sent = await answered(fed)
+    dump = await b.rows("SELECT sender, id, part, generation, wrapped FROM content")
+    await erase(b, order(sent, sent))
+    for row in dump:  # what a restored dump brings back, under the present keys
+        await b.sql(
+            "UPDATE content SET generation = $4, wrapped = $5 WHERE (sender, id, part) = ($1, $2, $3) RETURNING 1",
+            *(row["sender"], row["id"], row["part"], row["generation"], row["wrapped"]),
+        )
+    assert await b.count("content", "generation = 1") == 2
+    assert await b.parts.erase.lost() == 2
+    fed.clock.ahead += timedelta(days=40)
+    await b.parts.erase.erase()
+    assert (await b.count("content", "generation = 1"), await b.parts.erase.lost()) == (0, 0)
+    assert [each.get("erased", False) for each in await shown(b, sent)] == [True, False, False]
+
+
+async def test_what_cannot_be_opened_any_more_blocks_no_other_erasure(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    day = (fed.clock.now() + timedelta(days=1)).date().isoformat()
+    limited = HANDLING | {"codes": ["PURPOSE_TRACING_ONLY", "DELETE_AFTER"], "delete_after": day}
+    poison, other = await a.send(replace(a.draft(b), handling=limited)), await a.trace(b)
+    for sent in (poison, other):
+        await a.becomes(sent, "delivered")
+    await b.sql("UPDATE content SET wrapped = $2 WHERE id = $1 RETURNING 1", UUID(poison["id"]), bytes(60))
+    fed.clock.ahead += timedelta(days=3)
+    assert await b.parts.erase.erase() == 0
+    await erase(b, order(other))
+    assert (await shown(b, other))[0]["erased"]
+    assert (await shown(b, poison))[0]["missing"]
+
+
+async def test_a_late_word_of_a_process_that_lost_its_lock_changes_nothing(fed: Federation) -> None:
+    _, b, sent = await answered(fed)
+    store = PostgresErasures(b.pool)
+    stale = [row async for page in store.wrapped(1, 9) for row in page]
+    await erase(b, order(sent, sent))
+    await store.rewrap([(row, ContentKey(generation=1, wrapped=bytes(60))) for row in stale])
+    assert await b.count("content", "generation = 1") == 0
+    assert await b.parts.erase.lost() == 0
+
+
+async def test_a_sender_may_let_something_be_kept_longer(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    day = (fed.clock.now() + timedelta(days=2)).date().isoformat()
+    longer = (fed.clock.now() + timedelta(days=20)).date().isoformat()
+    limited = HANDLING | {"codes": ["PURPOSE_TRACING_ONLY", "DELETE_AFTER"], "delete_after": day}
+    sent = await a.send(replace(a.draft(b), handling=limited))
+    await a.becomes(sent, "delivered")
+    body = {"target": sent["id"], "to": "LONGER_RETENTION", "until": longer, "why": "The trial."}
+    asked = await b.send(b.reply(a, sent, "consent.request", body))
+    await b.becomes(asked, "delivered")
+    granted = await a.send(a.reply(b, asked, "consent.answer", {"decision": "GRANTED"}, thread=UUID(sent["thread"])))
+    await a.becomes(granted, "delivered")
+    fed.clock.ahead += timedelta(days=5)
+    assert await b.parts.erase.erase() == 0
+    assert "body" in (await shown(b, sent))[0]
+    fed.clock.ahead += timedelta(days=20)
+    await carried_out(b)
+    assert (await shown(b, sent))[0]["erased"]
+
+
+async def test_what_tightens_does_not_go_before_what_it_is_about(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    sent = await a.trace(b)
+    await a.becomes(sent, "delivered")
+    day = (fed.clock.now() + timedelta(days=2)).date().isoformat()
+    limited = HANDLING | {"codes": ["PURPOSE_TRACING_ONLY", "DELETE_AFTER"], "delete_after": day}
+    narrow = HANDLING | {"evidence_use": "no"}
+    told = await a.send(
+        a.reply(b, sent, "handling.change", {"target": sent["id"], "handling": narrow}, handling=limited)
+    )
+    await a.becomes(told, "delivered")
+    await refused("schema.invalid", b.parts.erase.order(order(sent, told), ANNA))
+    fed.clock.ahead += timedelta(days=4)
+    await b.parts.erase.erase()
+    first, second = await shown(b, sent)
+    assert ("body" in first, second.get("erased", False)) == (True, False)
+    await erase(b, order(sent))
+    assert all(each["erased"] for each in await shown(b, sent))
+
+
+async def test_what_was_searched_for_is_kept_in_no_second_place(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    draft = search(b)
+    approval = await needed(a, draft, asks(draft))
+    await a.parts.approve.rule(approval, BELA, "APPROVED")
+    sent = await opened(a, draft, asks(draft))
+    await a.becomes(sent, "delivered")
+    assert await a.count("content", "part = 'about'") == 0
+    await erase(a, order(sent))
+    assert await a.count("content", "part = 'about'") == 1, "why it was erased, and no more"
+    never = await needed(a, draft, asks(draft, key="search 2"))
+    assert await a.count("content", f"id = '{never}'") == 1
+    fed.clock.ahead += timedelta(days=8)
+    await a.parts.erase.erase()
+    assert await a.count("content", f"id = '{never}'") == 0
 
 
 async def test_nobody_confirms_what_is_still_here(fed: Federation) -> None:

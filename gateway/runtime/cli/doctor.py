@@ -299,8 +299,7 @@ class Doctor:
                 said = f"{what}: {CODES[code].title}"
                 step = Step(step="directory", state="warning", what=said, why=CAUSES[code], fix=CODES[code].fix)
                 self._steps.append(step)
-            self._steps += contents(await ports.erasures.missing(_GAPS_MAX))
-            self._steps += contents(await ports.erasures.missing(_GAPS_MAX))
+            self._steps += contents(await ports.erasures.missing(_GAPS_MAX), await parts.erase.lost())
             self._steps += numbers(await ports.exchange.gaps(_GAPS_MAX), self._machine.clock.now())
             if source.current is not None:
                 await self._peers(parts.probe, source.current, settings.member)
