@@ -14,6 +14,7 @@ from protocols.ledger.note import (
     format_signature,
     subtree_message,
 )
+from protocols.ledger.proof import Place
 
 ORIGIN_BYTES_MAX = 255  # C2SP: names in a 0x06 message carry a length of one byte
 
@@ -51,6 +52,15 @@ class LedgerNoteSigner(_Pair):
         text = checkpoint_text(self._name, size, root)
         second = self._subtree(self._name, size, root, int(at.timestamp()))
         return format_note(text, [(self._first, self._ed25519.sign(text.encode())), (self._second, second)])
+
+    def receipt(self, place: Place, root: bytes) -> bytes:
+        """A COSE receipt (RFC 9942) of an entry whose path leads to this root, which a checkpoint of ours has signed before."""
+        from keys.cose import inclusion_receipt  # its library is loaded late
+
+        return inclusion_receipt(
+            self._ed25519, kid=self._first.key_id, origin=place.origin, size=place.size, index=place.index,
+            path=place.path, root=root,
+        )  # fmt: skip
 
 
 class LedgerCosigner(_Pair):

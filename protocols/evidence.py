@@ -28,6 +28,7 @@ from protocols.ledger.entry import (
 )
 from protocols.ledger.linking import Link
 from protocols.ledger.merkle import leaf_hash
+from protocols.ledger.note import others
 from protocols.ledger.proof import Place, format_proof, read_proof
 from protocols.limits import EVIDENCE_BYTES_MAX
 from protocols.problems import ProblemError
@@ -172,15 +173,19 @@ def plain(text: str) -> str:
 
 
 def facts(evidence: Evidence) -> tuple[Fact, ...]:
-    """Every entry with its witnesses: members whose own entries name it, or a later tree of the same history."""
+    """Every entry with its witnesses: members whose own entries name it, or a later tree of the same history, or who cosigned one."""
     entries = [(place, parse_entry(place.entry)) for each in evidence.messages for place in each.places]
     named = [(_owner(place.origin), entry.peer) for place, entry in entries if entry.peer is not None]
     roots = {key: parse_checkpoint(note).root for key, note in evidence.notes.items()}
+    cosigned = {key: set(others(note, key[0])) for key, note in evidence.notes.items()}
     found = []
     for n, each in enumerate(evidence.messages, 1):
         for place in each.places:
             entry = parse_entry(place.entry)
             holders = {member for member, peer in named if _holds(peer, place, roots, evidence.links)}
+            for (origin, size), names in cosigned.items():
+                tree = PeerRef(origin=origin, size=size, root=roots[origin, size])
+                holders |= names if _holds(tree, place, roots, evidence.links) else set()
             found.append(
                 Fact(
                     message=n, kind=entry.kind, member=_owner(place.origin), at=entry.at, origin=place.origin,

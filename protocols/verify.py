@@ -7,7 +7,7 @@ from hashlib import sha256
 from itertools import pairwise
 
 from protocols.archive import unpack
-from protocols.directory import Directory, Ledger
+from protocols.directory import Directory, Ledger, witness_keys
 from protocols.evidence import (
     MANIFEST,
     DirectoryFrom,
@@ -27,6 +27,7 @@ from protocols.ledger.checkpoint import Checkpoint, verify_checkpoint
 from protocols.ledger.entry import RECEIPT_KINDS, DirRef, Entry, content_commitment, parse_entry, thread_commitment
 from protocols.ledger.linking import Link
 from protocols.ledger.merkle import leaf_hash, verify_consistency
+from protocols.ledger.note import others
 from protocols.ledger.proof import Place
 from protocols.ports.crypto import Verifier
 from protocols.problems import ProblemError
@@ -99,6 +100,14 @@ class _Check:
         return [self.versions[ref] for ref in sorted(self.versions, key=lambda ref: ref.version, reverse=True)]
 
     def _checkpoint(self, origin: str, note: bytes) -> Checkpoint:
+        names = others(note, origin)
+        for name in names:
+            records = (each.records[name] for each in self._newest_first() if name in each.records)
+            keys = next(filter(None, map(witness_keys, records)), None)
+            if names.count(name) != 2 or keys is None or keys.cosignature(note, self.verifier) is None:
+                raise ProblemError(
+                    "proof.policy", "a cosignature does not hold, or is of nobody that is listed as a witness"
+                )
         return verify_checkpoint(note, self._ledger(origin).keys, self.verifier)
 
     def _ledger(self, origin: str) -> Ledger:

@@ -395,12 +395,14 @@ class Agency:
     async def get_evidence(self, request: web.Request, asked: Asked) -> web.Response:
         """Export the thread as one file that an outsider verifies offline.
 
-        `parts=yes` opens the restricted parts (scope `parts:read`), `content=no` leaves digests in place of messages.
+        It opens every message, or `messages=ID,ID` alone, and of restricted parts those that `parts` names (scope `parts:read`);
+        `content=no` opens nothing. What is not opened stands in it as its digest, with every proof.
         """
         query: EvidenceQuery = asked.query
         thread = thread_of(request)
+        named = None if query.messages is None else frozenset(map(UUID, query.messages.split(",")))
         data = await self._export.export(
-            thread, asked.caller, content=query.content is None, parts=query.parts is not None
+            thread, asked.caller, messages=frozenset() if query.content else named, parts=(query.parts or "").split(",")
         )
         headers = {"Content-Disposition": f'attachment; filename="{thread}.zip"', **PRIVATE}
         return web.Response(body=data, content_type="application/zip", headers=headers)

@@ -230,9 +230,12 @@ class EventsQuery(Query):
 
 
 class EvidenceQuery(Query):
-    """What the file shows: restricted parts need the scope `parts:read`."""
+    """What the file opens: of these messages, by id, or all; and these restricted parts, which need the scope `parts:read`."""
 
-    parts: Maybe[Literal["yes"]] = None
+    parts: Annotated[
+        Maybe[str], Field(pattern=r"^[a-z_]{1,32}(,[a-z_]{1,32}){0,7}$", description="`persons`; or `yes`: all.")
+    ] = None
+    messages: Annotated[Maybe[str], Field(pattern=f"^{_UUID7}(,{_UUID7})*$", max_length=20_000)] = None
     content: Maybe[Literal["no"]] = None
 
 

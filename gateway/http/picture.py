@@ -1,6 +1,8 @@
 """Pages of their own, each a picture and the same as a table: the chain of a thread, the figures of a year, patterns."""
 
 import json
+from datetime import datetime
+from hashlib import sha256
 from importlib import resources
 from textwrap import wrap
 from typing import Any
@@ -8,6 +10,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from protocols.codes import label
+from protocols.evidence import Report
+from protocols.exchange.message import parse_jws, parse_message
+from protocols.strict import format_time
 
 _LEFT, _LANE, _ROW, _TOP = 110, 120, 46, 74
 _WORLD = json.loads(resources.files("gateway.http").joinpath("templates/world.json").read_bytes())
@@ -15,7 +20,7 @@ _OFF = (-20, -20)
 _templates = Environment(
     loader=PackageLoader("gateway.http", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
-_templates.globals["label"] = label
+_templates.globals["label"], _templates.filters["time"] = label, format_time
 
 
 def chain_page(chain: dict[str, Any]) -> str:
@@ -103,6 +108,24 @@ LIKELY = {
 def check_page(report: dict[str, Any]) -> str:
     """A self-contained HTML page of what `tracewire check` found in a file."""
     return _templates.get_template("check.html").render(report=report, words=LIKELY)
+
+
+def evidence_page(report: Report, data: bytes, root: bytes, now: datetime) -> str:
+    """A self-contained HTML page for print of what an evidence file proves, once it was verified."""
+    messages = [
+        (each, parse_message(parse_jws(each.jws).payload) if each.jws is not None else None)
+        for each in report.evidence.messages
+    ]
+    bodies = [
+        json.dumps({"body": said.body, "handling": said.handling}, indent=2, ensure_ascii=False) if said else ""
+        for _, said in messages
+    ]
+    by_message = {n: [fact for fact in report.facts if fact.message == n] for n in range(1, len(messages) + 1)}
+    return _templates.get_template("evidence.html").render(
+        evidence=report.evidence, messages=messages, bodies=bodies, by_message=by_message, chains=report.chains,
+        judged=report.judged, older=report.older, size=len(data), digest=sha256(data).hexdigest(),
+        root=sha256(root).hexdigest(), now=now,
+    )  # fmt: skip
 
 
 def report_page(report: dict[str, Any]) -> str:

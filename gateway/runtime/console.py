@@ -13,18 +13,16 @@ from gateway.services.explore import Explore
 from gateway.services.session import Sessions
 from gateway.services.submit import current
 from gateway.services.trail import Trail
+from gateway.services.witness import witnessed
 from protocols.directory import witness_keys, year_and_number
 from protocols.ledger.checkpoint import LedgerKeys
 from protocols.ledger.entry import Entry
 from protocols.ledger.note import VerifierKey
-from protocols.limits import NOTE_SIGNATURES_MAX
 from protocols.ports.crypto import Sealer
 from protocols.ports.directory import DirectorySource
 from protocols.ports.store import ExchangeStore, LedgerStore, ThreadStore
 
 _GAPS_MAX = 1_000
-COSIGNED = (NOTE_SIGNATURES_MAX - 2) // 2
-"""Witnesses that a note has room for."""
 
 
 class OwnLedgers:
@@ -52,11 +50,8 @@ class OwnLedgers:
         """The newest one with a quorum of cosignatures, else with the most."""
         newest = await self._ledger.checkpoint(origin)
         quorum = current(self._directory).quorum_of(origin.rpartition("/")[0])
-        size = await self._ledger.witnessed(origin, newest.size, quorum) if newest else 0
-        found = await self._ledger.checkpoint(origin, size) if size else None
-        if found is None:
-            return None
-        return found.note + b"".join(list((await self._ledger.cosignatures(origin, size)).values())[:COSIGNED])
+        found = await witnessed(self._ledger, origin, newest.size, quorum) if newest else None
+        return found.note if found else None
 
     async def tile(self, origin: str, path: str) -> bytes:
         """As it is served to members."""

@@ -14,12 +14,14 @@ from gateway.services.prove import Prove
 from gateway.services.read import Read
 from gateway.services.submit import current
 from gateway.services.terms import no_evidence, origin_of
+from gateway.services.witness import witnessed
 from protocols.evidence import Content, Evidence, Exchanged, write_evidence
 from protocols.exchange.message import Message
 from protocols.ledger.checkpoint import parse_checkpoint
 from protocols.ledger.entry import DirRef, Entry, parse_entry
 from protocols.ledger.linking import Link
 from protocols.ledger.merkle import HASH_BYTES, consistency_path, verify_consistency
+from protocols.ledger.note import bare, others
 from protocols.ledger.proof import Place
 from protocols.ledger.tiles import TileReader, TilesWanted, tile_path, tile_width
 from protocols.ports.access import Caller
@@ -55,23 +57,34 @@ class Export:
         self._exchange, self._prove, self._transport = exchange, prove, transport
         self._directory, self._clock = directory, clock
 
-    async def export(self, thread: UUID, caller: Caller, *, content: bool = True, parts: bool = False) -> bytes:
-        """The evidence file. What it shows is noted as `opened` (`auth.purpose`); `parts` needs the scope `parts:read` (`auth.scope`)."""
-        if parts:
+    async def export(
+        self, thread: UUID, caller: Caller, *, messages: Collection[UUID] | None = None, parts: Collection[str] = ()
+    ) -> bytes:
+        """The evidence file. It opens `messages`, by default all, and of their restricted parts those named, `yes` for all.
+
+        What it opens is noted as `opened` (`auth.purpose`); a part needs the scope `parts:read` (`auth.scope`).
+        """
+        if any(parts):
             permit_client(caller, "parts:read")
         members = [leg.counterpart for leg in await self._read.legs(thread)]
         stored = await self._threads.messages(thread)
         opened = await self._read.opened(thread)
-        said = [await self._said(each, caller, opened, content=content, parts=parts) for each in stored]
+        said = [
+            await self._said(each, caller, opened, parts)
+            if messages is None or each.id in messages
+            else ("left out", None, dict[str, bytes]())
+            for each in stored
+        ]
         places, notes = await self._ours(stored)
         await self._theirs(stored, places, notes)
         links = await self._links(places, notes)
-        directories, tuf = await self._versions(members, places)
+        cosigned = {name for (origin, _), note in notes.items() for name in others(note, origin)}
+        directories, tuf = await self._versions({*members, *cosigned}, places)
         about: dict[tuple[Any, ...], list[Place]] = {}
         for place in places:
             entry = parse_entry(place.entry)
             about.setdefault((entry.id, entry.sender, entry.recipient), []).append(place)
-        messages = tuple(
+        exchanged = tuple(
             Exchanged(
                 id=each.id, sender=each.sender, recipient=each.recipient, content=state, jws=jws, parts=sealed,
                 places=tuple(about.get((each.id, each.sender, each.recipient), ())),
@@ -79,16 +92,14 @@ class Export:
             for each, (state, jws, sealed) in zip(stored, said, strict=True)
         )  # fmt: skip
         evidence = Evidence(
-            thread=thread, by=self._member, at=self._clock.now(), messages=messages, notes=notes, links=links,
+            thread=thread, by=self._member, at=self._clock.now(), messages=exchanged, notes=notes, links=links,
             directories=directories, tuf=tuf,
         )  # fmt: skip
         return await asyncio.to_thread(write_evidence, evidence)
 
     async def _said(
-        self, stored: StoredMessage, caller: Caller, opened: Sequence[Message], *, content: bool, parts: bool
+        self, stored: StoredMessage, caller: Caller, opened: Sequence[Message], parts: Collection[str]
     ) -> tuple[Content, bytes | None, dict[str, bytes]]:
-        if not content:
-            return "left out", None, {}
         try:
             found = await self._read.content(stored.sender, stored.id)
         except ProblemError as problem:
@@ -99,20 +110,27 @@ class Export:
         kept = source.sender != self._member and no_evidence(opened, source, self._clock.now().date())
         if kept or self._read.withheld(stored, found, opened, caller):
             return "left out", None, {}
-        for what in ("evidence", *(part.ref.name for part in found.parts if parts)):
+        shown = [part for part in found.parts if "yes" in parts or part.ref.name in parts]
+        for what in ("evidence", *(part.ref.name for part in shown)):
             await self._read.look([found], caller, what)
-        return "here", found.jws, {part.ref.name: part.key + part.sealed for part in found.parts if parts}
+        return "here", found.jws, {part.ref.name: part.key + part.sealed for part in shown}
 
     async def _ours(self, stored: Sequence[StoredMessage]) -> tuple[list[Place], dict[_Key, bytes]]:
-        """Every entry of ours about these messages, all proven under the newest checkpoint of its ledger."""
+        """Every entry of ours about these messages: proven under the newest witnessed checkpoint of its ledger, else the newest."""
         places: list[Place] = []
         notes: dict[_Key, bytes] = {}
+        quorum = current(self._directory).quorum_of(self._member)
         for origin in await self._ledger.heads():
             entries = await self._threads.entries_about(origin, [each.id for each in stored])
-            if entries:
-                newest = await self._prove.newest(origin)
-                notes[origin, newest.size] = newest.note
-                places += (await self._prove.places(newest, entries)).values()
+            if not entries:
+                continue
+            newest = await self._prove.newest(origin)
+            for under in (await witnessed(self._ledger, origin, newest.size, quorum), newest):
+                held = {index: entry for index, entry in entries.items() if under and index < under.size}
+                if under and held:
+                    notes.setdefault((origin, under.size), under.note)
+                    places += (await self._prove.places(under, held)).values()
+                    entries = {index: entry for index, entry in entries.items() if index not in held}
         return places, notes
 
     async def _theirs(self, stored: Sequence[StoredMessage], places: list[Place], notes: dict[_Key, bytes]) -> None:
@@ -122,12 +140,12 @@ class Export:
                 note = await self._exchange.foreign_note(row.origin, row.size)
                 if note is None:
                     raise ProblemError("proof.missing", "the checkpoint of a kept proof is not in the store")
-                notes[row.origin, row.size] = note
+                notes[row.origin, row.size] = bare(note, row.origin)  # nobody else's lines are known to hold
                 places.append(_place(row))
                 peer = parse_entry(row.entry).peer
                 if peer is not None and peer.size and peer.origin.rpartition("/")[0] == self._member:
                     with suppress(ProblemError):  # a peer may name what never was: then it witnesses nothing
-                        notes[peer.origin, peer.size] = (await self._prove.at(peer.origin, peer.size)).note
+                        notes.setdefault((peer.origin, peer.size), (await self._prove.at(peer.origin, peer.size)).note)
 
     def _counterpart(self, stored: StoredMessage) -> str:
         return stored.recipient if stored.sender == self._member else stored.sender

@@ -7,6 +7,7 @@ from the size that stands.
 """
 
 import asyncio
+from dataclasses import replace
 
 import structlog
 
@@ -19,6 +20,7 @@ from protocols.directory import Directory, witness_keys
 from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.entry import NONCE_BYTES, Entry, PeerRef
 from protocols.ledger.witness import format_request, parse_request
+from protocols.limits import NOTE_SIGNATURES_MAX
 from protocols.ports.crypto import Cosigner, Sealer, Verifier
 from protocols.ports.directory import DirectorySource
 from protocols.ports.store import ExchangeStore, LedgerStore
@@ -148,3 +150,16 @@ class Witness:
                 raise ProblemError("peer.answer", "these are not the witness's two signatures")
             return checkpoint, lines
         raise ProblemError("peer.answer", "the witness names another size each time")
+
+
+async def witnessed(store: LedgerStore, origin: str, most: int, quorum: int) -> Checkpoint | None:
+    """The newest checkpoint of ours up to size `most` that a quorum cosigned, else that of the most, with their lines; None of none.
+
+    A note has room for seven witnesses.
+    """
+    size = await store.witnessed(origin, most, quorum)
+    found = await store.checkpoint(origin, size) if size else None
+    if found is None:
+        return None
+    lines = list((await store.cosignatures(origin, size)).values())[: (NOTE_SIGNATURES_MAX - 2) // 2]
+    return replace(found, note=found.note + b"".join(lines))

@@ -136,6 +136,17 @@ def parse_note(data: bytes) -> Note:
     return Note(text=text, signatures=tuple(signatures))
 
 
+def bare(data: bytes, name: str) -> bytes:
+    """The note with the signature lines of one name alone."""
+    cut, own = data.rfind(b"\n\n") + 2, f"— {name} ".encode()
+    return data[:cut] + b"".join(line for line in data[cut:].splitlines(keepends=True) if line.startswith(own))
+
+
+def others(data: bytes, name: str) -> list[str]:
+    """Who signed the note under other names than this, a name for each line."""
+    return sorted(each for each, _, _ in parse_note(data).signatures if each != name)
+
+
 def format_note(text: str, signatures: list[tuple[VerifierKey, bytes]]) -> bytes:
     """The note's bytes: text, an empty line, one line a signature."""
     return (text + "\n" + "".join(format_signature(key, data) for key, data in signatures)).encode()

@@ -65,5 +65,8 @@ def test_no_address_of_the_interface_has_room_for_anything_of_a_case() -> None:
                 "attachment",
             )
         ),
-        *(("query", name) for name in ("limit", "after", "state", "parts", "grant", "content", "seized", "owner")),
+        *(
+            ("query", name)
+            for name in ("limit", "after", "state", "parts", "messages", "grant", "content", "seized", "owner")
+        ),
     }

@@ -17,6 +17,7 @@ import pytest
 
 from adapters.directory.evidence import directory_from_files
 from adapters.postgres.threads import PostgresClients
+from gateway.http.picture import evidence_page
 from gateway.runtime.cli.client import make_client
 from gateway.runtime.cli.main import app
 from keys.suite import Tw1Verifier
@@ -36,7 +37,7 @@ READER = Caller(client="test", actor="reader", scopes=frozenset(("evidence:read"
 PARTS = {"persons": {"persons": [{"role": {"code": "POSSESSOR", "raw": ""}, "name": "Jane Canary"}]}}
 
 
-async def evidence(node: Node, thread: Json, caller: Caller = AUDITOR, **asked: bool) -> bytes:
+async def evidence(node: Node, thread: Json, caller: Caller = AUDITOR, **asked: Any) -> bytes:
     return await node.parts.export.export(UUID(thread["thread"]), caller, **asked)
 
 
@@ -138,7 +139,7 @@ async def test_it_verifies_in_a_fresh_process_and_folder_and_says_so(fed: Federa
 
 async def test_any_byte_changed_is_named_with_its_file(fed: Federation) -> None:
     a, _, sent = await answered(fed)
-    data = await evidence(a, sent, content=False)
+    data = await evidence(a, sent, messages=frozenset())
     files = unpack(data)
     checked, at = 0, 0
     for name, content in files.items():
@@ -270,7 +271,7 @@ async def test_content_that_is_gone_leaves_proofs_that_hold(fed: Federation) -> 
     report = check(data, fed.root)
     assert [each.content for each in report.evidence.messages] == ["left out", "here", "here"], "nobody ordered it"
     assert ("received", "b", "witnessed") in proven(report, 1)
-    bare = await evidence(a, sent, content=False)
+    bare = await evidence(a, sent, messages=frozenset())
     assert not [name for name in unpack(bare) if name.startswith("messages/")]
     assert b"ABC1234" not in bare
     assert check(bare, fed.root)
@@ -280,8 +281,8 @@ async def test_restricted_parts_are_left_out_unless_asked_for_by_who_may_and_the
     a, _, sent = await answered(fed, parts=PARTS)
     assert not [name for name in unpack(await evidence(a, sent)) if name.endswith(".part")]
     assert [entry.code for entry in await a.entries() if entry.kind == "opened"] == ["evidence/TRACING"] * 3
-    await refused("auth.scope", evidence(a, sent, parts=True))
-    data = await evidence(a, sent, READER, parts=True)
+    await refused("auth.scope", evidence(a, sent, parts=["yes"]))
+    data = await evidence(a, sent, READER, parts=["yes"])
     assert "messages/0001.persons.part" in unpack(data)
     assert [entry.code for entry in await a.entries() if entry.kind == "opened"].count("persons/TRACING") == 1
     assert "opened" not in [kind for kind, *_ in proven(check(data, fed.root), 1)], "who looked is no part of the proof"
@@ -350,3 +351,80 @@ def test_a_missing_file_is_named_by_the_command(tmp_path: Path, capsys: pytest.C
         app(["evidence", "verify", str(tmp_path / "no.zip"), "--root", str(tmp_path / "root.json")])
     assert end.value.code == 1
     assert "config.invalid" in capsys.readouterr().err
+
+
+async def test_who_cosigned_a_checkpoint_witnesses_what_lies_under_it_and_only_who_really_did(fed: Federation) -> None:
+    a, b, c = await fed.nodes("a", "b", "c")
+    a.wire.hook = unreachable
+    sent = await a.trace(b)
+    a.wire.hook = None
+    assert await a.parts.witness.collect() == 2
+    later = await a.trace(c)  # the ledger grew: the next entry of the thread is under a newer checkpoint
+    await a.becomes(later, "delivered")
+    data = await evidence(a, sent)
+    (fact,) = (fact for fact in check(data, fed.root).facts if fact.kind == "sent")
+    assert (fact.grade, fact.witnesses) == ("witnessed", (b.name, c.name))
+    assert b"witnessed by testnet/b, testnet/c" in unpack(data)["summary.txt"]
+    name = next(name for name, note in unpack(data).items() if name.startswith("checkpoints/") and b"testnet/c" in note)
+    lines = unpack(data)[name].splitlines(keepends=True)
+    mine = [line for line in lines if line.startswith("— testnet/c ".encode())]
+    assert len(mine) == 2
+
+    def changed(note: bytes) -> bytes:
+        def change(files: dict[str, bytes]) -> None:
+            files[name] = note
+            for each in [each for each in files if each.startswith("proofs/0001/testnet/a/")]:
+                files[each] = files[each].partition(b"\n\n")[0] + b"\n\n" + note
+
+        return forged(data, change)
+
+    whole = b"".join(lines)
+    broken = mine[0][:40] + (b"A" if mine[0][40:41] != b"A" else b"B") + mine[0][41:]
+    for note in (
+        whole.replace(mine[0], b""),
+        whole.replace(mine[0], broken),
+        whole.replace("— testnet/c ".encode(), "— testnet/d ".encode()),
+    ):
+        problem = wrong(changed(note), fed.root)
+        assert (problem.code, problem.detail.partition(":")[0]) == ("proof.policy", name)
+
+
+async def test_lines_that_a_peer_adds_to_its_checkpoint_spoil_nothing_and_witness_nothing(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    (m,) = await fed.strangers("m")
+    real = m.note
+
+    def more(size: int | None = None) -> bytes:
+        return real(size) + "— testnet/a AAAAAAAA\n".encode()
+
+    m.note = more  # type: ignore[method-assign]
+    a.wire.hook = m.answering(m.receipt)
+    sent = await a.trace(m)
+    await a.becomes(sent, "delivered")
+    assert any(b"testnet/a AAAA" in row["note"] for row in await a.rows("SELECT note FROM peer_checkpoint"))
+    report = check(await evidence(a, sent), fed.root)
+    assert {fact.witnesses for fact in report.facts if fact.member == m.name} <= {(a.name,)}
+
+
+async def test_chosen_openings_leave_the_rest_as_digests_with_every_proof(fed: Federation) -> None:
+    a, _, sent = await answered(fed, parts=PARTS)
+    first = UUID(sent["id"])
+    data = await evidence(a, sent, READER, messages=[first], parts=["persons"])
+    report = check(data, fed.root)
+    assert [each.content for each in report.evidence.messages] == ["here", "left out", "left out"]
+    assert list(report.evidence.messages[0].parts) == ["persons"]
+    other = check(await evidence(a, sent, READER, messages=[], parts=["last_legal_holder"]), fed.root).evidence
+    assert [(each.content, len(each.parts)) for each in other.messages] == [("left out", 0)] * 3
+    assert {kind for kind, *_ in proven(report, 3)} == {"sent", "received"}, "the proofs are all there"
+    looks = [(entry.code, entry.id) for entry in await a.entries() if entry.kind == "opened"]
+    assert looks == [("evidence/TRACING", first), ("persons/TRACING", first)]
+
+
+async def test_a_verified_file_is_a_page_for_print(fed: Federation) -> None:
+    a, _, sent = await answered(fed)
+    data = await evidence(a, sent)
+    page = evidence_page(check(data, fed.root), data, fed.root, fed.clock.now())
+    assert page.count("<section aria-label=") == 3
+    for said in ("ABC1234", sha256(data).hexdigest(), "witnessed by testnet/b", "one history", "<style>"):
+        assert said in page
+    assert "<script" not in page

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import Parameter
 
-from gateway.runtime.cli.say import SPEAKER, Speaker, problems, read_file, say
+from gateway.runtime.cli.say import SPEAKER, Speaker, clock, problems, read_file, say
 from keys.files import replace
 from keys.suite import Tw1Verifier
 from protocols.evidence import Report, told
@@ -30,6 +30,8 @@ def export(
     file: Path,
     *,
     parts: Annotated[bool, Parameter(negative="")] = False,
+    part: list[str] | None = None,
+    message: list[str] | None = None,
     no_content: Annotated[bool, Parameter(negative="")] = False,
     speaker: Speaker = SPEAKER,
     json: AsJson = False,
@@ -45,7 +47,11 @@ def export(
     file
         A new file.
     parts
-        With the restricted parts (persons) and their keys: needs parts:read, and each is noted in the ledger.
+        With all restricted parts and their keys: needs parts:read, and each is noted in the ledger.
+    part
+        Only with this restricted part, as persons; repeat for several.
+    message
+        Open only this message; repeat for several. The others stand in it as their digests, with every proof.
     no_content
         Proofs only: who sent what to whom and when, and nothing of what it said.
     json
@@ -53,7 +59,8 @@ def export(
     """
 
     async def fetch() -> bytes:
-        asked = ({"parts": "yes"} if parts else {}) | ({"content": "no"} if no_content else {})
+        opened = {"parts": "yes" if parts else ",".join(part or ()), "messages": ",".join(message or ())}
+        asked = {name: value for name, value in opened.items() if value} | ({"content": "no"} if no_content else {})
         async with speaker.agency(node) as agency:
             return await agency.evidence(thread, **asked)
 
@@ -67,7 +74,7 @@ def export(
 
 
 @app.command
-def verify(file: Path, *, root: Path, json: AsJson = False) -> int:
+def verify(file: Path, *, root: Path, page: Path | None = None, json: AsJson = False) -> int:
     """Check an evidence file offline, trusting nothing but the network's pinned root. Exit code 3: something is wrong.
 
     *signed*: the signatures of the ledger's owner hold. *witnessed*: another member's own ledger holds it too.
@@ -78,6 +85,8 @@ def verify(file: Path, *, root: Path, json: AsJson = False) -> int:
         What `evidence export` wrote.
     root
         The network's root.json, from a source that you trust.
+    page
+        A new .html file for print: what holds, message by message, and what they say.
     json
         Print one JSON object.
     """
@@ -91,6 +100,10 @@ def verify(file: Path, *, root: Path, json: AsJson = False) -> int:
             text = f"WRONG {problem.code}: {problem.detail}"
             say(text, {"ok": False, "code": problem.code, "detail": problem.detail}, as_json=json)
             return _FAILED
+        if page is not None:
+            from gateway.http.picture import evidence_page
+
+            page.write_text(evidence_page(report, data, pinned, clock()), encoding="utf-8")
         say(_text(report), _found(report), as_json=json)
     return 0
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from shutil import rmtree
 from typing import Annotated
@@ -15,6 +15,7 @@ from gateway.runtime.cli.say import SecretFrom, problems, read_file, say
 from gateway.runtime.settings import load_settings
 from gateway.services.prove import Prove, Release
 from gateway.services.recover import Recover, Recovered
+from gateway.services.witness import witnessed
 from keys.guard import FileGuard
 from keys.keystore import KeyStore
 from keys.suite import Tw1Verifier
@@ -23,7 +24,7 @@ from protocols.ledger.checkpoint import Checkpoint, LedgerKeys, parse_checkpoint
 from protocols.ledger.entry import parse_entry
 from protocols.ledger.merkle import HASH_BYTES, leaf_hash
 from protocols.ledger.note import VerifierKey
-from protocols.ledger.proof import format_proof, parse_proof
+from protocols.ledger.proof import Place, format_proof, parse_proof
 from protocols.ledger.tiles import (
     ENTRIES,
     WIDTH,
@@ -36,7 +37,6 @@ from protocols.ledger.tiles import (
     tile_width,
 )
 from protocols.ledger.witness import Policy, parse_policy
-from protocols.limits import NOTE_SIGNATURES_MAX
 from protocols.ports.store import (
     LedgerStore,
 )
@@ -46,7 +46,6 @@ app = cyclopts.App(name="ledger", help="This node's ledger: take it out as files
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 _FAILED = 3
 _NOTES = 1_000  # checkpoints read at once
-_COSIGNED = (NOTE_SIGNATURES_MAX - 2) // 2  # witnesses that a note has room for
 _NO_SECRET = SecretFrom()
 
 
@@ -114,10 +113,9 @@ async def _export(ledger: LedgerStore, node: Path, folder: Path, origin: str) ->
         for note in notes:
             _write(folder / "checkpoints" / str(note.size), note.note)
         before = notes[-1].size
-    witnessed = await ledger.witnessed(origin, size, directory.quorum_of(directory.ledgers[origin].member))
-    if (cosigned := await ledger.checkpoint(origin, witnessed) if witnessed else None) is not None:
-        lines = list((await ledger.cosignatures(origin, witnessed)).values())[:_COSIGNED]
-        _write(folder / "checkpoint.witnessed", cosigned.note + b"".join(lines))
+    quorum = directory.quorum_of(directory.ledgers[origin].member)
+    if (cosigned := await witnessed(ledger, origin, size, quorum)) is not None:
+        _write(folder / "checkpoint.witnessed", cosigned.note)
     _write(folder / "checkpoint", newest.note)
     return origin, size
 
@@ -348,23 +346,60 @@ def proof(node: Path, index: int, file: Path, *, json: AsJson = False) -> None:
     json
         Print one JSON object.
     """
-
-    async def build() -> bytes:
-        from adapters.postgres.ledger import PostgresLedger
-
-        async with node_pool(node) as pool:
-            ledger = PostgresLedger("", pool)
-            prove = Prove(ledger, Release(ledger, FileGuard(node / "keys"), lambda: False))
-            newest = await prove.newest(max(await ledger.heads(), key=year_and_number))
-            if not 0 <= index < newest.size:
-                raise ProblemError("tile.missing", f"the ledger has the entries 0..{newest.size - 1}")
-            return format_proof((await prove.places_at(newest, [index]))[index], newest.note)
-
     with problems(as_json=json):
-        if file.exists():
-            raise ProblemError("config.invalid", f"{file} exists; nothing was written")
-        file.write_bytes(asyncio.run(build()))
+        _write_new(file, lambda: asyncio.run(_proof(node, index))[1])
         say(f"{file}: entry {index}", {"file": str(file), "index": index}, as_json=json)
+
+
+@app.command
+def receipt(node: Path, index: int, file: Path, *, secret: SecretFrom = _NO_SECRET, json: AsJson = False) -> None:
+    """Write a COSE receipt (RFC 9942) that an entry stands in the ledger, for tools that speak SCITT; the entry as FILE.json.
+
+    It is signed by the ledger's Ed25519 key alone: the post-quantum signature is under checkpoints, as `ledger proof` has them.
+
+    Parameters
+    ----------
+    node
+        The node's folder.
+    index
+        The entry's index.
+    file
+        A new file; the usual ending is .cose.
+    json
+        Print one JSON object.
+    """
+
+    def make() -> bytes:
+        place, _, root = asyncio.run(_proof(node, index))
+        signer = KeyStore.open(node / "keys", secret.secret()).note_signer(place.origin)
+        entry.append(place.entry)
+        return signer.receipt(place, root)
+
+    entry: list[bytes] = []
+    with problems(as_json=json):
+        _write_new(file, make)
+        file.with_name(f"{file.name}.json").write_bytes(entry[0])
+        say(f"{file}: entry {index}, which is {file}.json", {"file": str(file), "index": index}, as_json=json)
+
+
+async def _proof(node: Path, index: int) -> tuple[Place, bytes, bytes]:
+    """The place of an entry of the newest ledger, its tlog-proof, and the root."""
+    from adapters.postgres.ledger import PostgresLedger
+
+    async with node_pool(node) as pool:
+        ledger = PostgresLedger("", pool)
+        prove = Prove(ledger, Release(ledger, FileGuard(node / "keys"), lambda: False))
+        newest = await prove.newest(max(await ledger.heads(), key=year_and_number))
+        if not 0 <= index < newest.size:
+            raise ProblemError("tile.missing", f"the ledger has the entries 0..{newest.size - 1}")
+        place = (await prove.places_at(newest, [index]))[index]
+        return place, format_proof(place, newest.note), newest.root
+
+
+def _write_new(file: Path, make: Callable[[], bytes]) -> None:
+    if file.exists():
+        raise ProblemError("config.invalid", f"{file} exists; nothing was written")
+    file.write_bytes(make())
 
 
 def verify_proof(file: Path, *, vkey: list[str], json: AsJson = False) -> int:
