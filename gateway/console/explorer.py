@@ -5,7 +5,7 @@ import io
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date
 from hashlib import sha256
 from importlib import resources
 from typing import Any
@@ -16,7 +16,7 @@ from aiohttp import web
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
 from gateway.console.words import sentence
-from gateway.services.explore import SCANNED_MAX, Explore, Logged, Page, Wanted
+from gateway.services.explore import Explore, Logged, Page, Wanted
 from protocols.ledger.entry import KINDS, Entry, parse_entry, uuid7
 from protocols.limits import ENTRY_BYTES_MAX
 from protocols.ports.rows import Gap
@@ -51,20 +51,32 @@ _FILES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """An entry of another member about the same message, as this node keeps it; whether its proof holds."""
+
+    origin: str
+    index: int
+    data: bytes
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inside:
     """What only the member's own node knows: what its ledger says of a thread, missing numbers, the other side's entries."""
 
     trail: Callable[[UUID], Awaitable[list[dict[str, Any]]]]
-    gaps: Callable[[], Awaitable[list[Gap]]]
-    beside: Callable[[Entry], Awaitable[list[tuple[str, int, bytes]]]]
+    gaps: Callable[[], Awaitable[list[tuple[Gap, bool]]]]
+    beside: Callable[[Entry], Awaitable[list[Beside]]]
 
 
 class Explorer:
     """The pages over a source of ledgers; `inside` where they are served by the node itself."""
 
-    def __init__(self, explore: Explore, *, inside: Inside | None = None, trusted: bool = False) -> None:
-        """`trusted`: the pages come from the auditor's own machine."""
-        self._explore, self._inside, self._trusted = explore, inside, trusted
+    def __init__(
+        self, explore: Explore, *, inside: Inside | None = None, trusted: bool = False, vouched: bool = True
+    ) -> None:
+        """`trusted`: the pages come from the auditor's own machine; `vouched`: the keys do not come from beside the ledger."""
+        self._explore, self._inside, self._trusted, self._vouched = explore, inside, trusted, vouched
 
     def routes(self, guard: Callable[[Endpoint], Endpoint]) -> list[web.RouteDef]:
         """Every page behind a guard; script and style in front of it."""
@@ -72,44 +84,53 @@ class Explorer:
         pages = [
             ("/audit", self.get_ledgers), (log, self.get_ledger), (f"{log}/entries.csv", self.get_csv),
             (f"{log}/entries/{{index}}", self.get_entry), (f"{log}/figures", self.get_figures),
-            (f"{log}/checkpoint", self.get_note), (f"{log}/checkpoint.witnessed", self.get_note),
             (f"{log}/tile/{{tile:.+}}", self.get_tile),
         ]  # fmt: skip
         if self._inside:
             pages += [("/audit/threads", self.get_thread), ("/audit/gaps", self.get_gaps)]
         files = [web.get(f"/audit/{name}", _file(name, media)) for name, media in _FILES.items()]
-        return [*(web.get(path, guard(page)) for path, page in pages), *files]
+        return [*(web.get(path, guard(self._told(page))) for path, page in pages), *files]
+
+    def _told(self, endpoint: Endpoint) -> Endpoint:
+        """What goes wrong, as a page."""
+
+        async def told(request: web.Request) -> web.StreamResponse:
+            try:
+                return await endpoint(request)
+            except ProblemError as problem:
+                return self._page("wrong.html", status=problem.kind.status, problem=problem)
+
+        return told
 
     async def get_ledgers(self, request: web.Request) -> web.Response:
         """Which ledgers there are, and how far they are witnessed."""
         del request
         shown = list[dict[str, Any]]()
         for origin in reversed(list(await self._explore.ledgers())):
-            size, names = await self._explore.witnessed(origin)
             try:
-                checkpoint = await self._explore.checkpoint(origin)
+                cosigned, checkpoint = await self._explore.witnessed(origin), await self._explore.checkpoint(origin)
             except ProblemError as problem:
                 shown.append({"origin": origin, "log": _log(origin), "problem": problem.detail})
                 continue
-            shown.append(
-                {"origin": origin, "log": _log(origin), "size": checkpoint.size, "witnessed": size, "by": names}
-            )
+            shown.append({"origin": origin, "log": _log(origin), "size": checkpoint.size, "cosigned": cosigned})
         return self._page("ledgers.html", ledgers=shown)
 
     async def get_ledger(self, request: web.Request) -> web.Response:
         """Entries, the newest first."""
         origin = await self._origin(request)
         given = _given(request)
-        wanted, before = await self._wanted(given), _index(given.get("before"))
-        page = await self._explore.page(origin, wanted, before=before, count=_COUNT)
-        keys, witnesses = await self._explore.keys(origin), await self._explore.witnesses()
-        size, names = await self._explore.witnessed(origin)
+        wanted, before, wrong = await self._wanted(given), _index(given.get("before")), ""
+        cosigned, checkpoint = await self._explore.witnessed(origin), await self._explore.checkpoint(origin)
+        try:
+            page = await self._explore.page(origin, wanted, before=before, count=_COUNT)
+        except ProblemError as problem:  # the browser still reads it, and names what it finds
+            page, wrong = Page(checkpoint=checkpoint, found=(), looked_at=0, before=None), problem.detail
         older = urlencode({**given, "before": str(page.before)}) if page.before else ""
         csv_query = urlencode({name: value for name, value in given.items() if name != "before"})
         return self._page(
-            "ledger.html", origin=origin, owner=origin.rpartition("/")[0], log=_log(origin), page=page, given=given,
-            kinds=sorted(KINDS), keys=keys, witnesses=witnesses, witnessed=size, by=names, older=older, csv_query=csv_query,
-            root=b64encode(page.checkpoint.root).decode(), scanned=SCANNED_MAX,
+            "ledger.html", origin=origin, owner=origin.rpartition("/")[0], log=_log(origin), page=page, given=given, wrong=wrong,
+            kinds=sorted(KINDS), keys=await self._explore.keys(origin), witnesses=await self._explore.witnesses(),
+            cosigned=cosigned, older=older, csv_query=csv_query, root=b64encode(page.checkpoint.root).decode(),
         )  # fmt: skip
 
     async def get_csv(self, request: web.Request) -> web.Response:
@@ -117,20 +138,22 @@ class Explorer:
         origin = await self._origin(request)
         page = await self._explore.page(origin, await self._wanted(_given(request)), before=None, count=_CSV_MAX)
         headers = {**HEADERS, "Content-Disposition": 'attachment; filename="entries.csv"'}
-        return web.Response(text=_csv(page, origin), content_type="text/csv", charset="utf-8", headers=headers)
+        return web.Response(text=_csv(page), content_type="text/csv", charset="utf-8", headers=headers)
 
     async def get_entry(self, request: web.Request) -> web.Response:
         """An entry in words, its inclusion path, and what the other side says."""
         origin = await self._origin(request)
         index = _index(request.match_info["index"])
         proven = await self._explore.entry(origin, -1 if index is None else index)
-        beside = await self._inside.beside(proven.logged.entry) if self._inside else []
+        entry = proven.logged.entry
+        beside = await self._inside.beside(entry) if self._inside and entry else []
         return self._page(
             "entry.html", origin=origin, owner=origin.rpartition("/")[0], log=_log(origin), proven=proven,
-            members=parse_json(proven.logged.data, bytes_max=ENTRY_BYTES_MAX), text=proven.logged.data.decode(),
+            members=parse_json(proven.logged.data, bytes_max=ENTRY_BYTES_MAX) if entry else {},
+            text=proven.logged.data.decode("utf-8", "replace"),
             path=[b64encode(each).decode() for each in proven.path], root=b64encode(proven.checkpoint.root).decode(),
             steps=_steps(proven.logged.index, proven.checkpoint.size, len(proven.path)),
-            beside=[(name, at, parse_entry(data), parse_json(data, bytes_max=ENTRY_BYTES_MAX)) for name, at, data in beside], keys=await self._explore.keys(origin),
+            beside=[(each, parse_entry(each.data), parse_json(each.data, bytes_max=ENTRY_BYTES_MAX)) for each in beside], keys=await self._explore.keys(origin),
         )  # fmt: skip
 
     async def get_figures(self, request: web.Request) -> web.Response:
@@ -143,11 +166,6 @@ class Explorer:
             ("Days", "day", sorted(found.days.items(), reverse=True)[:31]),
         ]
         return self._page("figures.html", origin=origin, log=_log(origin), entries=found.entries, tables=tables)
-
-    async def get_note(self, request: web.Request) -> web.Response:
-        """The checkpoint's bytes, for the browser."""
-        note = await self._explore.note(await self._origin(request), witnessed=request.path.endswith(".witnessed"))
-        return web.Response(body=note, content_type="text/plain", headers=HEADERS)
 
     async def get_tile(self, request: web.Request) -> web.Response:
         """A tile's bytes, for the browser."""
@@ -176,8 +194,10 @@ class Explorer:
         assert self._inside is not None  # the route is there then alone
         return self._page("gaps.html", gaps=await self._inside.gaps())
 
-    def _page(self, name: str, **given: Any) -> web.Response:
-        return page(name, inside=self._inside is not None, trusted=self._trusted, **given)
+    def _page(self, name: str, *, status: int = 200, **given: Any) -> web.Response:
+        return page(
+            name, status=status, inside=self._inside is not None, trusted=self._trusted, vouched=self._vouched, **given
+        )
 
     async def _origin(self, request: web.Request) -> str:
         for origin in await self._explore.ledgers():
@@ -186,16 +206,15 @@ class Explorer:
         raise ProblemError("http.not_found", "no such ledger here")
 
     async def _wanted(self, given: dict[str, str]) -> Wanted:
-        ids = frozenset[UUID]()
+        ids: frozenset[UUID] | None = None
         if (thread := given.get("thread", "")) and self._inside:
             try:
                 ids = frozenset(UUID(each["message"]) for each in await self._inside.trail(uuid7(thread)))
             except ProblemError:
-                ids = frozenset([UUID(int=0)])  # no such thread: nothing fits
-        since, until = _day(given.get("since")), _day(given.get("until"))
+                ids = frozenset()  # no such thread: nothing fits
         return Wanted(
             kind=given.get("kind", ""), member=given.get("member", "").strip(), code=given.get("code", "").strip(),
-            since=since, until=until + timedelta(days=1) if until else None, ids=ids,
+            since=_day(given.get("since")), until=_day(given.get("until")), ids=ids,
         )  # fmt: skip
 
 
@@ -222,38 +241,41 @@ def _log(origin: str) -> str:
 def _given(request: web.Request) -> dict[str, str]:
     """The filter: every parameter once, of bounded length; what is not known is left out."""
     known = ("kind", "member", "code", "since", "until", "thread", "before")
-    return {name: request.query[name][:128] for name in known if request.query.get(name)}
+    found = {name: request.query[name][:128] for name in known if request.query.get(name)}
+    return {name: value.encode("utf-8", "replace").decode() for name, value in found.items()}
 
 
 def _index(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 16 else None
 
 
-def _day(text: str | None) -> datetime | None:
-    """Midnight in UTC; a day that is none is not filtered by."""
+def _day(text: str | None) -> date | None:
+    """A day in UTC; one that is none is not filtered by."""
     try:
-        return datetime.combine(date.fromisoformat(text or ""), time.min).astimezone() if text else None
+        return date.fromisoformat(text) if text else None
     except ValueError:
         return None
 
 
-def _csv(found: Page, origin: str) -> str:
+def _csv(found: Page) -> str:
     """RFC 4180, every cell quoted; no cell begins as a formula does."""
     out = io.StringIO()
     writer = csv.writer(out, quoting=csv.QUOTE_ALL)
     writer.writerow(("index", "at", "kind", "from", "to", "code", "id", "pair_seq"))
     for each in found.found:
         writer.writerow(_row(each))
-    del origin
     return out.getvalue()
 
 
 def _row(logged: Logged) -> Sequence[str]:
     entry = logged.entry
+    if entry is None:
+        return [str(logged.index), *([""] * 7)]
     cells = (
         logged.index, format_time(entry.at), entry.kind, entry.sender, entry.recipient, entry.code, entry.id, entry.pair_seq,
     )  # fmt: skip
-    return ["" if cell is None else str(cell) for cell in cells]
+    texts = ("" if cell is None else str(cell) for cell in cells)
+    return [f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text for text in texts]
 
 
 def _steps(index: int, size: int, length: int) -> list[str]:

@@ -1,10 +1,9 @@
 """Who looks at the console: a one-time link of the node's operator makes a session of some hours."""
 
-import hmac
 from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs
 
 from aiohttp import web
 
@@ -15,6 +14,7 @@ from protocols.ports.access import Caller
 from protocols.problems import ProblemError
 
 COOKIE = "__Host-tracewire"
+_FORM_BYTES_MAX = 4_096
 _FAILURES_MAX, _FAILURES_S = 20, 300.0
 
 
@@ -53,11 +53,10 @@ class Door:
         """Opens a session under a fresh id; the same answer for every link that does not open."""
         _same_origin(request)
         now = self._now_s()
-        if len(self._failures) == _FAILURES_MAX and now - self._failures[0] < _FAILURES_S:
-            raise ProblemError("ui.rate", "too many links that did not open in five minutes")
-        form = await request.post()
-        session = await self._sessions.enter(str(form.get("link", ""))[:128])
+        session = await self._sessions.enter(await _link(request))
         if session is None:
+            if len(self._failures) == _FAILURES_MAX and now - self._failures[0] < _FAILURES_S:
+                raise ProblemError("ui.rate", "too many links that did not open in five minutes")
             self._failures.append(now)
             wrong = "This link does not open: it was used, it is older than ten minutes, or it never was one."
             return page("login.html", status=403, link="", wrong=wrong)
@@ -85,8 +84,10 @@ def loopback(port: int) -> Callable[[Endpoint], Endpoint]:
 
     def guard(endpoint: Endpoint) -> Endpoint:
         async def guarded(request: web.Request) -> web.StreamResponse:
-            if not any(hmac.compare_digest(request.host, f"{name}:{port}") for name in ("127.0.0.1", "localhost")):
+            if request.host not in (f"127.0.0.1:{port}", f"localhost:{port}"):
                 raise ProblemError("http.misdirected", "these pages are for this machine alone")
+            if request.headers.get("Sec-Fetch-Site") not in (None, "none", "same-origin"):
+                raise ProblemError("ui.csrf", "another site asked")
             return await endpoint(request)
 
         return guarded
@@ -94,9 +95,16 @@ def loopback(port: int) -> Callable[[Endpoint], Endpoint]:
     return guard
 
 
+async def _link(request: web.Request) -> str:
+    """The secret of the form; empty where there is none."""
+    data = await request.content.read(_FORM_BYTES_MAX)
+    found = parse_qs(data.decode("ascii", "replace"), max_num_fields=16) if data.count(b"&") < 16 else {}
+    return found.get("link", [""])[0][:128]
+
+
 def _same_origin(request: web.Request) -> None:
     """`ui.csrf` for a form of another site (Fetch Metadata; the origin where a browser does not send it)."""
-    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    host = urlsplit(origin).netloc if origin else None
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin", "")
+    host = origin.partition("://")[2]
     if site not in (None, "same-origin") or (site is None and host != request.host):
         raise ProblemError("ui.csrf", "the form was not sent by this page")

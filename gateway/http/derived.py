@@ -229,7 +229,7 @@ class ErasureOrdered(Model):
     """What is to be erased of a thread: all of it, messages, or one restricted part of them."""
 
     messages: Annotated[Many[Id], Field(max_length=MESSAGES_A_LEG_MAX), Unique] = ()
-    part: Annotated[Maybe[str], Field(pattern=r"^[a-z][a-z_]{0,31}$")] = None
+    part: Maybe[Annotated[str, Field(pattern=r"^[a-z][a-z_]{0,31}$")]] = None
     ground: Annotated[str, Listed("erasure_ground", pair=False)]
     authority: Annotated[Text, Field(description="Who ordered it, as your files say; never a person's name.")]
 

@@ -232,10 +232,10 @@ class EventsQuery(Query):
 class EvidenceQuery(Query):
     """What the file opens: of these messages, by id, or all; and these restricted parts, which need the scope `parts:read`."""
 
-    parts: Annotated[
-        Maybe[str], Field(pattern=r"^[a-z_]{1,32}(,[a-z_]{1,32}){0,7}$", description="`persons`; or `yes`: all.")
+    parts: Maybe[
+        Annotated[str, Field(pattern=r"^[a-z_]{1,32}(,[a-z_]{1,32}){0,7}$", description="`persons`; or `yes`: all.")]
     ] = None
-    messages: Annotated[Maybe[str], Field(pattern=f"^{_UUID7}(,{_UUID7})*$", max_length=20_000)] = None
+    messages: Maybe[Annotated[str, Field(pattern=f"^{_UUID7}(,{_UUID7})*$", max_length=6_000)]] = None
     content: Maybe[Literal["no"]] = None
 
 

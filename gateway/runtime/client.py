@@ -154,7 +154,11 @@ class AgencyClient:
 
     async def evidence(self, thread: str, **query: str) -> bytes:
         """The evidence file of a thread."""
-        async with self._asked("GET", f"/v1/traces/{thread}/evidence", params=query) as response:
+        return await self.data(f"/v1/traces/{thread}/evidence", **query)
+
+    async def data(self, path: str, **params: str) -> bytes:
+        """The bytes of a GET."""
+        async with self._asked("GET", path, params=params) as response:
             return await response.read()
 
     async def attach(self, file: Path) -> Json:

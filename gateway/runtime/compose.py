@@ -66,7 +66,7 @@ from protocols.ports.crypto import Sealer
 from protocols.ports.directory import DirectorySource
 from protocols.problems import ProblemError
 
-_WHILE_HALTED = ("/exchange/v1/checkpoints/", "/exchange/v1/probe", "/problems", "/style.css")
+_WHILE_HALTED = ("/audit", "/exchange/v1/checkpoints/", "/exchange/v1/probe", "/problems", "/style.css")
 
 
 @dataclass(slots=True, kw_only=True)

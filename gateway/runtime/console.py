@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 
 from aiohttp import web
 
-from gateway.console.explorer import Explorer, Inside
+from gateway.console.explorer import Beside, Explorer, Inside
 from gateway.console.session import Door
 from gateway.runtime.ports import Ports
 from gateway.services.committed import LedgerView, log_name
@@ -15,12 +16,17 @@ from gateway.services.submit import current
 from gateway.services.trail import Trail
 from gateway.services.witness import witnessed
 from protocols.directory import witness_keys, year_and_number
-from protocols.ledger.checkpoint import LedgerKeys
+from protocols.ledger.checkpoint import LedgerKeys, verify_checkpoint
 from protocols.ledger.entry import Entry
+from protocols.ledger.merkle import HASH_BYTES
 from protocols.ledger.note import VerifierKey
+from protocols.ledger.proof import Place
+from protocols.limits import EXPIRES_MAX_S
 from protocols.ports.crypto import Sealer
 from protocols.ports.directory import DirectorySource
-from protocols.ports.store import ExchangeStore, LedgerStore, ThreadStore
+from protocols.ports.rows import Gap, ProofRow
+from protocols.ports.store import LedgerStore
+from protocols.problems import ProblemError
 
 _GAPS_MAX = 1_000
 
@@ -58,22 +64,42 @@ class OwnLedgers:
         return await self._view.tile(log_name(origin), path)
 
 
-def inside(trail: Trail, threads: ThreadStore, exchange: ExchangeStore) -> Inside:
+def inside(trail: Trail, ports: Ports) -> Inside:
     """What a node knows besides its ledger."""
 
-    async def beside(entry: Entry) -> list[tuple[str, int, bytes]]:
+    async def beside(entry: Entry) -> list[Beside]:
         found = []
         for member in {entry.sender, entry.recipient} if entry.id else ():
-            rows = await threads.proofs(member or "", entry.id) if entry.id else []
-            found += [(row.origin, row.index, row.entry) for row in rows]
-        return sorted(found)
+            rows = await ports.threads.proofs(member or "", entry.id) if entry.id else []
+            found += [
+                Beside(origin=each.origin, index=each.index, data=each.entry, holds=await holds(each)) for each in rows
+            ]
+        return sorted(found, key=lambda each: (each.origin, each.index))
 
-    return Inside(trail=trail.entries, gaps=lambda: exchange.gaps(_GAPS_MAX), beside=beside)
+    async def holds(row: ProofRow) -> bool:
+        """Its path leads to a checkpoint that its ledger's keys signed."""
+        ledger = current(ports.directory).ledgers.get(row.origin)
+        note = await ports.exchange.foreign_note(row.origin, row.size)
+        path = tuple(row.path[at : at + HASH_BYTES] for at in range(0, len(row.path), HASH_BYTES))
+        try:
+            if ledger is None or note is None:
+                return False
+            place = Place(origin=row.origin, size=row.size, index=row.index, path=path, entry=row.entry)
+            place.check(verify_checkpoint(note, ledger.keys, ports.verifier))
+        except ProblemError:
+            return False
+        return True
+
+    async def gaps() -> list[tuple[Gap, bool]]:
+        old = ports.clock.now() - timedelta(seconds=EXPIRES_MAX_S)
+        return [(each, each.since < old) for each in await ports.exchange.gaps(_GAPS_MAX)]
+
+    return Inside(trail=trail.entries, gaps=gaps, beside=beside)
 
 
 def node_console(view: LedgerView, ports: Ports, trail: Trail, sealer: Sealer) -> list[web.RouteDef]:
     """The console of a node, behind its sessions."""
     door = Door(Sessions(ports.sessions, sealer, ports.clock), time.monotonic)
     explore = Explore(OwnLedgers(view, ports.ledger, ports.directory), ports.verifier)
-    within = inside(trail, ports.threads, ports.exchange)
+    within = inside(trail, ports)
     return [*door.routes(), *Explorer(explore, inside=within).routes(door.guard)]

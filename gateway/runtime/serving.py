@@ -31,7 +31,7 @@ class Served:
     """Where the ledger lies, by which keys it is judged, and on which port it is shown."""
 
     place: str
-    vkeys: Sequence[str] | None
+    vkeys: Callable[[str], Sequence[str]] | None
     witnesses: Mapping[str, VerifierKey]
     node: Path | None
     client: str
@@ -77,10 +77,10 @@ async def serve_ledger(served: Served, ready: Callable[[str], None]) -> None:
     async with AsyncExitStack() as stack:
         read = await _reader(served, stack)
         origin = parse_checkpoint(await read("checkpoint")).origin
-        vkeys = served.vkeys or (await read("vkeys")).decode("ascii", "replace").split()
+        vkeys = served.vkeys(origin) if served.vkeys else (await read("vkeys")).decode("ascii", "replace").split()
         explore = Explore(OneLedger(read, LedgerKeys.among(origin, vkeys), served.witnesses), Tw1Verifier())
         await explore.checkpoint(origin)
-        routes = Explorer(explore, trusted=True).routes(loopback(served.port))
+        routes = Explorer(explore, trusted=True, vouched=served.vkeys is not None).routes(loopback(served.port))
         runner = web.AppRunner(application(routes), access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -96,29 +96,36 @@ async def _reader(served: Served, stack: AsyncExitStack) -> Read:
     """Files of a folder, of a web server, or what a node's `/v1` gives with an access token."""
     if not served.place.startswith(("http://", "https://")):
         return _folder(Path(served.place))
-    session, agency = await stack.enter_async_context(aiohttp.ClientSession()), None
-    if served.node is not None:
-        agency = AgencyClient.of_node(served.node, client=served.client, actor=served.actor)
-        await stack.enter_async_context(agency)
-    return _web(served.place.rstrip("/"), session, agency)
+    place = served.place.rstrip("/")
+    if served.node is None:
+        return _web(place, await stack.enter_async_context(aiohttp.ClientSession()))
+    agency = AgencyClient.of_node(served.node, client=served.client, actor=served.actor)
+    if not place.startswith(f"{agency.url}/"):
+        raise ProblemError("config.invalid", f"with --node, name a ledger of that node: {agency.url}/v1/ledger/LOG")
+    return _of_node(place.removeprefix(agency.url), await stack.enter_async_context(agency))
 
 
 def _folder(folder: Path) -> Read:
+    def whole(name: str) -> bytes:
+        path = folder / name
+        if not path.is_file() or path.stat().st_size > _FILE_BYTES_MAX:
+            raise ProblemError("tile.missing", f"{name} is not there")
+        return path.read_bytes()
+
     async def read(name: str) -> bytes:
         try:
-            return await asyncio.to_thread((folder / name).read_bytes)
-        except OSError:
-            raise ProblemError("tile.missing", f"{name} is not there") from None
+            return await asyncio.to_thread(whole, name)
+        except (OSError, ValueError):
+            raise ProblemError("tile.missing", f"{name} cannot be read") from None
 
     return read
 
 
-def _web(url: str, session: aiohttp.ClientSession, agency: AgencyClient | None) -> Read:
+def _web(url: str, session: aiohttp.ClientSession) -> Read:
     async def read(name: str) -> bytes:
-        headers = {"Authorization": f"Bearer {await agency.token()}"} if agency else {}
         data = b""
         try:
-            async with session.get(f"{url}/{name}", headers=headers, timeout=_WAIT) as response:
+            async with session.get(f"{url}/{name}", timeout=_WAIT, allow_redirects=False) as response:
                 if response.status != 200:
                     raise ProblemError("tile.missing", f"{name}: the server answers {response.status}")
                 async for chunk in response.content.iter_any():
@@ -128,5 +135,14 @@ def _web(url: str, session: aiohttp.ClientSession, agency: AgencyClient | None) 
         except (aiohttp.ClientError, OSError, TimeoutError):
             raise ProblemError("peer.unreachable", f"no ledger answers at {urlsplit(url).netloc}") from None
         return data
+
+    return read
+
+
+def _of_node(path: str, agency: AgencyClient) -> Read:
+    async def read(name: str) -> bytes:
+        if name == "checkpoint.witnessed":  # a node's /v1 has the checkpoint alone
+            raise ProblemError("tile.missing", "not there")
+        return await agency.data(f"{path}/{name}")
 
     return read

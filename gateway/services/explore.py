@@ -1,16 +1,26 @@
 """Reads a ledger for an auditor: what is shown is proven under the signed checkpoint first, wherever it came from."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date
 from uuid import UUID
 
 from protocols.ledger.checkpoint import Checkpoint, LedgerKeys, read_checkpoint, signature_by, verify_checkpoint
 from protocols.ledger.entry import Entry, parse_entry
-from protocols.ledger.merkle import inclusion_path, leaf_hash, verify_inclusion
+from protocols.ledger.merkle import consistency_path, inclusion_path, leaf_hash, verify_consistency, verify_inclusion
 from protocols.ledger.note import VerifierKey
-from protocols.ledger.tiles import ENTRIES, WIDTH, TileReader, TilesWanted, parse_bundle, tile_path, tile_width
+from protocols.ledger.tiles import (
+    ENTRIES,
+    WIDTH,
+    TileId,
+    TileReader,
+    TilesWanted,
+    parse_bundle,
+    parse_tile_path,
+    tile_path,
+    tile_width,
+)
 from protocols.ports.crypto import Verifier
 from protocols.ports.ledgers import LedgerSource
 from protocols.problems import ProblemError
@@ -21,33 +31,35 @@ SCANNED_MAX = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logged:
-    """An entry with its place, proven."""
+    """An entry with its place, proven; `entry` is None where its bytes are no entry that this version reads."""
 
     index: int
     data: bytes
-    entry: Entry
+    entry: Entry | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which entries are looked for; empty: any. `ids` are those of a thread's messages."""
+    """Which entries are looked for; empty: any. `ids` are those of a thread's messages; `until` is the last day."""
 
     kind: str = ""
     member: str = ""
     code: str = ""
-    since: datetime | None = None
-    until: datetime | None = None
-    ids: frozenset[UUID] = frozenset()
+    since: date | None = None
+    until: date | None = None
+    ids: frozenset[UUID] | None = None
 
-    def fits(self, entry: Entry) -> bool:
+    def fits(self, entry: Entry | None) -> bool:
         """Whether this is one."""
+        if entry is None:
+            return self == Wanted()
         return (
             self.kind in ("", entry.kind)
             and (not self.member or self.member in (entry.sender, entry.recipient, entry.via))
             and (not self.code or (entry.code or "").startswith(self.code))
-            and (self.since is None or entry.at >= self.since)
-            and (self.until is None or entry.at < self.until)
-            and (not self.ids or entry.id in self.ids)
+            and (self.since is None or entry.at.date() >= self.since)
+            and (self.until is None or entry.at.date() <= self.until)
+            and (self.ids is None or entry.id in self.ids)
         )
 
 
@@ -68,6 +80,16 @@ class Proven:
     logged: Logged
     checkpoint: Checkpoint
     path: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cosigned:
+    """The newest checkpoint that others have cosigned: how far, and who; `wrong` says why it does not fit what is shown."""
+
+    note: bytes
+    size: int
+    names: Sequence[str]
+    wrong: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,27 +127,52 @@ class Explore:
         """The newest one, both signatures verified; `proof.policy` else."""
         return verify_checkpoint(await self._source.note(origin), await self.keys(origin), self._verifier)
 
-    async def witnessed(self, origin: str) -> tuple[int, list[str]]:
-        """How far other members have cosigned, and who."""
+    async def witnessed(self, origin: str) -> Cosigned:
+        """What other members have cosigned, beside the tree that is shown."""
+        keys = await self.keys(origin)
         note = await self._source.witnessed(origin)
+        checkpoint = await self.checkpoint(origin)
         if note is None:
-            return 0, []
-        checkpoint = verify_checkpoint(note, await self.keys(origin), self._verifier)
-        keys = await self.witnesses()
-        _, parsed = read_checkpoint(note)
-        names = [name for name, key in keys.items() if signature_by(key, checkpoint, parsed, self._verifier)]
-        return (checkpoint.size, names) if names else (0, [])
+            return Cosigned(note=b"", size=0, names=(), wrong="")
+        cosigned, parsed = read_checkpoint(note)
+        names = tuple(
+            name
+            for name, key in (await self.witnesses()).items()
+            if signature_by(key, cosigned, parsed, self._verifier) is not None
+        )
+        wrong = ""
+        try:
+            verify_checkpoint(note, keys, self._verifier)
+            wrong = (
+                "" if await self._leads(cosigned, checkpoint) else "it is of another history than the one that is shown"
+            )
+        except ProblemError as problem:
+            wrong = problem.detail
+        if cosigned.size > checkpoint.size:
+            wrong = "it is of more entries than are shown: some were taken away"
+        return Cosigned(note=note, size=cosigned.size, names=names, wrong=wrong if names else "")
 
-    async def note(self, origin: str, *, witnessed: bool = False) -> bytes:
-        """The bytes of it, for the browser to verify; `http.not_found` where nobody witnessed."""
-        note = await self._source.witnessed(origin) if witnessed else await self._source.note(origin)
-        if note is None:
-            raise ProblemError("http.not_found", "nobody has cosigned this ledger yet")
-        return note
+    async def _leads(self, old: Checkpoint, new: Checkpoint) -> bool:
+        """Whether the tree of one goes on to that of the other."""
+        if not 0 < old.size < new.size:
+            return (old.size, old.root) == (new.size, new.root)
+        wanted = TilesWanted()
+        consistency_path(old.size, new.size, wanted.node)
+        reader = TileReader(await self._tiles(new, wanted.tiles))
+        try:
+            path = consistency_path(old.size, new.size, reader.node)
+        except (KeyError, IndexError):
+            raise ProblemError("tile.missing", "a tile is cut short") from None
+        return verify_consistency(old=old.size, new=new.size, old_root=old.root, new_root=new.root, path=path)
+
+    async def _tiles(self, checkpoint: Checkpoint, wanted: Iterable[TileId]) -> dict[TileId, bytes]:
+        origin, size = checkpoint.origin, checkpoint.size
+        return {each: await self._source.tile(origin, tile_path(each, tile_width(each, size))) for each in wanted}
 
     async def tile(self, origin: str, path: str) -> bytes:
-        """Likewise of a tile or bundle."""
+        """The bytes of a tile or bundle, for the browser to verify; `tile.missing` for what is no C2SP path."""
         await self.keys(origin)
+        parse_tile_path(path)
         return await self._source.tile(origin, path)
 
     async def page(self, origin: str, wanted: Wanted, *, before: int | None, count: int) -> Page:
@@ -149,8 +196,7 @@ class Explore:
             raise ProblemError("tile.missing", f"the ledger has the entries 0 to {checkpoint.size - 1}")
         entries, path_of = await self._bundle(checkpoint, index // WIDTH)
         data = entries[index % WIDTH]
-        logged = Logged(index=index, data=data, entry=parse_entry(data))
-        return Proven(logged=logged, checkpoint=checkpoint, path=path_of(index))
+        return Proven(logged=_logged(index, data), checkpoint=checkpoint, path=path_of(index))
 
     async def figures(self, origin: str) -> Figures:
         """What the newest 20,000 entries are."""
@@ -161,6 +207,8 @@ class Explore:
             if entries == SCANNED_MAX:
                 break
             entry, entries = logged.entry, entries + 1
+            if entry is None:
+                continue
             kinds[entry.kind] += 1
             days[str(entry.at.date())] += 1
             members.update(name for name in {entry.sender, entry.recipient} if name not in (owner, None))
@@ -171,7 +219,7 @@ class Explore:
             entries, _ = await self._bundle(checkpoint, bundle)
             for index in range(min(end, bundle * WIDTH + len(entries)) - 1, bundle * WIDTH - 1, -1):
                 data = entries[index % WIDTH]
-                yield Logged(index=index, data=data, entry=parse_entry(data))
+                yield _logged(index, data)
 
     async def _bundle(
         self, checkpoint: Checkpoint, bundle: int
@@ -189,8 +237,7 @@ class Explore:
         wanted = TilesWanted()
         inclusion_path(first, size, wanted.node)
         tiles = {(0, bundle): b"".join(leaf_hash(entry) for entry in entries)}
-        for each in wanted.tiles - tiles.keys():
-            tiles[each] = await self._source.tile(origin, tile_path(each, tile_width(each, size)))
+        tiles |= await self._tiles(checkpoint, wanted.tiles - tiles.keys())
         node = TileReader(tiles).node
 
         def path_of(index: int) -> Sequence[bytes]:
@@ -205,3 +252,10 @@ class Explore:
                 "proof.path", f"the entries {first} to {first + len(entries) - 1} do not give the root that was signed"
             )
         return entries, path_of
+
+
+def _logged(index: int, data: bytes) -> Logged:
+    try:
+        return Logged(index=index, data=data, entry=parse_entry(data))
+    except ProblemError:
+        return Logged(index=index, data=data, entry=None)

@@ -26,27 +26,31 @@ class Sessions:
 
     async def enter(self, link: str) -> str | None:
         """A fresh session for a link that was not used before; None for every other."""
-        row = await self._store.take_link(sha256(link.encode()).digest(), self._clock.now())
+        row = await self._store.take_link(_digest(link), self._clock.now())
         return await self._make(_caller(row), link=False) if row else None
 
     async def caller(self, session: str) -> Caller | None:
         """Whose session it is."""
-        row = await self._store.session(sha256(session.encode()).digest(), self._clock.now()) if session else None
+        row = await self._store.session(_digest(session), self._clock.now()) if session else None
         return _caller(row) if row else None
 
     async def leave(self, session: str) -> None:
         """Ends it."""
-        await self._store.end_session(sha256(session.encode()).digest())
+        await self._store.end_session(_digest(session))
 
     async def _make(self, caller: Caller, *, link: bool) -> str:
         secret = b64u(self._sealer.random(32))
         life = timedelta(minutes=LINK_MINUTES) if link else timedelta(hours=SESSION_HOURS)
         row = SessionRow(
-            id=sha256(secret.encode()).digest(), client=caller.client, actor=caller.actor, scopes=sorted(caller.scopes),
+            id=_digest(secret), client=caller.client, actor=caller.actor, scopes=sorted(caller.scopes),
             link=link, expires=self._clock.now() + life,
         )  # fmt: skip
         await self._store.add_session(row, self._clock.now())
         return secret
+
+
+def _digest(secret: str) -> bytes:
+    return sha256(secret.encode("utf-8", "replace")).digest()
 
 
 def _caller(row: SessionRow) -> Caller:

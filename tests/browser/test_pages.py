@@ -46,7 +46,7 @@ async def test_axe_finds_nothing_and_nothing_is_wider_than_the_window(
     found = {"login": (await Axe().run(page)).response["violations"]}
     await sign_in(page, office)
     for path in pages(office, office.tokens["thread", ""]):
-        if path.endswith((".csv", "/checkpoint")):
+        if path.endswith(".csv"):
             continue
         await page.goto(office.url + path)
         if await page.locator("#proof").count():

@@ -1,6 +1,6 @@
 """The auditor's page verifies a ledger in a real browser, and names what does not hold."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,10 +11,13 @@ from gateway.console.explorer import Explorer
 from gateway.console.session import loopback
 from gateway.http.serve import application
 from gateway.runtime.serving import OneLedger, _folder
+from gateway.services.committed import log_name
 from gateway.services.explore import Explore
+from keys.notes import LedgerCosigner
 from keys.suite import Tw1Verifier
-from protocols.ledger.checkpoint import LedgerKeys
+from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint
 from protocols.ledger.entry import Entry
+from protocols.ledger.note import VerifierKey
 from tests.browser.conftest import Watched
 from tests.http.wire import free_socket, listening
 from tests.interop.conftest import START, Ledger, digest
@@ -37,15 +40,14 @@ def _admin(found: Ledger, index: int, seed: int) -> Entry:
 
 
 @asynccontextmanager
-async def shown(folder: Path, keys: Ledger, watched: Watched) -> AsyncIterator[str]:
+async def shown(folder: Path, keys: Ledger, witnesses: Mapping[str, VerifierKey] | None = None) -> AsyncIterator[str]:
     """The address of the ledger's page, as `audit serve` shows it."""
-    del watched
     bound = free_socket()
     port = bound.getsockname()[1]
-    explore = Explore(OneLedger(_folder(folder), LedgerKeys.among(keys.origin, keys.signer.vkeys), {}), Tw1Verifier())
+    explore = Explore(
+        OneLedger(_folder(folder), LedgerKeys.among(keys.origin, keys.signer.vkeys), witnesses or {}), Tw1Verifier()
+    )
     async with listening(application(Explorer(explore, trusted=True).routes(loopback(port))), at=bound):
-        from gateway.services.committed import log_name
-
         yield f"http://127.0.0.1:{port}/audit/ledgers/{log_name(keys.origin)}"
 
 
@@ -60,10 +62,10 @@ async def test_a_ledger_that_holds_is_hashed_once_and_gone_on_with(watched: Watc
     found = ledger(1_000)
     found.write(tmp_path)
     page = await watched.page()
-    async with shown(tmp_path, found, watched) as url:
+    async with shown(tmp_path, found) as url:
         first = await claims(page, url)
         assert any(
-            "1000 new entries were hashed in this browser; together they give the signed root" in c for c in first
+            "All 1000 entries were hashed in this browser; together they give the signed root" in c for c in first
         )
         assert any("own signature (Ed25519)" in c for c in first)
         assert any("ML-DSA-44" in c for c in first), "what the browser cannot do is said"
@@ -71,8 +73,33 @@ async def test_a_ledger_that_holds_is_hashed_once_and_gone_on_with(watched: Watc
         found.add(*(_admin(found, n, 0) for n in range(1_000, 1_300)))
         found.write(tmp_path)
         again = await claims(page, url)
-        assert any("300 new entries" in c for c in again)
-        assert any("nothing of the first 1000 entries was changed" in c for c in again)
+        assert any("300 new entries were hashed in this browser; with the 1000 that it hashed by" in c for c in again)
+        await page.click("#hash")
+        await page.wait_for_selector("#proof[data-state=done]")
+        said = await page.locator(".claim").all_inner_texts()
+        assert any("All 1300 entries were hashed" in c for c in said)
+        assert any("They are those that this browser saw on" in c for c in said)
+
+
+async def test_what_was_read_before_is_read_again_when_somebody_asks(watched: Watched, tmp_path: Path) -> None:
+    found = ledger(600)
+    found.write(tmp_path)
+    page = await watched.page()
+
+    async def lie(route: Route) -> None:
+        response = await route.fetch()
+        data = bytearray(await response.body())
+        data[40] ^= 1
+        await route.fulfill(response=response, body=bytes(data))
+
+    async with shown(tmp_path, found) as url:
+        await claims(page, url)
+        await page.route("**/tile/entries/000", lie)
+        assert any("has not read again" in c for c in await claims(page, url))
+        assert await page.locator(WRONG).count() == 0
+        await page.click("#hash")
+        await page.wait_for_selector("#proof[data-state=done]")
+        assert await page.locator(WRONG).count() == 1
 
 
 @pytest.mark.parametrize("size", [768, 1_000])
@@ -87,7 +114,7 @@ async def test_an_entry_that_is_changed_on_its_way_is_named(watched: Watched, tm
         data[40] ^= 1
         await route.fulfill(response=response, body=bytes(data))
 
-    async with shown(tmp_path, found, watched) as url:
+    async with shown(tmp_path, found) as url:
         await page.route("**/tile/entries/002**", lie)
         said = await claims(page, url)
     assert any("do not give the root that was signed" in c for c in said)
@@ -106,7 +133,7 @@ async def test_l02_l04_last_weeks_backup_and_a_rewritten_history_are_not_what_th
     page = await watched.page()
     place = tmp_path / "now"
     place.symlink_to(tmp_path / "saw")
-    async with shown(place, saw, watched) as url:
+    async with shown(place, saw) as url:
         assert not [c for c in await claims(page, url) if c.startswith("Wrong")]
         for name, says in (("backup", "Entries were taken away"), ("rewritten", "this is another history")):
             place.unlink()
@@ -130,12 +157,15 @@ async def test_a_checkpoint_without_its_signature_is_named(watched: Watched, tmp
 
         return lie
 
-    async with shown(tmp_path, found, watched) as url:
-        await page.route("**/checkpoint", lying(lambda text: text.replace("\n300\n", "\n299\n")))
-        assert any("own signature (Ed25519) does not hold" in c for c in await claims(page, url))
-        await page.unroute("**/checkpoint")
-        await page.route("**/checkpoint", lying(lambda text: text.replace("br-pf", "us-atf")))
-        assert any("The checkpoint is of test/us-atf" in c for c in await claims(page, url))
+    note = 'data-note="test/br-pf/2026.1\n300\n'
+    async with shown(tmp_path, found) as url:
+        for other, says in (
+            (note.replace("300", "299"), "own signature (Ed25519) does not hold"),
+            (note.replace("br-pf", "us-atf"), "The checkpoint is of test/us-atf"),
+        ):
+            await page.route(url, lying(lambda text, other=other: text.replace(note, other)))
+            assert any(says in c for c in await claims(page, url))
+            await page.unroute(url)
 
 
 async def test_an_entry_is_proven_in_the_browser_and_its_bytes_are_what_counts(
@@ -150,7 +180,7 @@ async def test_an_entry_is_proven_in_the_browser_and_its_bytes_are_what_counts(
         body = (await response.text()).replace("&#34;code&#34;:&#34;test&#34;", "&#34;code&#34;:&#34;TEST&#34;")
         await route.fulfill(response=response, body=body)
 
-    async with shown(tmp_path, found, watched) as url:
+    async with shown(tmp_path, found) as url:
         for index in (1, 255, 256, 767, 999):
             said = await claims(page, f"{url}/entries/{index}")
             assert any("These very bytes lie under the signed root" in c for c in said), index
@@ -167,7 +197,7 @@ async def test_u01_what_another_ledger_says_is_text(watched: Watched, tmp_path: 
     page = await watched.page()
     dialogs: list[str] = []
     page.on("dialog", lambda dialog: dialogs.append(dialog.message))
-    async with shown(tmp_path, found, watched) as url:
+    async with shown(tmp_path, found) as url:
         for path in ("", "/entries/2", "/figures", f"?code={attack}"):
             await page.goto(url + path)
             assert await page.locator("main img, main script").count() == 0
@@ -182,13 +212,118 @@ async def test_a_long_ledger_is_shown_without_being_loaded(watched: Watched, tmp
     page = await watched.page()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    async with shown(tmp_path, found, watched) as url:
+    async with shown(tmp_path, found) as url:
         await page.goto(url)
         assert await page.locator("tbody tr").count() == 100
         assert not [each for each in asked if "/tile/" in each], "so many are hashed when somebody asks for it"
         await page.click("#hash")
+        assert await page.evaluate("document.activeElement.id") == "proof-title"
         await page.wait_for_selector("#proof[data-state=done]", timeout=60_000)
         said = await page.locator(".claim").all_inner_texts()
-        assert any("70000 new entries were hashed" in c for c in said)
+        assert any("All 70000 entries were hashed" in c for c in said)
         await page.click("text=Older entries")
         assert await page.locator("tbody th a").first.inner_text() == "69899"
+
+
+def cosigned(found: Ledger, size: int, witness: LedgerCosigner, name: str) -> bytes:
+    """`checkpoint.witnessed` as the witness signed it."""
+    checkpoint = parse_checkpoint(found.checkpoints[size])
+    return checkpoint.note + witness.cosign(checkpoint.origin, size, checkpoint.root, START)
+
+
+@pytest.mark.parametrize("script", [True, False])
+async def test_a_fork_and_a_restored_backup_are_told_by_what_a_witness_saw(
+    watched: Watched, tmp_path: Path, script: bool
+) -> None:
+    witness = LedgerCosigner("test/w", bytes(32), bytes(range(32)))
+    keys = {"test/w": VerifierKey.parse(witness.vkeys[0])}
+    saw, fork, backup = grown(300, 400), grown(300, 400, seed=7), grown(200)
+    other = grown(300)
+    other.origin = "test/br-pf/2026.2"
+    note = cosigned(saw, 300, witness, "test/w")
+    saw_later, changes = note.replace(b"\n300\n", b"\n299\n"), 0
+    for name, found, witnessed, says in (
+        ("honest", saw, note, "test/w cosigned this history up to size 300"),
+        ("fork", fork, note, "it is of another history than the one that is shown"),
+        ("backup", backup, note, "it is of more entries than are shown: some were taken away"),
+        ("broken", saw, saw_later, "Nobody that is known here has cosigned it"),
+    ):
+        folder = tmp_path / name
+        found.write(folder)
+        (folder / "checkpoint.witnessed").write_bytes(witnessed)
+        page = await watched.page(script=script)
+        async with shown(folder, found, keys) as url:
+            await page.goto(url)
+            if script:
+                await page.wait_for_selector("#proof[data-state=done]")
+            said = await page.locator(".claim").all_inner_texts()
+        assert any(says in c for c in said), (name, said)
+        wrong = [c for c in said if c.startswith("Wrong:")]
+        assert bool(wrong) == (name in ("fork", "backup")), (name, said)
+        changes += bool(wrong)
+    assert changes == 2
+
+
+def grown(*sizes: int, seed: int = 0) -> Ledger:
+    """A ledger with a checkpoint at each of these sizes; the entries up to the first one differ by the seed."""
+    found = Ledger("test/br-pf")
+    found.open()
+    for size in sizes:
+        found.add(*(_admin(found, n, seed) for n in range(len(found.entries), size)))
+    return found
+
+
+async def test_keys_that_lay_beside_the_ledger_are_nobodys_word(watched: Watched, tmp_path: Path) -> None:
+    found = ledger(10)
+    found.write(tmp_path)
+    page, bound = await watched.page(), free_socket()
+    port = bound.getsockname()[1]
+    explore = Explore(
+        OneLedger(_folder(tmp_path), LedgerKeys.among(found.origin, found.signer.vkeys), {}), Tw1Verifier()
+    )
+    pages = Explorer(explore, trusted=True, vouched=False).routes(loopback(port))
+    async with listening(application(pages), at=bound):
+        said = await claims(page, f"http://127.0.0.1:{port}/audit/ledgers/{log_name(found.origin)}")
+    assert any("nobody vouches for whose they are" in c for c in said)
+    assert not any("This machine verified both signatures" in c for c in said)
+
+
+async def test_a_browser_that_may_not_remember_says_so_and_verifies(watched: Watched, tmp_path: Path) -> None:
+    found = ledger(300)
+    found.write(tmp_path)
+    page = await watched.page()
+    await page.add_init_script("Object.defineProperty(window, 'localStorage', {get() { throw new Error('denied'); }})")
+    async with shown(tmp_path, found) as url:
+        said = await claims(page, url)
+    assert any("cannot remember what it saw" in c for c in said)
+    assert any("All 300 entries were hashed" in c for c in said)
+
+
+async def test_an_entry_that_nobody_can_read_hides_no_other(watched: Watched, tmp_path: Path) -> None:
+    found = ledger(10)
+    found.add(b'{"v":2,"kind":"hello"}')
+    found.add(_admin(found, 11, 0))
+    found.write(tmp_path)
+    page = await watched.page()
+    async with shown(tmp_path, found) as url:
+        await claims(page, url)
+        assert await page.locator("tbody tr").count() == 12
+        assert "no entry that this version can read" in await page.locator("main").inner_text()
+        said = await claims(page, f"{url}/entries/10")
+        assert any("These very bytes lie under the signed root" in c for c in said)
+        for path in ("/figures", "/entries.csv"):
+            assert (await page.request.get(url + path)).status == 200
+
+
+async def test_where_entries_do_not_hold_the_page_says_so_and_the_browser_too(watched: Watched, tmp_path: Path) -> None:
+    found = ledger(600)
+    found.write(tmp_path)
+    bundle = tmp_path / "tile/entries/002.p/88"
+    bundle.write_bytes(bundle.read_bytes().replace(b'"test"', b'"TEST"', 1))
+    page = await watched.page()
+    async with shown(tmp_path, found) as url:
+        said = await claims(page, url)
+        assert len([c for c in said if c.startswith("Wrong:")]) == 2, said
+        await page.goto(f"{url}/entries/599")
+        assert "do not give the root that was signed" in await page.locator("[role=alert]").inner_text()
+    watched.complaints.clear()  # the browser notes the 400

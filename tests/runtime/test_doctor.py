@@ -89,7 +89,7 @@ async def test_a_healthy_node_is_said_to_be_so_and_nothing_is_changed(fed: Feder
     steps = await examined(a)
     assert wrong(steps) == {}
     assert {step.step for step in steps if step.state == "ok"} == {
-        "key files", "disk", "keys", "directory", "listing", "numbers", "database", "schema", "ledger", "peer testnet/b", "clock",
+        "key files", "disk", "keys", "directory", "listing", "numbers", "content", "database", "schema", "ledger", "peer testnet/b", "clock",
     }  # fmt: skip
     assert files_of(a.folder) == before
     assert await a.count("entry") == size

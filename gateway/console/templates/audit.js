@@ -1,6 +1,7 @@
 // Shows what the worker finds. Everything is readable without this file; nothing here is made of strings of markup.
 const proof = document.getElementById("proof");
 const PENDING_MAX = 20000; // more entries are hashed when somebody asks for it
+const WORDS = { ok: "Holds:", wrong: "Wrong:", unknown: "Not known:" };
 
 const policy = globalThis.trustedTypes?.createPolicy("tracewire", {
   createScriptURL: (url) => { if (url !== "/audit/worker.js") throw new TypeError("not ours"); return url; },
@@ -9,14 +10,17 @@ const policy = globalThis.trustedTypes?.createPolicy("tracewire", {
 function say({ state, text }) {
   const item = document.createElement("li");
   item.className = `claim ${state}`;
-  item.textContent = text;
+  const word = document.createElement("b");
+  word.textContent = WORDS[state];
+  item.append(word, ` ${text}`);
   document.getElementById("claims").append(item);
 }
 
 function start(message, keep) {
-  const worker = new Worker(policy ? policy.createScriptURL("/audit/worker.js") : "/audit/worker.js");
   const bar = document.getElementById("progress");
-  document.getElementById("browser").remove();
+  document.getElementById("browser")?.remove();
+  delete proof.dataset.state;
+  const worker = new Worker(policy ? policy.createScriptURL("/audit/worker.js") : "/audit/worker.js");
   worker.onmessage = ({ data }) => {
     if (data.claim) say(data.claim);
     if (data.keep) keep(data.keep);
@@ -27,26 +31,45 @@ function start(message, keep) {
   worker.postMessage(message);
 }
 
-function ledger({ base, origin, ed25519, witnesses }) {
+function ledger({ base, origin, ed25519, note, witnessed, witnesses, entries }) {
   const place = `tracewire ${origin} ${ed25519}`;
-  const seen = JSON.parse(localStorage.getItem(place) ?? "null");
-  const total = Number(document.querySelector("[data-entries]").dataset.entries);
-  const go = () => start(
-    { base, origin, vkey: ed25519, witnesses: witnesses.split(" ").filter(Boolean), seen },
-    (found) => localStorage.setItem(place, JSON.stringify(found)),
-  );
-  if (total - (seen?.size ?? 0) <= PENDING_MAX) { go(); return; }
+  const recall = () => {
+    try {
+      return JSON.parse(localStorage.getItem(place) ?? "null");
+    } catch {
+      say({ state: "unknown", text: "This browser cannot remember what it saw, or what it kept is damaged." });
+      return null;
+    }
+  };
+  const keep = (found) => {
+    try {
+      if ((recall()?.size ?? 0) <= found.size) localStorage.setItem(place, JSON.stringify(found));
+    } catch { /* said by recall */ }
+  };
+  const seen = recall();
+  const go = (again) => start({
+    base, origin, vkey: ed25519, noteText: note, witnessedText: witnessed, witnesses: witnesses.split(" ").filter(Boolean), seen, again,
+  }, keep);
   const button = document.getElementById("hash");
   button.hidden = false;
-  button.textContent = `Hash ${total - (seen?.size ?? 0)} new entries in this browser`;
-  document.getElementById("browser").textContent = "This browser has not hashed the entries yet.";
-  button.onclick = () => { button.hidden = true; go(); };
+  button.onclick = () => {
+    button.hidden = true;
+    document.getElementById("proof-title").focus();
+    go(true);
+  };
+  if (Number(entries) - (seen?.size ?? 0) <= PENDING_MAX) go(false);
+  else document.getElementById("browser").lastChild.textContent = " This browser has not hashed the entries yet.";
 }
 
-if (proof?.dataset.note) {
-  const { origin, ed25519, note, index, size, path } = proof.dataset;
-  start({
-    origin, vkey: ed25519, noteText: note, text: document.getElementById("raw").textContent, index: Number(index), size: Number(size),
-    path: path.split(" ").filter(Boolean),
-  });
-} else if (proof) ledger(proof.dataset);
+try {
+  if (proof?.dataset.index) {
+    const { origin, ed25519, note, index, size, path } = proof.dataset;
+    start({
+      origin, vkey: ed25519, noteText: note, text: document.getElementById("raw").textContent, index: Number(index), size: Number(size),
+      path: path.split(" ").filter(Boolean),
+    });
+  } else if (proof) ledger(proof.dataset);
+} catch (error) {
+  say({ state: "unknown", text: `This browser verified nothing: ${error.message}` });
+  proof.dataset.state = "done";
+}

@@ -45,7 +45,7 @@ function parseKey(text) { // a C2SP verifier key: name+id+base64(type || key)
 }
 
 function parseNote(text) {
-  const end = text.indexOf("\n\n");
+  const end = text.lastIndexOf("\n\n"); // as C2SP signed-note cuts it
   const body = text.slice(0, end + 1);
   const [origin, size, root] = body.split("\n");
   const lines = text.slice(end + 2).split("\n").filter(Boolean).map((line) => line.replace(/^— /, "").split(" "));
@@ -92,29 +92,41 @@ function entriesOf(data) {
   return found;
 }
 
+// "ok", "wrong", or "unknown" where this browser cannot tell.
 async function checkNote(note, origin, vkey) {
-  if (note.origin !== origin) { claim("wrong", `The checkpoint is of ${note.origin}.`); return false; }
+  let state = "ok";
+  if (note.origin !== origin) { claim("wrong", `The checkpoint is of ${note.origin}.`); return "wrong"; }
   try {
-    if (!await signed(note, parseKey(vkey))) { claim("wrong", "The ledger's own signature (Ed25519) does not hold."); return false; }
+    if (!await signed(note, parseKey(vkey))) { claim("wrong", "The ledger's own signature (Ed25519) does not hold."); return "wrong"; }
     claim("ok", "The checkpoint carries the ledger's own signature (Ed25519).");
   } catch {
     claim("unknown", "This browser cannot verify Ed25519: use tracewire ledger verify.");
+    state = "unknown";
   }
   claim("unknown", "No browser can verify the second, post-quantum signature (ML-DSA-44) yet: tracewire audit serve, tracewire ledger verify and the independent verifier do.");
-  return true;
+  return state;
 }
 
-async function checkLedger({ base, origin, vkey, witnesses, seen }) {
-  const note = parseNote(await (await fetched(`${base}/checkpoint`)).text());
-  if (!await checkNote(note, origin, vkey)) return;
-  const edge = new Edge(seen?.size ?? 0, (seen?.hashes ?? []).map(bytesOf));
-  if (edge.size > note.size) {
-    claim("wrong", `This browser has seen ${edge.size} entries of this ledger; now it has ${note.size}. Entries were taken away.`);
+async function checkLedger({ base, origin, vkey, noteText, witnessedText, witnesses, seen, again }) {
+  const note = parseNote(noteText);
+  const state = await checkNote(note, origin, vkey);
+  if (state === "wrong") return;
+  if (seen && seen.size > note.size) {
+    claim("wrong", `This browser has seen ${seen.size} entries of this ledger; now it has ${note.size}. Entries were taken away.`);
     return;
   }
-  const cosigned = await cosignatures(base, witnesses);
+  const cosigned = await cosignatures(witnessedText, origin, vkey, witnesses);
+  if (cosigned && cosigned.size > note.size) {
+    claim("wrong", `${cosigned.names.join(", ")} cosigned ${cosigned.size} entries; now there are ${note.size}. Entries were taken away.`);
+    return;
+  }
+  const whole = again || !seen || (cosigned && cosigned.size < seen.size && !seen.marks?.[cosigned.size]);
+  const edge = whole ? new Edge(0, []) : new Edge(seen.size, seen.hashes.map(bytesOf));
   let shown = 0;
   const start = edge.size;
+  const roots = {}; // those of sizes that are asked for, computed in passing
+  const marks = [cosigned?.size, seen?.size].filter((size) => size > start);
+  const mark = async () => { if (marks.includes(edge.size)) roots[edge.size] = await edge.root(); };
   for (let first = Math.floor(start / WIDTH); first * WIDTH < note.size; first += AT_ONCE) {
     const wanted = [];
     for (let n = first; n < first + AT_ONCE && n * WIDTH < note.size; n++) wanted.push(n);
@@ -123,59 +135,69 @@ async function checkLedger({ base, origin, vkey, witnesses, seen }) {
     for (const [at, bundle] of bundles.entries()) {
       const from = edge.size - wanted[at] * WIDTH;
       const leaves = await Promise.all(bundle.slice(from).map(leaf));
-      const whole = leaves.length === WIDTH && !(cosigned && cosigned.size > edge.size && cosigned.size < edge.size + WIDTH);
-      if (whole) {
+      if (leaves.length === WIDTH && !marks.some((size) => size > edge.size && size < edge.size + WIDTH)) {
         let level = leaves;
         while (level.length > 1) level = await Promise.all(level.filter((_, n) => n % 2 === 0).map((left, n) => node(left, level[2 * n + 1])));
         await edge.push(level[0], WIDTH);
-        if (cosigned?.size === edge.size) cosigned.here = await edge.root();
+        await mark();
       } else {
         for (const each of leaves) {
           await edge.push(each, 1);
-          if (cosigned?.size === edge.size) cosigned.here = await edge.root();
+          await mark();
         }
       }
     }
     if (edge.size - shown >= 1024 || edge.size === note.size) { shown = edge.size; postMessage({ done: edge.size - start, total: note.size - start }); }
   }
-  const marks = { ...seen?.marks, [start]: seen?.root }; // roots that this browser computed, by size
-  if (cosigned && !cosigned.here && marks[cosigned.size]) cosigned.here = bytesOf(marks[cosigned.size]);
   const root = await edge.root();
-  if (edge.size !== note.size || !same(root, note.root)) {
+  const other = seen && whole && textOf(roots[seen.size] ?? root) !== seen.root;
+  if (edge.size !== note.size || !same(root, note.root) || other) {
     claim("wrong", seen
-      ? `The ${start} entries that this browser saw on ${seen.at} and those since do not give the signed root: this is another history.`
+      ? `The ${seen.size} entries that this browser saw on ${seen.at} and those since do not give the signed root: this is another history.`
       : "The entries do not give the root that was signed.");
     return;
   }
-  claim("ok", `${note.size - start} new entries were hashed in this browser; together they give the signed root.`);
-  if (seen) claim("ok", `It continues what this browser saw on ${seen.at}: nothing of the first ${start} entries was changed.`);
-  witnessed(cosigned);
-  const kept = cosigned?.here ? { [cosigned.size]: textOf(cosigned.here) } : {};
+  const named = state === "ok" ? "signed root" : "root that the checkpoint names";
+  if (whole) {
+    claim("ok", `All ${note.size} entries were hashed in this browser; together they give the ${named}.`);
+    if (seen) claim("ok", `They are those that this browser saw on ${seen.at}, and what came since.`);
+  } else {
+    claim("ok", `${note.size - start} new entries were hashed in this browser; with the ${start} that it hashed by ${seen.at}, and has not read again, they give the ${named}.`);
+  }
+  if (cosigned) {
+    const here = roots[cosigned.size] ?? (cosigned.size === note.size ? root : bytesOf(seen?.marks?.[cosigned.size] ?? (cosigned.size === seen?.size ? seen.root : "")));
+    const who = cosigned.names.join(", ");
+    if (same(here, cosigned.root)) claim("ok", `${who} cosigned this very history at size ${cosigned.size}.`);
+    else claim("wrong", `${who} cosigned another history at size ${cosigned.size}.`);
+    roots[cosigned.size] = here;
+  }
+  if (state !== "ok") return; // nothing is remembered by an unverified word
+  const kept = Object.fromEntries(Object.entries(roots).map(([size, hash]) => [size, textOf(hash)]));
   postMessage({ keep: { size: edge.size, root: textOf(root), hashes: edge.hashes.map(textOf), marks: kept, at: new Date().toISOString() } });
 }
 
-async function cosignatures(base, witnesses) {
-  const response = await fetch(`${base}/checkpoint.witnessed`, { cache: "no-store" });
-  if (!response.ok) return null;
-  const note = parseNote(await response.text());
+// The checkpoint that others cosigned, with who really did; null where nobody did.
+async function cosignatures(text, origin, vkey, witnesses) {
+  if (!text) return null;
   const names = [];
-  for (const vkey of witnesses) {
-    const key = parseKey(vkey);
-    try { if (await signed(note, key)) names.push(key.name); } catch { /* said above: no Ed25519 here */ }
+  try {
+    const note = parseNote(text);
+    if (note.origin !== origin || !await signed(note, parseKey(vkey))) throw new Error("it is not of this ledger");
+    for (const each of witnesses) {
+      const key = parseKey(each);
+      if (await signed(note, key)) names.push(key.name);
+    }
+    return names.length ? { size: note.size, root: note.root, names } : null;
+  } catch (error) {
+    if (error.name !== "NotSupportedError") claim("wrong", `What others are said to have cosigned cannot be read: ${error.message}.`);
+    return null; // without Ed25519 it was said above that nothing is verified
   }
-  return { size: note.size, root: note.root, names, here: null };
-}
-
-function witnessed(cosigned) {
-  if (!cosigned?.names.length) claim("unknown", "No witness that is known here has cosigned it: it is signed, and that is all.");
-  else if (!cosigned.here) claim("unknown", `${cosigned.names.join(", ")} cosigned size ${cosigned.size}, which lies before what this browser kept.`);
-  else if (same(cosigned.here, cosigned.root)) claim("ok", `${cosigned.names.join(", ")} cosigned this very history at size ${cosigned.size}.`);
-  else claim("wrong", `${cosigned.names.join(", ")} cosigned another history at size ${cosigned.size}.`);
 }
 
 async function checkEntry({ origin, vkey, noteText, text, index, size, path }) {
   const note = parseNote(noteText);
-  if (!await checkNote(note, origin, vkey)) return;
+  const state = await checkNote(note, origin, vkey);
+  if (state === "wrong") return;
   let hash = await leaf(utf8.encode(text));
   let [fn, sn] = [index, note.size - 1];
   for (const each of path.map(bytesOf)) { // RFC 9162 section 2.1.3.2
@@ -187,12 +209,12 @@ async function checkEntry({ origin, vkey, noteText, text, index, size, path }) {
     fn = Math.floor(fn / 2); sn = Math.floor(sn / 2);
   }
   const holds = sn === 0 && note.size === size && same(hash, note.root);
-  claim(holds ? "ok" : "wrong", holds ? "These very bytes lie under the signed root: hashed and climbed in this browser." : "These bytes do not lead to the signed root.");
+  claim(holds ? "ok" : "wrong", holds ? `These very bytes lie under the ${state === "ok" ? "signed root" : "root that the checkpoint names"}: hashed and climbed in this browser.` : "These bytes do not lead to the signed root.");
 }
 
 onmessage = async ({ data }) => {
   try {
-    await (data.noteText ? checkEntry(data) : checkLedger(data));
+    await (data.path ? checkEntry(data) : checkLedger(data));
   } catch (error) {
     claim("unknown", `It could not be verified: ${error.message}`);
   }

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import cyclopts
 from cyclopts import Parameter
 
-from gateway.runtime.cli.ledger import AsJson, keys_of, verified
+from gateway.runtime.cli.ledger import AsJson, keys_of, verified, vkeys_of
 from gateway.runtime.cli.say import problems, progress, read_file, say
 from gateway.runtime.settings import load_settings
 from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint
@@ -204,7 +205,8 @@ def serve(
     ledger
         A folder that `ledger export` wrote, or the URL of such files, or of a node's /v1/ledger/LOG.
     vkey
-        The ledger's two verifier keys, from a directory that you trust; without: the file `vkeys` beside the ledger.
+        The ledger's two verifier keys, from a directory that you trust; without: those that the directory of `node` lists, else
+        the file `vkeys` beside the ledger, for which nobody vouches.
     policy
         A C2SP tlog-policy file: whose cosignatures count.
     node
@@ -221,6 +223,9 @@ def serve(
     with problems(as_json=False):
         wanted = parse_policy(read_file(policy)) if policy else None
         witnesses = {key.name: key for key in wanted.witnesses.values() if key.type == COSIGNATURE} if wanted else {}
-        served = Served(place=ledger, vkeys=vkey, witnesses=witnesses, node=node, client=client, actor=actor, port=port)
+        vkeys = (lambda _: vkey) if vkey else partial(vkeys_of, node) if node else None
+        served = Served(
+            place=ledger, vkeys=vkeys, witnesses=witnesses, node=node, client=client, actor=actor, port=port
+        )
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(serve_ledger(served, lambda url: say(f"{url}\nEnd with Ctrl-C.", {}, as_json=False)))
