@@ -100,6 +100,9 @@ CODES: dict[str, Kind] = {
         422, "Consistency is not proven", "never", "Build the path from the size that the witness names."
     ),
     "ledger.split_view": Kind(409, "Two histories of one ledger", "never", "The directory must abandon this ledger."),
+    "ledger.gap": Kind(
+        409, "Messages of a member are missing", "never", "Compare both ledgers: `tracewire audit reconcile`."
+    ),
     "ledger.rollback": Kind(503, "The ledger's database went back", "later", "Run `tracewire doctor`; sign nothing."),
     "ledger.closed": Kind(503, "Ledger is closed", "later", "Open the next ledger."),
     "ledger.not_ready": Kind(503, "Ledger is not open yet", "later", "Have the directory list this node, then wait."),

@@ -52,6 +52,7 @@ CAUSES: dict[str, str] = {
     "witness.proof": "The path does not lead from the checkpoint that this witness holds to the new one.",
     "checkpoint.links": "The consistency proof does not lead from the checkpoint that we hold to the new one.",
     "ledger.split_view": "Two checkpoints of one ledger cannot both be true. Both are kept: they prove the fork.",
+    "ledger.gap": "A member numbered messages to us that never came, and a later one is older than any message lives.",
     "ledger.rollback": "The database holds less than the guard has seen signed: it was restored from an old copy, or a "
     "replica was promoted that lagged behind. Signing now would make a second history.",
     "ledger.closed": "This year's ledger has ended and takes no entry more.",

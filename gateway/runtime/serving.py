@@ -1,4 +1,4 @@
-"""`tracewire audit serve`: the auditor's pages on the auditor's machine, over one ledger that lies elsewhere."""
+"""One ledger that lies elsewhere: `tracewire audit serve` shows it on the auditor's machine, `audit fetch` takes it there."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,10 +14,12 @@ from gateway.console.explorer import Explorer
 from gateway.console.session import loopback
 from gateway.http.serve import Site, application
 from gateway.runtime.client import AgencyClient
+from gateway.runtime.exported import ExportFolder
 from gateway.services.explore import Explore
 from keys.suite import Tw1Verifier
-from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint
+from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint, verify_checkpoint
 from protocols.ledger.note import VerifierKey
+from protocols.ledger.tiles import ENTRIES, WIDTH, parse_bundle, tile_path, tile_width
 from protocols.problems import ProblemError
 
 _FILE_BYTES_MAX = 1024 * 1024
@@ -27,16 +29,14 @@ Read = Callable[[str], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """Where the ledger lies, by which keys it is judged, and on which port it is shown."""
+class Place:
+    """Where a ledger lies (folder or URL), by which keys it is judged, and as whom a node is asked for it."""
 
-    place: str
+    url: str
     vkeys: Callable[[str], Sequence[str]] | None
-    witnesses: Mapping[str, VerifierKey]
     node: Path | None
     client: str
     actor: str
-    port: int
 
 
 class OneLedger:
@@ -72,37 +72,72 @@ class OneLedger:
         return await self._read(path)
 
 
-async def serve_ledger(served: Served, ready: Callable[[str], None]) -> None:
+async def serve_ledger(
+    place: Place, witnesses: Mapping[str, VerifierKey], port: int, ready: Callable[[str], None]
+) -> None:
     """Until cancelled. ProblemError where there is no such ledger, or its newest checkpoint does not hold."""
     async with AsyncExitStack() as stack:
-        read = await _reader(served, stack)
-        origin = parse_checkpoint(await read("checkpoint")).origin
-        vkeys = served.vkeys(origin) if served.vkeys else (await read("vkeys")).decode("ascii", "replace").split()
-        explore = Explore(OneLedger(read, LedgerKeys.among(origin, vkeys), served.witnesses), Tw1Verifier())
-        await explore.checkpoint(origin)
-        routes = Explorer(explore, trusted=True, vouched=served.vkeys is not None).routes(loopback(served.port))
+        read = await _reader(place, stack)
+        keys = await _keys(place, read)
+        explore = Explore(OneLedger(read, keys, witnesses), Tw1Verifier())
+        await explore.checkpoint(keys.origin)
+        routes = Explorer(explore, trusted=True, vouched=place.vkeys is not None).routes(loopback(port))
         runner = web.AppRunner(application(routes), access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         try:
-            await Site(runner, "127.0.0.1", served.port).start()
+            await Site(runner, "127.0.0.1", port).start()
         except OSError as error:
-            raise ProblemError("config.invalid", f"port {served.port} cannot be used: {error.strerror}") from None
-        ready(f"http://127.0.0.1:{served.port}/audit")
+            raise ProblemError("config.invalid", f"port {port} cannot be used: {error.strerror}") from None
+        ready(f"http://127.0.0.1:{port}/audit")
         await asyncio.Event().wait()
 
 
-async def _reader(served: Served, stack: AsyncExitStack) -> Read:
+async def fetch_ledger(place: Place, folder: Path, told: Callable[[int, int], None]) -> tuple[str, int]:
+    """Origin and size of what is in the folder then; `told` hears how many entries of how many are there."""
+    async with AsyncExitStack() as stack:
+        read = await _reader(place, stack)
+        keys = await _keys(place, read)
+        newest = verify_checkpoint(await read("checkpoint"), keys, Tw1Verifier())
+        files = ExportFolder(folder, keys)
+        if files.standing and files.standing.size > newest.size:
+            raise ProblemError(
+                "ledger.rollback", f"{folder} holds {files.standing.size} entries, there are {newest.size} now"
+            )
+        edge = files.begin()
+        for first in range(edge.size, newest.size, WIDTH):
+            tile = ENTRIES, first // WIDTH
+            entries = list(parse_bundle(await read(tile_path(tile, tile_width(tile, newest.size)))))
+            files.add(edge, entries, newest.size)
+            told(edge.size, newest.size)
+        files.finish(edge, newest, await _witnessed(read))
+        return newest.origin, newest.size
+
+
+async def _witnessed(read: Read) -> bytes | None:
+    try:
+        return await read("checkpoint.witnessed")
+    except ProblemError:
+        return None
+
+
+async def _keys(place: Place, read: Read) -> LedgerKeys:
+    origin = parse_checkpoint(await read("checkpoint")).origin
+    vkeys = place.vkeys(origin) if place.vkeys else (await read("vkeys")).decode("ascii", "replace").split()
+    return LedgerKeys.among(origin, vkeys)
+
+
+async def _reader(place: Place, stack: AsyncExitStack) -> Read:
     """Files of a folder, of a web server, or what a node's `/v1` gives with an access token."""
-    if not served.place.startswith(("http://", "https://")):
-        return _folder(Path(served.place))
-    place = served.place.rstrip("/")
-    if served.node is None:
-        return _web(place, await stack.enter_async_context(aiohttp.ClientSession()))
-    agency = AgencyClient.of_node(served.node, client=served.client, actor=served.actor)
-    if not place.startswith(f"{agency.url}/"):
+    if not place.url.startswith(("http://", "https://")):
+        return _folder(Path(place.url))
+    url = place.url.rstrip("/")
+    if place.node is None:
+        return _web(url, await stack.enter_async_context(aiohttp.ClientSession()))
+    agency = AgencyClient.of_node(place.node, client=place.client, actor=place.actor)
+    if not url.startswith(f"{agency.url}/"):
         raise ProblemError("config.invalid", f"with --node, name a ledger of that node: {agency.url}/v1/ledger/LOG")
-    return _of_node(place.removeprefix(agency.url), await stack.enter_async_context(agency))
+    return _of_node(url.removeprefix(agency.url), await stack.enter_async_context(agency))
 
 
 def _folder(folder: Path) -> Read:

@@ -1,10 +1,13 @@
 """`tracewire audit serve` as a process: pages over a ledger that lies elsewhere."""
 
 import contextlib
+import functools
+import http.server
 import json
 import re
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -97,3 +100,44 @@ def test_what_does_not_hold_is_refused_with_its_reason(tmp_path: Path) -> None:
         base = url.removesuffix("/audit")
         assert get(f"{base}{path}/entries/5") == (400, "proof.path")
         assert get(f"{base}{path}/entries/300")[0] == 200, "the other bundle holds"
+
+
+def fetch(*tokens: object) -> subprocess.CompletedProcess[str]:
+    command = [COMMAND, "audit", "fetch", *map(str, tokens)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+
+
+@contextlib.contextmanager
+def web_server(folder: Path) -> Iterator[str]:
+    """Any web server does."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_a_ledger_on_a_web_server_is_taken_here_goes_on_and_another_history_is_not(tmp_path: Path) -> None:
+    found, here = ledger(tmp_path / "there"), tmp_path / "here"
+    vkeys = [f"--vkey={key}" for key in found.signer.vkeys]
+    with web_server(tmp_path / "there") as url:
+        assert fetch(url, here, *vkeys).returncode == 0
+        found.add(*(found.entry("admin", code="test") for _ in range(700)))
+        found.write(tmp_path / "there")
+        done = fetch(url, here, *vkeys)
+        assert (done.returncode, "1001 entries" in done.stdout) == (0, True), done.stderr
+    verified = subprocess.run([COMMAND, "ledger", "verify", here], capture_output=True, text=True, check=False)
+    assert (verified.returncode, "1001 entries" in verified.stdout) == (0, True)
+    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    fork = Ledger("test/br-pf")
+    fork.open()
+    fork.add(*(fork.entry("admin", code="other") for _ in range(1_200)))
+    fork.write(tmp_path / "fork")
+    older = Ledger("test/br-pf")
+    older.open()
+    older.write(tmp_path / "older")
+    for name, says in (("fork", "another history"), ("older", "there are 1 now")):
+        with web_server(tmp_path / name) as url:
+            done = fetch(url, here, *vkeys)
+        assert (done.returncode, says in done.stderr) == (1, True), done.stderr
+        assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -146,6 +146,56 @@ def _proof(folder: Path, index: int) -> bytes | None:
 
 
 @app.command
+def fetch(
+    ledger: str,
+    folder: Path,
+    *,
+    vkey: Annotated[list[str] | None, Parameter(negative="")] = None,
+    node: Path | None = None,
+    client: str = "local",
+    actor: str = "local",
+    json: AsJson = False,
+) -> None:
+    """Take a live ledger into a folder, as `ledger export` writes it; again into the same folder, what is new is added.
+
+    Every entry is hashed on its way: nothing is written that the signed checkpoint does not cover, and a folder that holds
+    another history is left as it is. Then `ledger verify`, `audit reconcile` and `audit serve` work on the folder.
+
+    Parameters
+    ----------
+    ledger
+        The URL of exported files, or of a node's /v1/ledger/LOG.
+    folder
+        A new or empty folder, or one that this ledger was taken into.
+    vkey
+        The ledger's two verifier keys, from a directory that you trust; without: those that the directory of `node` lists, else
+        the file `vkeys` beside the ledger, for which nobody vouches.
+    node
+        For a node's /v1: the folder with the client's key (NODE/clients/CLIENT.pem) and the node's settings.
+    client
+        With `node`: the client, with the scope ledger:read.
+    actor
+        With `node`: its actor.
+    json
+        Print one JSON object.
+    """
+    from gateway.runtime.serving import Place, fetch_ledger
+
+    with problems(as_json=json):
+        place = Place(url=ledger, vkeys=_vkeys(vkey, node), node=node, client=client, actor=actor)
+        with progress(ledger) as bar:
+            task = bar.add_task(ledger, total=None)
+            origin, size = asyncio.run(
+                fetch_ledger(place, folder, lambda done, total: bar.update(task, completed=done, total=total))
+            )
+        say(f"{origin}: {size} entries in {folder}.", {"origin": origin, "size": size}, as_json=json)
+
+
+def _vkeys(vkey: list[str] | None, node: Path | None) -> Callable[[str], Sequence[str]] | None:
+    return (lambda _: vkey) if vkey else partial(vkeys_of, node) if node else None
+
+
+@app.command
 def link(node: Path, *, client: str, actor: str, json: AsJson = False) -> None:
     """Make a link that opens the auditor's console of a running node, once, within ten minutes.
 
@@ -218,14 +268,13 @@ def serve(
     port
         Of this machine.
     """
-    from gateway.runtime.serving import Served, serve_ledger
+    from gateway.runtime.serving import Place, serve_ledger
 
     with problems(as_json=False):
         wanted = parse_policy(read_file(policy)) if policy else None
         witnesses = {key.name: key for key in wanted.witnesses.values() if key.type == COSIGNATURE} if wanted else {}
-        vkeys = (lambda _: vkey) if vkey else partial(vkeys_of, node) if node else None
-        served = Served(
-            place=ledger, vkeys=vkeys, witnesses=witnesses, node=node, client=client, actor=actor, port=port
-        )
+        place = Place(url=ledger, vkeys=_vkeys(vkey, node), node=node, client=client, actor=actor)
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(serve_ledger(served, lambda url: say(f"{url}\nEnd with Ctrl-C.", {}, as_json=False)))
+            asyncio.run(
+                serve_ledger(place, witnesses, port, lambda url: say(f"{url}\nEnd with Ctrl-C.", {}, as_json=False))
+            )

@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from shutil import rmtree
 from typing import Annotated
 
 import cyclopts
@@ -12,6 +11,7 @@ from cyclopts import Parameter
 
 from gateway.runtime.cli.client import node_pool
 from gateway.runtime.cli.say import SecretFrom, problems, read_file, say
+from gateway.runtime.exported import ExportFolder
 from gateway.runtime.settings import load_settings
 from gateway.services.prove import Prove, Release
 from gateway.services.recover import Recover, Recovered
@@ -20,7 +20,7 @@ from keys.guard import FileGuard
 from keys.keystore import KeyStore
 from keys.suite import Tw1Verifier
 from protocols.directory import Directory, year_and_number
-from protocols.ledger.checkpoint import Checkpoint, LedgerKeys, parse_checkpoint, verify_checkpoint
+from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint, verify_checkpoint
 from protocols.ledger.entry import parse_entry
 from protocols.ledger.merkle import HASH_BYTES, leaf_hash
 from protocols.ledger.note import VerifierKey
@@ -30,8 +30,6 @@ from protocols.ledger.tiles import (
     WIDTH,
     Edge,
     TileId,
-    edge_tiles,
-    encode_bundle,
     parse_bundle,
     tile_path,
     tile_width,
@@ -40,7 +38,7 @@ from protocols.ledger.witness import Policy, parse_policy
 from protocols.ports.store import (
     LedgerStore,
 )
-from protocols.problems import Fault, ProblemError
+from protocols.problems import ProblemError
 
 app = cyclopts.App(name="ledger", help="This node's ledger: take it out as files, check it from its bytes.")
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
@@ -87,56 +85,20 @@ async def _export(ledger: LedgerStore, node: Path, folder: Path, origin: str) ->
     if newest is None:
         raise ProblemError("ledger.not_ready", "the ledger has no entry yet")
     directory = _directory(node, origin)
-    keys = directory.ledgers[origin].keys
-    vkeys = f"{keys.ed25519}\n{keys.mldsa44}\n".encode()
-    size, before = newest.size, 0
-    if (found := _standing(folder, origin, vkeys)) is not None:
-        ours, before = await ledger.checkpoint(origin, found.size), found.size
-        if ours is None or ours.root != found.root:
-            raise ProblemError("config.invalid", f"{folder} holds another history of {origin}; nothing was written")
-    _write(folder / "vkeys", vkeys)
-    start = before // WIDTH * WIDTH
-    standing = await ledger.tiles(origin, edge_tiles(start))
-    edge = Edge(start, {tile: data[: HASH_BYTES * tile_width(tile, start)] for tile, data in standing.items()})
-    for begin in range(start, size, WIDTH):
-        entries = await ledger.entries(origin, begin, min(begin + WIDTH, size))
-        tile = ENTRIES, begin // WIDTH
-        _write_tile(folder, tile, tile_width(tile, size), encode_bundle(entries))
-        for tile, data in edge.append(leaf_hash(entry) for entry in entries).items():
-            if tile_width(tile, edge.size) == WIDTH:
-                _write_tile(folder, tile, WIDTH, data)
-    for tile, data in edge.tiles().items():
-        _write_tile(folder, tile, tile_width(tile, size), data)
-    if edge.root() != newest.root:
-        raise ProblemError("proof.path", "the entries do not give the root that was signed: run `tracewire doctor`")
+    files = ExportFolder(folder, directory.ledgers[origin].keys)
+    if files.standing and files.standing.size > newest.size:
+        raise ProblemError("config.invalid", f"{folder} holds another history of {origin}; nothing was written")
+    edge, size, before = files.begin(), newest.size, files.standing.size if files.standing else 0
+    for begin in range(edge.size, size, WIDTH):
+        files.add(edge, await ledger.entries(origin, begin, min(begin + WIDTH, size)), size)
+    quorum = directory.quorum_of(directory.ledgers[origin].member)
+    cosigned = await witnessed(ledger, origin, size, quorum)
     while notes := await ledger.checkpoints(origin, before, size, _NOTES):
         for note in notes:
-            _write(folder / "checkpoints" / str(note.size), note.note)
+            files.note(note)
         before = notes[-1].size
-    quorum = directory.quorum_of(directory.ledgers[origin].member)
-    if (cosigned := await witnessed(ledger, origin, size, quorum)) is not None:
-        _write(folder / "checkpoint.witnessed", cosigned.note)
-    _write(folder / "checkpoint", newest.note)
+    files.finish(edge, newest, cosigned.note if cosigned else None)
     return origin, size
-
-
-def _standing(folder: Path, origin: str, vkeys: bytes) -> Checkpoint | None:
-    """The checkpoint that stands in a folder; None in a new one, or where the first export was cut. `config.invalid` else."""
-    if not folder.exists() or not any(folder.iterdir()):
-        return None
-    for torn in folder.rglob(".*.tmp"):  # of an export that was killed
-        torn.unlink()
-    note, keys = folder / "checkpoint", folder / "vkeys"
-    if not keys.exists() or keys.read_bytes() != vkeys:
-        raise ProblemError("config.invalid", f"{folder} holds something else than {origin}; nothing was written")
-    return parse_checkpoint(note.read_bytes()) if note.exists() else None
-
-
-def _write_tile(folder: Path, tile: TileId, width: int, data: bytes) -> None:
-    path = folder / tile_path(tile, width)
-    _write(path, data)
-    if width == WIDTH:  # whoever asks for a part of it takes the whole (C2SP tlog-tiles)
-        rmtree(path.with_name(f"{path.name}.p"), ignore_errors=True)
 
 
 def vkeys_of(node: Path, origin: str) -> tuple[str, str]:
@@ -153,19 +115,6 @@ def _directory(node: Path, origin: str) -> Directory:
     if client.current is None or origin not in client.current.ledgers:
         raise ProblemError("ledger.not_ready", "no accepted directory lists this ledger")
     return client.current
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all."""
-    torn = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torn.write_bytes(data)
-        torn.replace(path)
-    except OSError as error:
-        torn.unlink(missing_ok=True)
-        fault = Fault("", "store.full", error.strerror or "", "Make room or choose another folder, and export again.")
-        raise ProblemError("store.full", f"{path} cannot be written: {error.strerror}", errors=[fault]) from None
 
 
 @app.command
