@@ -301,6 +301,10 @@ class Directory:
             if name != member and self.active(name) and self.records[name].witness and self.records[name].endpoint
         ]
 
+    def listening(self) -> list[str]:
+        """Active members with an endpoint."""
+        return [name for name, record in self.records.items() if self.active(name) and record.endpoint is not None]
+
     def quorum_of(self, member: str) -> int:
         """How many have to cosign a member's ledger: the network's quorum, as far as there are others to ask."""
         return min(self.network.quorum, len({*(self.network.witnesses or self.admitted)} - {member}))

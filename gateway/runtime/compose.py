@@ -35,6 +35,7 @@ from gateway.services.deliver import Deliver
 from gateway.services.diversion import Diversions
 from gateway.services.erase import Erase
 from gateway.services.evidence import Export
+from gateway.services.gossip import Gossip
 from gateway.services.judge import Judge
 from gateway.services.lapse import Lapse
 from gateway.services.link import Linking
@@ -99,6 +100,7 @@ class Parts:
     answer: Answer | None
     lapse: Lapse
     erase: Erase
+    gossip: Gossip
     directory: DirectorySource
     listeners: Mapping[str, web.Application]
     linking: Linking
@@ -111,13 +113,12 @@ class Parts:
         """Everything that works by itself, but for the committer."""
         ways, answer = self.ways, [self.answer.run()] if self.answer else []
         sending = [ways.deliver.run(), ways.collect.run(), ways.relay.run(ways.offer.wake), ways.blobs.run()]
-        return [*sending, self.lapse.run(), self.erase.run(), self.witness.run(), *answer]
+        return [*sending, self.lapse.run(), self.erase.run(), self.gossip.run(), self.witness.run(), *answer]
 
 
 def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, origin: str, ports: Ports) -> Parts:
     """A node over its ports; nothing runs yet."""
-    member, clock, ids = settings.member, ports.clock, ports.ids
-    verifier, sealer = ports.verifier, keys.sealer()
+    member, clock, ids, verifier, sealer = settings.member, ports.clock, ports.ids, ports.verifier, keys.sealer()
     vault = EpochVault(node / "keys", secret)
     committer = Committer(
         origin=origin, store=ports.ledger, signer=keys.note_signer(origin), verifier=verifier, guard=ports.guard,
@@ -138,9 +139,8 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     office = {"name": settings.name, "country": {"code": settings.country, "raw": settings.country}}
     committer.on_commit(read.wake)
     health: dict[str, str] = {}
-    view = LedgerView(ports.ledger, ports.exchange, release)
+    view, export = LedgerView(ports.ledger, ports.exchange, release), exporter(member, ports, read, prove)
     probe = prober(member, ports, keys, lambda: health | wrong(ports, committer))
-    export = exporter(member, ports, read, prove)
     approve = Approve(
         member=member, store=ports.approvals, threads=ports.threads, committer=committer, vault=vault, sealer=sealer,
         clock=clock, ids=ids,
@@ -173,6 +173,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
         committer=committer, submit=submit, read=read, converse=converse, approve=approve, records=records, export=export, answer=answer,
         receive=receive, deliver=ways.deliver, ways=ways,
         lapse=Lapse(member=member, store=ports.threads, committer=committer, sealer=sealer, clock=clock), directory=ports.directory, listeners=listeners,
+        gossip=Gossip(member=member, directory=ports.directory, store=ports.exchange, linking=linking, transport=ports.transport, sealer=sealer),
         erase=erase, linking=linking, witness=witness, probe=probe, health=health, requests=measured.requests,
     )  # fmt: skip
 

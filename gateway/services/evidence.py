@@ -9,6 +9,7 @@ from uuid import UUID
 
 import structlog
 
+from gateway.services.gossip import foreign_node
 from gateway.services.policy import permit_client
 from gateway.services.prove import Prove
 from gateway.services.read import Read
@@ -23,7 +24,6 @@ from protocols.ledger.linking import Link
 from protocols.ledger.merkle import HASH_BYTES, consistency_path, verify_consistency
 from protocols.ledger.note import bare, others
 from protocols.ledger.proof import Place
-from protocols.ledger.tiles import TileReader, TilesWanted, tile_path, tile_width
 from protocols.ports.access import Caller
 from protocols.ports.directory import DirectorySource
 from protocols.ports.rows import ProofRow, StoredMessage
@@ -174,17 +174,7 @@ class Export:
         record = current(self._directory).records.get(member)
         if record is None:
             raise ProblemError("member.unknown", "the directory does not list the peer any more")
-        wanted = TilesWanted()
-        for old, new in pairwise(sizes):
-            consistency_path(old, new, wanted.node)
-        tiles = {}
-        for tile in wanted.tiles:
-            width = tile_width(tile, sizes[-1])
-            data = await self._transport.tile(record, origin, tile_path(tile, width))
-            if data is None or len(data) != width * HASH_BYTES:
-                raise ProblemError("peer.answer", "the peer does not have a tile of its own ledger")
-            tiles[tile] = data
-        node = TileReader(tiles).node
+        node = await foreign_node(self._transport, record, origin, pairwise(sizes))
         roots = {size: parse_checkpoint(notes[origin, size]).root for size in sizes}
         links = tuple(Link(old=o, new=n, path=tuple(consistency_path(o, n, node))) for o, n in pairwise(sizes))
         for each in links:

@@ -11,6 +11,7 @@ from protocols.ledger.merkle import verify_consistency
 from protocols.ledger.proof import Place
 from protocols.limits import UNLINKED_MAX
 from protocols.ports.crypto import Verifier
+from protocols.ports.rows import Held
 from protocols.ports.store import (
     ExchangeStore,
 )
@@ -195,6 +196,16 @@ class Linking:
             if await self._store.link(checkpoint.origin, [checkpoint.size], newest=old):
                 return None
             return (await self._store.held(checkpoint.origin)).linked
+
+    def heard(self, origin: str, note: bytes, directory: Directory) -> Checkpoint:
+        """A checkpoint that a third member holds, verified; the problems of `verify`."""
+        return self.verify(origin, parse_checkpoint(note).size, note, directory)
+
+    async def one_root(self, checkpoint: Checkpoint) -> Held:
+        """What is held of its ledger; `ledger.split_view`, both notes kept, where another root of its size is."""
+        async with self._lock(checkpoint.origin):
+            await self._one_root(checkpoint)
+        return await self._store.held(checkpoint.origin)
 
     async def _one_root(self, checkpoint: Checkpoint) -> None:
         """`ledger.split_view`, both notes kept, where another root of this size is held."""
