@@ -45,6 +45,7 @@ from protocols.directory import (
     NETWORK_PATH,
     Admitted,
     Network,
+    Position,
     Record,
     Rule,
     check_update,
@@ -53,6 +54,7 @@ from protocols.directory import (
     public_keys,
 )
 from protocols.directory import Role as MemberRole
+from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint, verify_checkpoint
 from protocols.limits import MEMBER_REQUEST_BYTES_MAX
 from protocols.ports.crypto import Sealer, Verifier
 from protocols.problems import ProblemError
@@ -226,6 +228,25 @@ class Authority:
             changed = desk.network.model_copy(update={"witnesses": named, "quorum": quorum})
             network = parse_network(dump_json(changed.model_dump(mode="json", by_alias=True)))
             self._change_targets(desk, network, signers, now)
+
+    def abandon(self, note: bytes, *, signers: Sequence[Signer], now: datetime) -> Position:
+        """Gives a ledger up at its last good checkpoint, which stays valid; nothing later counts that nobody held before.
+
+        `dir.invalid` for a ledger that no published record lists; `proof.policy` for a checkpoint that it did not sign.
+        """
+        with _locked(self._folder):
+            desk, claimed = self._desk(), parse_checkpoint(note)
+            listed = {each.origin: each for _, record in desk.records.values() for each in record.ledgers}
+            if claimed.origin not in listed:
+                raise ProblemError("dir.invalid", "no member's record lists this ledger")
+            vkeys = listed[claimed.origin].vkeys
+            verify_checkpoint(note, LedgerKeys.parse(claimed.origin, (vkeys[0], vkeys[1])), self._verifier)
+            last = Position(origin=claimed.origin, size=claimed.size, root=b64u(claimed.root))
+            others = [each for each in desk.network.abandoned if each.origin != last.origin]
+            changed = desk.network.model_copy(update={"abandoned": [*others, last]})
+            network = parse_network(dump_json(changed.model_dump(mode="json", by_alias=True)))
+            self._change_targets(desk, network, signers, now)
+            return last
 
     def publish(self, requests: Sequence[bytes] = (), *, online: Online, now: datetime) -> Published:
         """A version with the members admitted and records updated since the last one; needs no offline key."""

@@ -83,7 +83,8 @@ async def serve(
             return
         former, promoted = None, follow_keys(keys, directory, ports.clock.now())
         if (following := _following(keys, directory, origin)) is not None:
-            former = await _close(parts, ports, keys, settings)
+            if directory.ledgers[origin].state == "open":
+                former = await _close(parts, ports, keys, settings)
             await runners.pop().cleanup()
             origin = following
             parts = assemble(node, settings, keys, secret, origin, ports)
@@ -160,7 +161,10 @@ async def _listed(
                 directory = found  # an accepted version serves while the source is away
         if directory is not None:
             ledger = directory.ledgers.get(origin)
-            if ledger is not None and ledger.state == "open" and directory.active(settings.member):
+            gone = (
+                ledger is not None and ledger.state == "abandoned" and _following(keys, directory, origin) is not None
+            )
+            if ledger is not None and (ledger.state == "open" or gone) and directory.active(settings.member):
                 if (str(ledger.keys.ed25519), str(ledger.keys.mldsa44)) != keys.note_signer(origin).vkeys:
                     raise ProblemError("config.invalid", "the directory lists other keys for our ledger than we hold")
                 parts.health.pop("directory", None)

@@ -677,3 +677,40 @@ def test_no_secret_stands_in_the_command_line_or_environment_of_a_process(world:
             assert PASSPHRASE.encode() not in data
             assert (world.folder / "key").read_bytes() not in data
     assert os.environ.get("TRACEWIRE_PASSPHRASE") is None
+
+
+def test_a_ledger_that_went_back_is_abandoned_by_the_authority_and_the_member_goes_on_in_the_next(world: World) -> None:
+    world.becomes(world.submit("BEFORE001"), "ACKNOWLEDGED")
+    origin = max(row["origin"] for row in world.a.rows("SELECT origin FROM ledger_head"))
+    held = world.b.rows(
+        f"SELECT size, note FROM peer_checkpoint WHERE origin = '{origin}' AND linked ORDER BY size DESC LIMIT 1"
+    )
+    world.a.end(signal.SIGTERM)
+    (older,) = world.a.rows(
+        f"SELECT size, encode(root, 'hex') AS root FROM checkpoint WHERE origin = '{origin}' AND size < {held[0]['size']} "
+        "ORDER BY size DESC LIMIT 1"
+    )
+    for change in (
+        f"DELETE FROM entry WHERE origin = '{origin}' AND index >= {older['size']}",
+        f"DELETE FROM checkpoint WHERE origin = '{origin}' AND size > {older['size']}",
+        f"UPDATE ledger_head SET size = {older['size']}, root = decode('{older['root']}', 'hex') WHERE origin = '{origin}'",
+    ):
+        world.a.rows(change)
+    world.a.start()
+    until(lambda: b"ledger.rollback" in world.a.ask("readyz")[1])
+    note = world.folder / "last-good"
+    note.write_bytes(held[0]["note"])
+    key = ("--key-file", world.folder / "key")
+    world.run("keys", "rotate", world.a.folder, "ledger", *world.a.secret)
+    note.with_suffix(".forged").write_bytes(held[0]["note"].replace(f"\n{held[0]['size']}\n".encode(), b"\n1\n"))
+    world.run("directory", "abandon", world.folder / "auth", note.with_suffix(".forged"), *key, code=1)
+    said = world.run("directory", "abandon", world.folder / "auth", note, *key)
+    assert (said["origin"], said["size"]) == (origin, held[0]["size"])
+    _in_force(world)
+    _restart(world.b)
+    _restart(world.a)
+    world.becomes(world.submit("AFTER0001"), "ACKNOWLEDGED")
+    following = max(row["origin"] for row in world.a.rows("SELECT origin FROM ledger_head WHERE size > 0"))
+    assert following > origin
+    last = world.a.rows(f"SELECT data FROM entry WHERE origin = '{origin}' ORDER BY index DESC LIMIT 1")[0]["data"]
+    assert parse_entry(last).kind != "ledger-closed", "nothing more was signed there"

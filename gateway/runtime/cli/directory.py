@@ -166,6 +166,29 @@ def witnesses(
 
 
 @app.command
+def abandon(folder: Path, checkpoint: Path, *, secret: SecretFrom = _NO_SECRET, json: AsJson = False) -> None:
+    """Give a ledger up at its last good checkpoint, after a rollback or a stolen ledger key. Needs the targets keys; then `publish`.
+
+    What lies under the checkpoint stays valid. Later entries count only where another member held them before. The member opens its next
+    ledger: `tracewire keys rotate NODE ledger`.
+
+    Parameters
+    ----------
+    folder
+        The directory's folder.
+    checkpoint
+        The signed note of the last good checkpoint, as any member or export of the ledger has it.
+    json
+        Print one JSON object.
+    """
+    with problems(as_json=json):
+        signers = _targets_signers(folder, secret)
+        last = _authority(folder).abandon(read_file(checkpoint), signers=signers, now=clock())
+        text = f"{last.origin} is abandoned at size {last.size}, once published."
+        say(text, {"origin": last.origin, "size": last.size}, as_json=json)
+
+
+@app.command
 def publish(folder: Path, *requests: Path, secret: SecretFrom = _NO_SECRET, json: AsJson = False) -> None:
     """Publish a new version with everything admitted since the last one, and with members' new records.
 
