@@ -22,7 +22,7 @@ from protocols.strict import parse_object
 from protocols.thread import TABLE
 from tests.federation import HANDLING, Federation, Json, Member, Node, match_ledgers, refused, trace_request, wait_until
 from tests.protocols.bodies import VALID, event, pair
-from tests.services.test_erase import erase, order
+from tests.services.erasing import erase, order
 
 CALLER = Caller(client="test", actor="tester", scopes=frozenset(("parts:read",)), purpose="TRACING")
 COUNT = iter(range(1, 10_000))

@@ -11,57 +11,21 @@ import pytest
 from adapters.postgres.erasures import PostgresErasures
 from gateway.services.content import open_row
 from gateway.services.converse import Saying
-from gateway.services.erase import Order
 from gateway.services.submit import Request
 from keys.vault import EpochVault
 from protocols.evidence import write_evidence
 from protocols.ledger.entry import actor_commitment
-from protocols.ports.access import Caller
 from protocols.ports.crypto import ContentKey
 from protocols.ports.rows import ContentRow
 from protocols.problems import ProblemError
 from tests.federation import HANDLING, Federation, Json, Node, match_ledgers, refused, wait_until
 from tests.protocols.bodies import VALID
+from tests.services.erasing import ANNA, BELA, COURT, carried_out, erase, grant, order
 from tests.services.test_approve import asks, needed, opened, search
 from tests.services.test_evidence import answered, check, evidence, wrong
 
-ANNA = Caller(client="desk", actor="anna", scopes=frozenset(), purpose="TRACING")
-BELA = Caller(client="other desk", actor="bela", scopes=frozenset())
 PARTS = {"persons": {"persons": [{"role": {"code": "POSSESSOR", "raw": ""}, "name": "Jane Canary"}]}}
-COURT = "District court, order 12/26"
 _COLUMNS = ", ".join(field.name for field in fields(ContentRow))
-
-
-def order(sent: Json, *messages: Json, part: str = "") -> Order:
-    return Order(
-        thread=UUID(sent["thread"]), messages=[UUID(each["id"]) for each in messages], part=part, ground="COURT_ORDER",
-        authority=COURT,
-    )  # fmt: skip
-
-
-async def grant(node: Node, wanted: Order) -> UUID:
-    """Two people want it; the approval's id."""
-    with pytest.raises(ProblemError) as problem:
-        await node.parts.erase.order(wanted, ANNA)
-    assert problem.value.code == "approval.needed"
-    [row] = await node.parts.approve.waiting(None, 9)
-    await node.parts.approve.rule(row.id, BELA, "APPROVED")
-    return row.id
-
-
-async def erase(node: Node, wanted: Order) -> Json:
-    await grant(node, wanted)
-    done = await node.parts.erase.order(wanted, ANNA)
-    await carried_out(node)
-    return done
-
-
-async def carried_out(node: Node) -> None:
-    async def there() -> bool:
-        await node.parts.erase.erase()
-        return not await node.count("erasure", "NOT done")
-
-    await wait_until(there)
 
 
 async def shown(node: Node, sent: Json) -> list[Json]:

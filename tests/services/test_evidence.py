@@ -1,7 +1,9 @@
 """Evidence: what two nodes export convinces a machine that knows the network's root and nothing else."""
 
 import asyncio
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -30,6 +32,7 @@ from protocols.strict import b64u, dump_json, parse_object
 from protocols.verify import verify_evidence
 from tests.federation import ACKNOWLEDGEMENT, RESPONSE, Federation, Json, Node, refused, unreachable
 from tests.http.wire import listening
+from tests.services.erasing import erase, order
 
 ROOT = Path(__file__).parents[2]
 AUDITOR = Caller(client="test", actor="auditor", scopes=frozenset(("evidence:read",)), purpose="TRACING")
@@ -428,3 +431,82 @@ async def test_a_verified_file_is_a_page_for_print(fed: Federation) -> None:
     for said in ("ABC1234", sha256(data).hexdigest(), "witnessed by testnet/b", "one history", "<style>"):
         assert said in page
     assert "<script" not in page
+
+
+# ---- the independent verifier says the same
+
+
+def alone(data: bytes, root: bytes, folder: Path) -> Json:
+    """What the program that knows nothing of ours says of a file."""
+    (folder / "case.zip").write_bytes(data)
+    (folder / "root.json").write_bytes(root)
+    program = ROOT / "deploy/verifier/tracewire_evidence.py"
+    command = [
+        sys.executable,
+        "-I",
+        "-c",
+        f"import sys; sys.path.insert(0, {str(program.parent)!r}); import tracewire_evidence as t; sys.exit(t.main(sys.argv[1:]))",
+    ]
+    done = subprocess.run(
+        [*command, str(folder / "case.zip"), "--root", str(folder / "root.json"), "--json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode in (0, 1), done.stderr
+    found: Json = json.loads(done.stdout)
+    assert found["ok"] == (done.returncode == 0)
+    return found
+
+
+async def test_the_independent_verifier_proves_the_same_of_the_same_files(fed: Federation, tmp_path: Path) -> None:
+    a, b, sent = await answered(fed, parts=PARTS)
+    await a.parts.witness.collect()
+    files = [await evidence(node, sent, READER, parts=["yes"]) for node in (a, b)]
+    files.append(await evidence(a, sent, messages=frozenset()))
+    await erase(b, order(sent, sent))
+    files.append(await evidence(b, sent))
+    for data in files:
+        ours, theirs = check(data, fed.root), alone(data, fed.root, tmp_path)
+        assert theirs["ok"], theirs
+        assert [each["content"] for each in theirs["messages"]] == [each.content for each in ours.evidence.messages]
+        proven = {
+            (f["message"], p["kind"], p["origin"], p["index"], tuple(p["witnesses"]))
+            for f in theirs["messages"]
+            for p in f["proven"]
+        }
+        assert proven == {(f.message, f.kind, f.origin, f.index, f.witnesses) for f in ours.facts}
+        assert theirs["one_history"] == dict(ours.chains)
+
+
+async def test_the_independent_verifier_refuses_what_ours_refuses(fed: Federation, tmp_path: Path) -> None:
+    a, _, sent = await answered(fed, parts=PARTS)
+    await a.parts.witness.collect()
+    data = await evidence(a, sent, READER, parts=["yes"])
+    assert alone(data, fed.root, tmp_path)["ok"]
+    (tmp_path / "other").mkdir()
+    assert alone(data, a.keys.note_signer(a.origin).vkeys[0].encode(), tmp_path)["code"] == "evidence", "no root"
+    kinds = set()
+    for name, content in unpack(data).items():
+        if name in (MANIFEST, "summary.txt"):
+            continue
+        kind = re.sub(r"[0-9a-f]{8,}|\d+", "N", name)
+        if kind in kinds and not name.startswith("links/"):
+            continue
+        kinds.add(kind)
+        at = content.rindex(b'"sig"') + 12 if b'"sig"' in content else len(content) // 2
+        byte = next(bytes([c]) for c in b"07Aa" if c != content[at])
+        lie = content[:at] + byte + content[at + 1 :]
+        broken = forged(data, lambda files, name=name, lie=lie: files.update({name: lie}))  # type: ignore[misc]
+        assert agree(broken, fed.root, tmp_path), name
+    for name in [each for each in unpack(data) if each.startswith(("messages/", "directory/", "checkpoints/"))][:12]:
+        less = forged(data, lambda files, name=name: files.pop(name))  # type: ignore[misc,arg-type]
+        assert agree(less, fed.root, tmp_path), name
+    assert not alone(data[: len(data) // 2], fed.root, tmp_path)["ok"]
+
+
+def agree(data: bytes, root: bytes, folder: Path) -> bool:
+    """Whether both take the file, or neither does."""
+    try:
+        check(data, root)
+    except ProblemError:
+        return not alone(data, root, folder)["ok"]
+    return bool(alone(data, root, folder)["ok"])
