@@ -61,7 +61,7 @@ class Gossip:
                 async with asyncio.timeout(_ASKED_S):
                     count += await self._about(origin, directory.records[peer], directory)
             except (ProblemError, TimeoutError) as error:
-                _log.warning("gossip", peer=peer, about=origin, code=getattr(error, "code", "peer.answer"))
+                _log.warning("gossip", peer=peer, origin=origin, code=getattr(error, "code", "peer.answer"))
         return count
 
     async def _about(self, origin: str, peer: Record, directory: Directory) -> bool:
