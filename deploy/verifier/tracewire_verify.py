@@ -159,14 +159,13 @@ def _open(note: bytes, keys: Sequence[Key], where: str) -> Point:
         if parts is None or len(blob) < 5 or (parts[1], blob[:4]) in found:
             raise Failure("note", f"{where}: malformed or repeated signature line")
         found[parts[1], blob[:4]] = blob[4:]
-    name = lines[0].encode()[:255]
     for _, type_, public, key_id in keys:  # all carry the origin as name; lines of other keys are ignored, as C2SP says
         signature = found.get((lines[0], key_id), b"")
         try:
             if type_ == ED25519:
                 Ed25519PublicKey.from_public_bytes(public).verify(signature, f"{text}\n".encode())
             else:  # C2SP tlog-cosignature: cosigner, time, log, the tree [0, size), its root
-                log = bytes([len(name)]) + name
+                log = bytes([len(name := lines[0].encode()[:255])]) + name
                 tree = b"subtree/v1\n\0" + log + signature[:8] + log + bytes(8) + point[1].to_bytes(8, "big") + point[2]
                 MLDSA44PublicKey.from_public_bytes(public).verify(signature[8:], tree)
         except (InvalidSignature, ValueError):
@@ -258,11 +257,9 @@ def parse_entry(data: bytes) -> Entry:
 
 def _older(folder: Path, keys: Sequence[Key], newest: Point) -> tuple[dict[int, bytes], int]:
     """Size -> root of every older checkpoint, all well signed, and how many files they are."""
-    paths = [*folder.glob("checkpoint.*"), *folder.glob("checkpoints/*")]
     found = {0: _Tree().root(), newest[1]: newest[2]}
-    for path in paths:
-        name = path.relative_to(folder).as_posix()
-        _, size, root = _open(_read(path), keys, name)
+    for path in (paths := [*folder.glob("checkpoint.*"), *folder.glob("checkpoints/*")]):
+        _, size, root = _open(_read(path), keys, name := path.relative_to(folder).as_posix())
         if size > newest[1] or found.setdefault(size, root) != root or path.name not in (str(size), name):
             raise Failure("consistency", f"{name} has size {size}: too large, misnamed, or a second root of that size")
     return found, len(paths)
@@ -299,6 +296,9 @@ class _Checks:
         if ends[-1] != len(data) or len(entries) != width:
             raise Failure("bundle", f"bundle {n} holds {len(entries)} entries, whole or cut, not {width}")
         self.published("entries", n, data, ends[1:])
+        done, up = (n * WIDTH + width) / self._size, "\x1b[A" if n else ""
+        if sys.stderr.isatty() and (n % 64 == 0 or done == 1):  # a bar; the cursor stays on the line below it
+            print(f"{up}[{'#' * int(40 * done):40}] {done:4.0%} of {self._size:,} entries", file=sys.stderr)
         return entries
 
     def entry(self, index: int, entry: Entry) -> None:
@@ -489,8 +489,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = asdict(args.call(*args.path, args.vkey, **args.live))
     except Failure as failure:
-        line = str(failure).encode("unicode_escape").decode()  # names in a ledger are not ours to trust
-        print(json.dumps({"ok": False, **vars(failure)}) if args.json else f"FAIL {line}")
+        line = f"FAIL {failure}".encode("unicode_escape").decode()  # names in a ledger are not ours to trust
+        print(json.dumps({"ok": False, **vars(failure)}) if args.json else line)
         return 1
     print(json.dumps({"ok": True, **found}) if args.json else f"OK {json.dumps(found, indent=2)}")
     return 0

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -411,6 +413,15 @@ def test_every_proof_of_ours_holds_and_no_other_does(busy, tmp_path):
 def _run(*arguments):
     command = [sys.executable, "-I", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_bar_is_shown_on_a_terminal_and_nowhere_else(folder):
+    ours, theirs = pty.openpty()
+    found = subprocess.run([sys.executable, FILE, "log", folder], stdout=subprocess.PIPE, stderr=theirs, check=True)
+    size = verify.verify_log(folder).size
+    first, last = os.read(ours, 4096).decode().split("\r\n")[:2]
+    assert first.startswith("[####") and first.endswith(f"% of {size:,} entries") and "100%" in last
+    assert found.stdout.startswith(b"OK {") and not _run(FILE, "log", folder).stderr
 
 
 def test_the_program_works_alone_and_its_exit_codes_tell(busy, tmp_path):
