@@ -6,9 +6,9 @@ from typing import Protocol
 
 from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.linking import Link, chain
-from protocols.ledger.merkle import consistency_path, inclusion_path
+from protocols.ledger.merkle import Node, consistency_path, inclusion_path
 from protocols.ledger.proof import Place
-from protocols.ledger.tiles import WIDTH, TileId, TileReader, TilesWanted, tile_width
+from protocols.ledger.tiles import TileId, TileReader, TilesWanted, place, tile_width
 from protocols.ports.crypto import Guard
 from protocols.ports.store import (
     LedgerStore,
@@ -30,7 +30,7 @@ class Standing(Protocol):
         ...
 
 
-_TILES_MAX = 4_096  # full tiles kept in memory: 8 KiB each
+_TILES_MAX = 1_024  # kept in memory with their inner hashes: at most 45 KiB each
 _TRIES_MAX, _WAIT_S = 100, 0.05
 
 
@@ -61,11 +61,13 @@ class Release:
 
 
 class Prove:
-    """Inclusion and consistency proofs under signed checkpoints; full tiles never change, so they are kept."""
+    """Inclusion and consistency proofs under signed checkpoints; a tile of one width never changes, so it is kept."""
 
     def __init__(self, store: LedgerStore, release: Release) -> None:
         self._store, self._release = store, release
-        self._full: dict[tuple[str, TileId], bytes] = {}
+        self._kept: dict[
+            tuple[str, TileId, int], TileReader
+        ] = {}  # by ledger, tile and width; what was used last, last
 
     async def newest(self, origin: str) -> Checkpoint:
         """Our newest signed checkpoint; `ledger.not_ready` where there is none."""
@@ -86,13 +88,13 @@ class Prove:
         wanted = TilesWanted()
         for index in entries:
             inclusion_path(index, checkpoint.size, wanted.node)
-        reader = await self._reader(checkpoint, wanted.tiles)
+        node = await self._node(checkpoint, wanted.tiles)
         places = {
             index: Place(
                 origin=checkpoint.origin,
                 size=checkpoint.size,
                 index=index,
-                path=tuple(inclusion_path(index, checkpoint.size, reader.node)),
+                path=tuple(inclusion_path(index, checkpoint.size, node)),
                 entry=entry,
             )
             for index, entry in entries.items()
@@ -101,7 +103,7 @@ class Prove:
             for place in places.values():
                 place.check(checkpoint)
         except ProblemError as problem:  # a wrong proof would make us look like a liar to whoever gets it
-            self._full.clear()
+            self._kept.clear()
             raise ProblemError(
                 "ledger.tile_corrupt", "a stored tile or entry does not give the signed root"
             ) from problem
@@ -154,8 +156,8 @@ class Prove:
         wanted = TilesWanted()
         for old, new in steps:
             consistency_path(old, new, wanted.node)
-        reader = await self._reader(checkpoint, wanted.tiles)
-        return tuple(Link(old=old, new=new, path=tuple(consistency_path(old, new, reader.node))) for old, new in steps)
+        node = await self._node(checkpoint, wanted.tiles)
+        return tuple(Link(old=old, new=new, path=tuple(consistency_path(old, new, node))) for old, new in steps)
 
     async def consistency(self, checkpoint: Checkpoint, old: int) -> tuple[bytes, ...]:
         """The path from the tree of `old` entries to the checkpoint's."""
@@ -163,15 +165,16 @@ class Prove:
             next((link.path for link in await self.links(checkpoint, [old])), ()) if 0 < old < checkpoint.size else ()
         )
 
-    async def _reader(self, checkpoint: Checkpoint, wanted: set[TileId]) -> TileReader:
-        origin = checkpoint.origin
-        found = {tile: self._full[origin, tile] for tile in wanted if (origin, tile) in self._full}
+    async def _node(self, checkpoint: Checkpoint, wanted: set[TileId]) -> Node:
+        keys = {tile: (checkpoint.origin, tile, tile_width(tile, checkpoint.size)) for tile in wanted}
+        found = {tile: self._kept.pop(key) for tile, key in keys.items() if key in self._kept}
+        self._kept |= {keys[tile]: reader for tile, reader in found.items()}
         missing = [tile for tile in wanted if tile not in found]
         if missing:
-            for tile, data in (await self._store.tiles(origin, missing)).items():
-                found[tile] = data
-                if tile_width(tile, checkpoint.size) == WIDTH:
-                    if len(self._full) >= _TILES_MAX:
-                        self._full.clear()
-                    self._full[origin, tile] = data
-        return TileReader(found)
+            stored = await self._store.tiles(checkpoint.origin, missing)
+            read = {tile: TileReader({tile: data}) for tile, data in stored.items()}
+            found |= read
+            self._kept |= {keys[tile]: reader for tile, reader in read.items()}
+            while len(self._kept) > _TILES_MAX:
+                del self._kept[next(iter(self._kept))]
+        return lambda level, index: found[place(level, index)[0]].node(level, index)

@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -227,8 +228,11 @@ def floor_ms(rounds: int = 300) -> float:
     return statistics.median(samples) * 1000
 
 
-async def ledger_rate(work: Path, seconds: float = 5.0, callers: int = 512) -> float:
-    """Ledger-only changes through the committer, both signatures, on a database of its own."""
+async def ledger_rates(work: Path, seconds: float = 5.0, callers: int = 512) -> dict[str, float]:
+    """Ledger-only changes through the committer, both signatures, on a database of its own; then inclusion proofs of them.
+
+    Each proof is asked for alone, of an entry anywhere in the ledger, from tiles in memory, and checked before it is given.
+    """
     from adapters.postgres.connect import Pool
     from adapters.postgres.embedded import EmbeddedServer
     from adapters.postgres.ledger import PostgresLedger
@@ -236,6 +240,7 @@ async def ledger_rate(work: Path, seconds: float = 5.0, callers: int = 512) -> f
     from gateway.runtime.world import SystemClock, SystemIds
     from gateway.services.changes import Noted
     from gateway.services.commit import Committer
+    from gateway.services.prove import Prove, Release
     from keys.guard import FileGuard
     from keys.notes import LedgerNoteSigner
     from keys.suite import Tw1Verifier
@@ -273,10 +278,18 @@ async def ledger_rate(work: Path, seconds: float = 5.0, callers: int = 512) -> f
     await asyncio.gather(*(caller() for _ in range(callers)))
     rate = done / (time.perf_counter() - begun)
     committing.cancel()
+    prove = Prove(ledger, Release(ledger, guard, lambda: False))
+    checkpoint = await prove.newest(origin)
+    indexes = random.Random(7).sample(range(checkpoint.size), 2_000)
+    places = await prove.places_at(checkpoint, indexes)
+    begun = time.perf_counter()
+    for index in indexes:
+        await prove.places(checkpoint, {index: places[index].entry})
+    proofs = len(indexes) / (time.perf_counter() - begun)
     await ledger.close()
     await pool.close()
     await server.stop()
-    return rate
+    return {"ledger_entries_per_s": round(rate, 1), "proofs_per_s": round(proofs, 1)}
 
 
 def driven(node: Path, count: int, concurrent: int) -> dict[str, float]:
@@ -323,8 +336,7 @@ def measure(work: Path, count: int) -> dict[str, object]:
             process.wait(60)
         holder.terminate()
         holder.wait(60)
-    result["ledger_entries_per_s"] = round(asyncio.run(ledger_rate(work)), 1)
-    return result
+    return result | asyncio.run(ledger_rates(work))
 
 
 async def hold_postgres(folder: Path) -> None:
