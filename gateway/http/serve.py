@@ -100,6 +100,13 @@ class DeadlineHandler(RequestHandler):
         elif idle and self._deadline is None:
             self._arm()
 
+    def close(self) -> None:
+        """No more is heard from here on; whoever awaits the rest of a body is told so, and does not hold up the end."""
+        super().close()
+        request = self._current_request
+        if request is not None and not request.content.is_eof():
+            request.content.set_exception(ProblemError("store.busy", "the node is ending"))
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nothing is waited for any more."""
         self._disarm()

@@ -211,6 +211,21 @@ async def test_t10_a_body_that_comes_too_slowly_is_given_up(port: int) -> None:
         assert await wire.closed()
 
 
+async def test_a_body_on_its_way_when_the_listener_ends_is_told_to_come_again() -> None:
+    begun = asyncio.Event()
+
+    async def reading(request: web.Request) -> web.Response:
+        begun.set()
+        return await _echo(request)
+
+    async with AsyncExitStack() as stack:
+        async with listening(application([web.post("/echo", reading)])) as port:
+            wire = await stack.enter_async_context(connected(port))
+            await wire.send(post(b"Content-Length: 100\r\n", b"{"))
+            await begun.wait()
+        assert (await wire.answer()).said == (503, "store.busy")
+
+
 async def test_a_body_that_ends_early_is_no_error_of_ours(port: int, capsys: pytest.CaptureFixture[str]) -> None:
     async with connected(port) as wire:
         await wire.send(post(b"Content-Length: 100\r\n", b"{"))
