@@ -51,6 +51,14 @@ async def shown(folder: Path, keys: Ledger, witnesses: Mapping[str, VerifierKey]
         yield f"http://127.0.0.1:{port}/audit/ledgers/{log_name(keys.origin)}"
 
 
+async def flip(route: Route) -> None:
+    """Lets the answer through with one bit of it changed."""
+    response = await route.fetch()
+    data = bytearray(await response.body())
+    data[40] ^= 1
+    await route.fulfill(response=response, body=bytes(data))
+
+
 async def claims(page: Page, url: str) -> list[str]:
     """What the page claims once the browser has verified."""
     await page.goto(url)
@@ -85,16 +93,9 @@ async def test_what_was_read_before_is_read_again_when_somebody_asks(watched: Wa
     found = ledger(600)
     found.write(tmp_path)
     page = await watched.page()
-
-    async def lie(route: Route) -> None:
-        response = await route.fetch()
-        data = bytearray(await response.body())
-        data[40] ^= 1
-        await route.fulfill(response=response, body=bytes(data))
-
     async with shown(tmp_path, found) as url:
         await claims(page, url)
-        await page.route("**/tile/entries/000", lie)
+        await page.route("**/tile/entries/000", flip)
         assert any("has not read again" in c for c in await claims(page, url))
         assert await page.locator(WRONG).count() == 0
         await page.click("#hash")
@@ -107,15 +108,8 @@ async def test_an_entry_that_is_changed_on_its_way_is_named(watched: Watched, tm
     found = ledger(size)
     found.write(tmp_path)
     page = await watched.page()
-
-    async def lie(route: Route) -> None:
-        response = await route.fetch()
-        data = bytearray(await response.body())
-        data[40] ^= 1
-        await route.fulfill(response=response, body=bytes(data))
-
     async with shown(tmp_path, found) as url:
-        await page.route("**/tile/entries/002**", lie)
+        await page.route("**/tile/entries/002**", flip)
         said = await claims(page, url)
     assert any("do not give the root that was signed" in c for c in said)
     assert await page.locator(WRONG).count() == 1
