@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("gateway", "protocols", "adapters", "keys", "deploy")
 FUNCTION_LINES_MAX = 60
@@ -72,6 +74,12 @@ def test_every_module_says_what_it_is_for():
 def test_the_top_level_holds_nothing_else():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
     assert {name.partition("/")[0] for name in listed.split()} <= TOP
+
+
+@pytest.mark.parametrize("patch", sorted((ROOT / "tests/fault/mutants").glob("*.patch")), ids=lambda path: path.stem)
+def test_a_mutant_still_applies(patch):
+    done = subprocess.run(["git", "apply", "--check", patch], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
 
 
 def test_a_seeded_violation_breaks_the_import_contracts(tmp_path):
