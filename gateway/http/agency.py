@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qsl
@@ -191,7 +192,7 @@ class Agency:
     def app(self, *middlewares: Any, more: Sequence[web.RouteDef] = ()) -> web.Application:
         """The listener's application: the operations, their description, the pages that explain both, and `more`."""
         operations = self.operations()
-        described = openapi(operations, title=f"Tracewire agency interface of {self._member}", version="1")
+        described = partial(openapi, operations, title=f"Tracewire agency interface of {self._member}", version="1")
         routes = [web.route(each.method, each.path, self._endpoint(each)) for each in operations]
         return application([*routes, *reference_routes(described), *more], *middlewares)
 

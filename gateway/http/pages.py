@@ -1,7 +1,9 @@
 """Pages for people: the reference of the interface, and a page for every problem code. No script, nothing from elsewhere."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from functools import cache, partial
 from typing import Any
 
 from aiohttp import web
@@ -32,11 +34,14 @@ RETRY = {
 Endpoint = Callable[[web.Request], Awaitable[web.Response]]
 
 
-def _page(body: str | bytes, media: str = "text/html") -> Endpoint:
-    data = body.encode() if isinstance(body, str) else body
+def _page(make: Callable[[], str | bytes], media: str = "text/html") -> Endpoint:
+    """Serves what is made when it is first asked for: a node that starts does not wait for pages that nobody reads."""
+    made = cache(make)
 
     async def endpoint(request: web.Request) -> web.Response:
         del request
+        body = await asyncio.to_thread(made)
+        data = body.encode() if isinstance(body, str) else body
         charset = None if media == "application/json" else "utf-8"
         return web.Response(body=data, content_type=media, charset=charset, headers=_HEADERS)
 
@@ -52,30 +57,29 @@ async def _problem(request: web.Request) -> web.Response:
     code = request.match_info["code"]
     if code not in CODES:
         raise ProblemError("http.not_found")
-    page = _templates.get_template("problem.html").render(
-        code=code, kind=CODES[code], cause=CAUSES[code], retry=RETRY[CODES[code].retry]
-    )
-    return await _page(page)(request)
+    kind = CODES[code]
+    page = _page(partial(_rendered, "problem.html", code=code, kind=kind, cause=CAUSES[code], retry=RETRY[kind.retry]))
+    return await page(request)
 
 
 def problem_routes() -> list[web.RouteDef]:
     """What every listener serves: the `type` of a problem document is the page that explains it."""
-    style = _templates.get_template("style.css").render()
-    index = _templates.get_template("problems.html").render(codes=CODES)
     return [
-        web.get("/problems", _page(index)),
+        web.get("/problems", _page(partial(_rendered, "problems.html", codes=CODES))),
         web.get("/problems/{code}", _problem),
-        web.get("/style.css", _page(style, "text/css")),
+        web.get("/style.css", _page(partial(_rendered, "style.css"), "text/css")),
     ]
 
 
-def reference_routes(document: dict[str, Any]) -> list[web.RouteDef]:
+def reference_routes(make: Callable[[], dict[str, Any]]) -> list[web.RouteDef]:
     """The OpenAPI document and its page: no token is needed to read how to get one."""
-    page = _templates.get_template("reference.html").render(
-        document=document, schemas=document["components"]["schemas"]
-    )
+    document = cache(make)
     return [
         web.get("/", _to_the_reference),
-        web.get("/v1/openapi.json", _page(dump_json(document), "application/json")),
-        web.get("/v1", _page(page)),
+        web.get("/v1/openapi.json", _page(lambda: dump_json(document()), "application/json")),
+        web.get("/v1", _page(lambda: _rendered("reference.html", document=document()))),
     ]
+
+
+def _rendered(template: str, **given: object) -> str:
+    return _templates.get_template(template).render(**given)

@@ -77,7 +77,7 @@ def test_the_first_ten_minutes_of_the_readme_on_the_demo(open_folder: Path):
     kept = "make demo ARGS=--keep\n"
     assert script.startswith(kept)
     found_json = open_folder / "found.json"
-    script = script.replace(kept, f"{kept}.venv/bin/tracewire demo --json > {found_json}\n")
+    script = script.replace(kept, f'make --silent demo ARGS="--keep --json" > {found_json}\n')
     code, said = run(script, {"TMPDIR": str(open_folder)}, 170)
     assert code == 0, said
     check_the_demo(json.loads(found_json.read_text()))

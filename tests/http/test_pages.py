@@ -34,7 +34,7 @@ DOCUMENT = openapi(
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def ask() -> AsyncIterator[Any]:
-    app = application(reference_routes(DOCUMENT))
+    app = application(reference_routes(lambda: DOCUMENT))
     async with listening(app) as port, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
 
         async def get(path: str) -> tuple[int, str, str]:
