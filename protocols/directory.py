@@ -262,7 +262,7 @@ class Directory:
         Empty for one that fetches, or to whom couriers go; and where the sender lists courier alone, since it has no network.
         """
         record, found = self.records[member], list[Record]()
-        if sender in self.records and self.records[sender].modes == ["courier"]:
+        if self.on_foot(sender):
             return found
         for mode in record.modes:
             if mode == "push" and record.endpoint:
@@ -270,6 +270,10 @@ class Directory:
             elif mode == "hub":
                 found += [self.records[hub] for hub in record.hubs if self.hub(hub, member)]
         return found
+
+    def on_foot(self, *members: str) -> bool:
+        """Whether one of these lists courier alone: nothing comes from it, or goes to it, but files."""
+        return any(name in self.records and self.records[name].modes == ["courier"] for name in members)
 
     def reachable(self, member: str, sender: str) -> bool:
         """Whether a POST may go to the member itself."""
@@ -298,7 +302,10 @@ class Directory:
         return [
             name
             for name in named
-            if name != member and self.active(name) and self.records[name].witness and self.records[name].endpoint
+            if name != member
+            and self.active(name)
+            and self.records[name].witness
+            and (self.records[name].endpoint or self.on_foot(name))
         ]
 
     def listening(self) -> list[str]:

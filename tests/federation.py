@@ -272,6 +272,10 @@ class Node(Member):
             "retry_first_s": 0.05, **self._settings,
         })  # fmt: skip
         (self.folder / FILE).write_text(dump_settings(self.settings))
+        await self.found()
+
+    async def found(self) -> None:
+        """The empty head of its ledger, and the guard's mark."""
         identifier, timeline = await self.sql(IDENTITY)
         await self.sql("INSERT INTO ledger_head (origin, size, root) VALUES ($1, 0, $2)", self.origin, EMPTY_ROOT)
         mark = GuardMark(origin=self.origin, size=0, root=EMPTY_ROOT, system_identifier=identifier, timeline=timeline)
@@ -815,9 +819,9 @@ async def match_ledgers(*nodes: Node) -> dict[str, list[Entry]]:
     found = {node.origin: await verify_ledger(node) for node in nodes}
     for origin, entries in found.items():
         for entry in entries:
-            if entry.peer is None or entry.peer.origin not in found:
+            if entry.peer is None or entry.peer.index is None or entry.peer.origin not in found:
                 continue
-            theirs = found[entry.peer.origin][entry.peer.index or 0]
+            theirs = found[entry.peer.origin][entry.peer.index]
             assert leaf_hash(theirs.encode()) == entry.peer.leaf, "the named entry is the one that stands there"
             same = (entry.id, entry.envelope, entry.pair_seq)
             assert (theirs.id, theirs.envelope, theirs.pair_seq) == same

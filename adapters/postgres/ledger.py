@@ -418,6 +418,11 @@ class PostgresLedger:
         sql = "SELECT witness, lines FROM cosignature WHERE origin = $1 AND size = $2 ORDER BY witness"
         return {row["witness"]: row["lines"] for row in await self._pool.fetch(sql, origin, size)}
 
+    async def cosigned_since(self, origin: str, since: datetime) -> list[str]:
+        """Witnesses of whom a cosignature came after a time."""
+        sql = "SELECT DISTINCT witness FROM cosignature WHERE origin = $1 AND at > $2"
+        return [row["witness"] for row in await self._pool.fetch(sql, origin, since)]
+
     async def witnessed(self, origin: str, most: int, quorum: int) -> int:
         """The newest size up to one that a quorum cosigned, else that of the most cosignatures."""
         sql = (

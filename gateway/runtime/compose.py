@@ -131,7 +131,11 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
         vault=vault, clock=clock, ids=ids, store=ports.exchange, blobs=ports.blobs,
     )  # fmt: skip
     receive, blobs, pace = receiving(settings, ports, keys, committer, linking, prove, vault)
-    ways = ways_of(settings, ports, keys, committer, linking, prove, submit, receive, blobs, vault)
+    witness = Witness(
+        member=member, committer=committer, directory=ports.directory, ledger=ports.ledger, store=ports.exchange, linking=linking, prove=prove,
+        transport=ports.transport, cosigner=keys.cosigner(member), sealer=sealer, verifier=verifier, clock=clock,
+    )  # fmt: skip
+    ways = ways_of(settings, ports, keys, committer, linking, prove, submit, receive, blobs, vault, witness)
     read = Read(
         member=member, store=ports.threads, vault=vault, opener=keys.opener(), sealer=sealer, committer=committer, submit=submit,
         clock=clock, answered=settings.answers, erasures=ports.erasures,
@@ -156,10 +160,6 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     trail = Trail(read=read, threads=ports.threads, ledger=ports.ledger, clients=ports.clients, actors=(ACTOR,))
     agency = agency_of(
         member, ports, access, submit, read, view, probe, export, converse, approve, records, notices, blobs, erase, trail
-    )  # fmt: skip
-    witness = Witness(
-        member=member, committer=committer, directory=ports.directory, ledger=ports.ledger, store=ports.exchange, linking=linking, prove=prove,
-        transport=ports.transport, cosigner=keys.cosigner(member), sealer=sealer, verifier=verifier, clock=clock,
     )  # fmt: skip
     exchange = Exchange(
         url=settings.exchange_url, witness=witness, receive=receive, relay=ways.relay, offer=ways.offer, blobs=blobs, pace=pace, directory=ports.directory, ledger=view, probe=probe, verifier=verifier, clock=clock,
@@ -235,6 +235,7 @@ def ways_of(
     receive: Receive,
     blobs: Blobs,
     vault: EpochVault,
+    witness: Witness,
 ) -> Ways:
     """How parcels and receipts travel, over the services that make and judge them."""
     member, clock, ids, sealer = settings.member, ports.clock, ports.ids, keys.sealer()
@@ -264,7 +265,7 @@ def ways_of(
     committer.on_commit(relay.wake)
     courier = Courier(
         member=member, directory=ports.directory, store=ports.exchange, owed=ports.owed, pack=pack, prove=prove, linking=linking, blobs=blobs,
-        receive=receive, settle=settle, clock=clock,
+        witness=witness, receive=receive, settle=settle, clock=clock,
     )  # fmt: skip
     return Ways(settle=settle, relay=relay, offer=offer, deliver=deliver, collect=collect, courier=courier, blobs=blobs)
 

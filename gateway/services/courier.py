@@ -10,16 +10,19 @@ from datetime import timedelta
 from uuid import UUID
 
 from gateway.services.blobs import Blobs
+from gateway.services.committed import log_name
 from gateway.services.link import Key, Linking
 from gateway.services.pack import Pack
 from gateway.services.prove import Prove
 from gateway.services.receive import Receive
 from gateway.services.settle import Settle
 from gateway.services.submit import current
+from gateway.services.witness import Witness
 from protocols.directory import Directory
 from protocols.exchange.blobs import parse_digest
 from protocols.exchange.courier import (
     BLOBS,
+    CHECKPOINTS,
     DIRECTORY,
     HELLO,
     envelope_name,
@@ -31,7 +34,7 @@ from protocols.exchange.courier import (
 )
 from protocols.exchange.lines import Hello, Parcel, Post, ProblemLine, Receipt
 from protocols.exchange.message import Message
-from protocols.ledger.checkpoint import Checkpoint
+from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint
 from protocols.ledger.entry import parse_entry
 from protocols.limits import BLOB_RANGE_BYTES_MAX, EXPIRES_MAX_S, PARCELS_MAX, POST_BYTES_MAX
 from protocols.ports.carried import CourierStore
@@ -49,11 +52,15 @@ Pins = dict[str, Checkpoint]
 
 @dataclass(slots=True, kw_only=True)
 class Carried:
-    """What a bag brought: parcels and receipts by what became of them, `directory` the version in force after it."""
+    """What a bag brought: parcels and receipts by what became of them, `cosigned` how many of our checkpoints.
+
+    `directory` is the version in force after it.
+    """
 
     parcels: Counter[str] = field(default_factory=Counter)
     receipts: int = 0
     settled: int = 0
+    cosigned: int = 0
     directory: int = 0
 
 
@@ -70,6 +77,7 @@ class Courier:
         pack: Pack,
         prove: Prove,
         linking: Linking,
+        witness: Witness,
         blobs: Blobs,
         receive: Receive,
         settle: Settle,
@@ -77,10 +85,13 @@ class Courier:
     ) -> None:
         self._member, self._directory, self._store, self._owed = member, directory, store, owed
         self._linking, self._pack, self._prove, self._blobs = linking, pack, prove, blobs
-        self._receive, self._settle, self._clock = receive, settle, clock
+        self._witness, self._receive, self._settle, self._clock = witness, receive, settle, clock
 
     async def export(self, peer: str, bag: Outgoing) -> tuple[int, int]:
-        """Everything that waits for a member, the receipts of what came from it by courier, the directory; how many of each."""
+        """Everything that waits for a member, the receipts of what came from it by courier, the directory, what we saw of ledgers.
+
+        How many messages and receipts.
+        """
         directory = current(self._directory)
         if not directory.active(peer):
             raise ProblemError("member.unknown", "the directory lists no active member of this name")
@@ -93,7 +104,18 @@ class Courier:
         parcels = await self._parcels(peer, bag, directory, notes, pins)
         receipts = await self._receipts(peer, bag, notes, pins)
         bag.add(HELLO, hello_file(await self._pack.hello(peer, notes, directory), notes))
+        await self._seen(peer, bag, directory)
         return parcels, receipts
+
+    async def _seen(self, peer: str, bag: Outgoing, directory: Directory) -> None:
+        """The member's own checkpoints as we cosign them; those of third ones, so that nobody is shown a history of his own."""
+        for origin, ledger in directory.ledgers.items():
+            if ledger.member == peer:
+                note = await self._witness.carried(origin, directory)
+            else:
+                note = None if ledger.member == self._member else await self._store.foreign_note(origin)
+            if note is not None:
+                bag.add(CHECKPOINTS + log_name(origin), note)
 
     async def _parcels(self, peer: str, bag: Outgoing, directory: Directory, notes: Notes, pins: Pins) -> int:
         count, after, now = 0, UUID(int=0), self._clock.now()
@@ -150,6 +172,8 @@ class Courier:
         for name in bag.names():
             if name.startswith(BLOBS):
                 await self._blob(peer, bag, name)
+            elif name.startswith(CHECKPOINTS):
+                found.cosigned += await self._checkpoint(peer, bag, name)
         for parcels in (True, False):
             await self._take_all(peer, bag, said, found, parcels=parcels)
         return found
@@ -173,6 +197,23 @@ class Courier:
             bag.set_aside(name, f"{problem.code}: {problem.kind.title}")
         except OSError as error:
             bag.set_aside(name, f"cannot be read: {error.strerror}")
+
+    async def _checkpoint(self, peer: str, bag: Incoming, name: str) -> bool:
+        """Whether it is one of ours that the member cosigned; one of a third member is held against what we hold."""
+        directory, note = current(self._directory), bag.read(name)
+        try:
+            if note is None:
+                return False
+            origin = parse_checkpoint(note).origin
+            if origin not in directory.ledgers or name != CHECKPOINTS + log_name(origin):
+                raise ProblemError("proof.origin", "the directory lists no ledger of this name")
+            if directory.ledgers[origin].member == self._member:
+                await self._witness.brought(peer, note, directory)
+                return True
+            await self._linking.one_root(self._linking.heard(origin, note, directory))
+        except ProblemError as problem:
+            bag.set_aside(name, f"{problem.code}: {problem.kind.title}")
+        return False
 
     async def _take_all(self, peer: str, bag: Incoming, said: Post, found: Carried, *, parcels: bool) -> None:
         names: list[str] = []

@@ -20,7 +20,13 @@ from protocols.directory import Directory, Record
 from protocols.exchange.lines import Answer, ProblemLine, encode_post, parse_post
 from protocols.ledger.entry import parse_entry
 from protocols.ledger.proof import Place
-from protocols.limits import DIRECTORY_GRACE_S, PARCELS_MAX, POST_BYTES_MAX, UNLINKED_ALARM_S
+from protocols.limits import (
+    DIRECTORY_GRACE_S,
+    PARCELS_MAX,
+    POST_BYTES_MAX,
+    UNLINKED_ALARM_S,
+    UNLINKED_ON_FOOT_ALARM_S,
+)
 from protocols.ports.directory import DirectorySource
 from protocols.ports.rows import Claimed
 from protocols.ports.store import ExchangeStore
@@ -33,7 +39,6 @@ _LEASE = timedelta(seconds=120)
 _POST_BYTES = POST_BYTES_MAX // 2  # envelopes; proofs, checkpoints and JSON escapes take the rest
 _RETRY_MAX_S, _RETRY_URGENT_MAX_S = 900.0, 60.0
 _GREET_S = 60.0  # a member that named unlinked sizes hears from us this often (ten minutes are allowed)
-_UNLINKED_ALARM = timedelta(seconds=UNLINKED_ALARM_S)
 _PAUSE_MAX_S = 60.0  # a peer that is down is tried so often, with one parcel
 _BROUGHT_MAX = 4_096
 _LOOK_S = 5.0  # the store is looked at this often even when nothing woke us
@@ -132,8 +137,10 @@ class Deliver:
         """Links for members that named unlinked sizes of our ledger: a POST without parcels. Alarms of what stays so."""
         try:
             directory = current(self._directory)
-            for origin in await self._store.unlinked_since(self._clock.now() - _UNLINKED_ALARM):
-                self._linking.alarms.setdefault(origin, "checkpoint.unlinked")
+            for on_foot, wait_s in ((False, UNLINKED_ALARM_S), (True, UNLINKED_ON_FOOT_ALARM_S)):
+                for origin in await self._store.unlinked_since(self._clock.now() - timedelta(seconds=wait_s)):
+                    if directory.on_foot(self._member, origin.rpartition("/")[0]) is on_foot:
+                        self._linking.alarms.setdefault(origin, "checkpoint.unlinked")
             peers = [
                 each
                 for each in await self._store.unlinked_members(self._committer.origin)

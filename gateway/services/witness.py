@@ -8,6 +8,7 @@ from the size that stands.
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import structlog
 
@@ -17,10 +18,10 @@ from gateway.services.link import Linking
 from gateway.services.prove import Prove
 from gateway.services.submit import current
 from protocols.directory import Directory, witness_keys
-from protocols.ledger.checkpoint import Checkpoint
+from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint
 from protocols.ledger.entry import NONCE_BYTES, Entry, PeerRef
 from protocols.ledger.witness import format_request, parse_request
-from protocols.limits import NOTE_SIGNATURES_MAX
+from protocols.limits import NOTE_SIGNATURES_MAX, UNLINKED_ON_FOOT_ALARM_S
 from protocols.ports.crypto import Cosigner, Sealer, Verifier
 from protocols.ports.directory import DirectorySource
 from protocols.ports.store import ExchangeStore, LedgerStore
@@ -80,13 +81,44 @@ class Witness:
         linked = await self._linking.advance(checkpoint, old, path, directory)
         if linked is not None:
             return linked
-        await self._note(checkpoint)
-        return self._cosigner.cosign(checkpoint.origin, checkpoint.size, checkpoint.root, self._clock.now())
+        return await self._cosign(checkpoint, self._cosigner)
+
+    async def carried(self, origin: str, directory: Directory) -> bytes | None:
+        """The newest linked checkpoint of a ledger with our signature lines, for a courier; None without one, or without our keys.
+
+        `ledger.split_view` where two histories of a ledger of its member are held.
+        """
+        await self._linking.check_member(directory.ledgers[origin].member, directory)
+        size = (await self._store.held(origin)).linked
+        note = await self._store.foreign_note(origin, size) if size else None
+        if note is None or self._cosigner is None or directory.ledgers[origin].state == "abandoned":
+            return None
+        checkpoint = self._linking.verify(origin, size, note, directory)
+        return checkpoint.note + await self._cosign(checkpoint, self._cosigner)
+
+    async def brought(self, witness: str, note: bytes, directory: Directory) -> None:
+        """Keeps what a member signed under a checkpoint of ours and a courier brought.
+
+        `peer.answer` where these are not its signatures, `ledger.split_view` where we signed the checkpoint and do not hold it.
+        """
+        claimed = parse_checkpoint(note)
+        ours = await self._ledger.checkpoint(claimed.origin, claimed.size)
+        if ours is None or ours.root != claimed.root:
+            self._linking.verify(claimed.origin, claimed.size, note, directory)
+            raise ProblemError("ledger.split_view", "a checkpoint under our ledger's keys that is not in our ledger")
+        keys = witness_keys(directory.records[witness])
+        lines = keys.cosignature(note, self._verifier) if keys else None
+        if lines is None:
+            raise ProblemError("peer.answer", "these are not the witness's two signatures")
+        await self._ledger.keep_cosignature(claimed.origin, claimed.size, witness, lines, self._clock.now())
+
+    async def _cosign(self, checkpoint: Checkpoint, cosigner: Cosigner) -> bytes:
+        """An entry of ours says so first: a database that is older than that is behind our own guard."""
+        if self._noted.get(checkpoint.origin, 0) < checkpoint.size:
+            await self._note(checkpoint)
+        return cosigner.cosign(checkpoint.origin, checkpoint.size, checkpoint.root, self._clock.now())
 
     async def _note(self, checkpoint: Checkpoint) -> None:
-        """An entry of ours says what we are about to cosign: so a database that is older than that is behind our own guard."""
-        if self._noted.get(checkpoint.origin, 0) >= checkpoint.size:
-            return
         peer = PeerRef(origin=checkpoint.origin, size=checkpoint.size, root=checkpoint.root)
         nonce = self._sealer.random(NONCE_BYTES)
         await self._committer.commit(
@@ -106,26 +138,33 @@ class Witness:
 
     async def collect(self) -> int:
         """How many witnesses have cosigned a checkpoint of ours in this round; too few for the network is an alarm."""
-        directory = current(self._directory)
-        asked = directory.witnesses_of(self._member)
-        found = await asyncio.gather(*(self._ask(each, directory) for each in asked))
-        if sum(found) >= directory.quorum_of(self._member):
+        directory, found = current(self._directory), set[str]()
+        witnesses = directory.witnesses_of(self._member)
+        asked = [name for name in witnesses if not directory.on_foot(self._member, name)]
+        for origin in await self._ledger.heads():  # the end of a closed one is asked for until it is there
+            if origin in directory.ledgers and directory.ledgers[origin].state != "abandoned":
+                said = await asyncio.gather(*(self._ask(origin, each, directory) for each in asked))
+                if origin == self._origin:
+                    found = {name for name, yes in zip(asked, said, strict=True) if yes}
+        since = self._clock.now() - timedelta(seconds=UNLINKED_ON_FOOT_ALARM_S)
+        found |= {*await self._ledger.cosigned_since(self._origin, since)}.intersection(witnesses).difference(asked)
+        if len(found) >= directory.quorum_of(self._member):
             if self._linking.alarms.get(self._origin) == "checkpoint.unwitnessed":
                 del self._linking.alarms[self._origin]
         else:
             self._linking.alarms.setdefault(self._origin, "checkpoint.unwitnessed")
-        return sum(found)
+        return len(found)
 
-    async def _ask(self, witness: str, directory: Directory) -> bool:
-        checkpoint = await self._prove.newest(self._origin)
-        if witness in await self._ledger.cosignatures(self._origin, checkpoint.size):
+    async def _ask(self, origin: str, witness: str, directory: Directory) -> bool:
+        checkpoint = await self._prove.newest(origin)
+        if witness in await self._ledger.cosignatures(origin, checkpoint.size):
             return True
         try:
             checkpoint, lines = await self._cosignature(witness, checkpoint, directory)
         except ProblemError as problem:
             _log.warning("witness_refused", peer=witness, code=problem.code)
             return False
-        await self._ledger.keep_cosignature(self._origin, checkpoint.size, witness, lines, self._clock.now())
+        await self._ledger.keep_cosignature(origin, checkpoint.size, witness, lines, self._clock.now())
         return True
 
     async def _cosignature(
@@ -134,10 +173,11 @@ class Witness:
         """A checkpoint of ours, the given one or a newer, and the witness's two verified lines under it."""
         record = directory.records[witness]
         keys = witness_keys(record)
-        old = next(iter(await self._store.named(witness, self._origin)), 0)
+        origin = checkpoint.origin
+        old = next(iter(await self._store.named(witness, origin)), 0)
         for _ in range(_TRIES):
             if old > checkpoint.size:  # the exchange has shown it a newer one meanwhile
-                checkpoint = await self._prove.newest(self._origin)
+                checkpoint = await self._prove.newest(origin)
             if old > checkpoint.size:
                 break
             path = await self._prove.consistency(checkpoint, old)

@@ -4,6 +4,7 @@
     data/parcels/<message>.<entry>.jwe    an envelope, beside it its proof
     data/parcels/<message>.<entry>.tlog-proof
     data/receipts/<message>.<entry>.tlog-proof
+    data/checkpoints/<log>                newest checkpoints of ledgers that are not ours, by hex SHA-256 of the origin
     data/directory/<file>                 TUF files by their names
     data/blobs/<sha256>                   attachments' ciphertext
 
@@ -23,6 +24,7 @@ from protocols.problems import ProblemError
 HELLO = "data/hello.ndjson"
 DIRECTORY = "data/directory/"
 BLOBS = "data/blobs/"
+CHECKPOINTS = "data/checkpoints/"
 PROOF, ENVELOPE = ".tlog-proof", ".jwe"
 _ITEM = re.compile(r"data/(parcels|receipts)/[0-9a-f-]{36}\.[0-9a-f]{16}\.tlog-proof", re.ASCII)
 

@@ -188,6 +188,10 @@ class LedgerStore(Protocol):
         """Witness -> its signature lines under the checkpoint of a size."""
         ...
 
+    async def cosigned_since(self, origin: str, since: datetime) -> list[str]:
+        """Witnesses of whom a cosignature under a checkpoint of ours came after a time."""
+        ...
+
     async def witnessed(self, origin: str, most: int, quorum: int) -> int:
         """The newest size up to `most` that a quorum cosigned, else that of the most cosignatures; 0 without any."""
         ...

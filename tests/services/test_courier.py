@@ -11,8 +11,9 @@ import pytest
 from adapters.courier.bag import BagReader, BagWriter
 from gateway.services.courier import Carried
 from gateway.services.register import import_register
+from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint
 from protocols.problems import ProblemError
-from tests.federation import Federation, Node, match_ledgers, refused, verify_ledger, wait_until
+from tests.federation import Federation, Node, Stranger, match_ledgers, refused, verify_ledger, wait_until
 
 ON_FOOT = {"modes": ["courier"]}
 REGISTER = (
@@ -31,6 +32,11 @@ async def take(node: Node, bag: Path) -> tuple[Carried, dict[str, str]]:
     """What a bag brought, and what was set aside."""
     reader = BagReader(bag, node.folder / "aside")
     return await node.parts.ways.courier.take(reader.sender, reader), reader.wrong
+
+
+def checkpoint_of(m: Stranger) -> Checkpoint:
+    """What its ledger comes to."""
+    return parse_checkpoint(m.note())
 
 
 async def on_foot(fed: Federation, **settings: bool) -> tuple[Node, Node]:
@@ -114,6 +120,11 @@ def change(path: Path) -> None:
 def forge(path: Path) -> None:
     """As `change`, and the manifest agrees."""
     change(path)
+    relist(path)
+
+
+def relist(path: Path) -> None:
+    """The manifest agrees with what a file says now."""
     bag = path.parents[2]
     manifest, name = bag / "manifest-sha256.txt", path.relative_to(bag).as_posix()
     lines = [line for line in manifest.read_text().splitlines(keepends=True) if not line.endswith(f"  {name}\n")]
@@ -203,3 +214,92 @@ async def test_a_bag_stands_on_a_file_system_that_knows_no_cases_and_no_links(fe
     assert {name.rpartition("/")[2] for name in names} >= set(tags)
     copy = Path(shutil.copytree(next(tmp_path.glob("tracewire-*")), tmp_path / "stick"))
     assert (await take(b, copy))[0].parcels == {"received": 1}
+
+
+# ---- what was seen of ledgers
+
+
+async def test_a_ledger_is_witnessed_by_courier_and_its_cosignatures_count_for_a_week(
+    fed: Federation, tmp_path: Path
+) -> None:
+    a, b = await on_foot(fed)
+    fed.authority.set_witnesses([a.name, b.name], 1, signers=fed._targets, now=fed.clock.now())
+    await fed.publish()
+    assert (fed.directory.witnesses_of(a.name), fed.directory.on_foot(a.name)) == ([b.name], True)
+    assert await a.parts.witness.collect() == 0
+    assert a.parts.linking.alarms[a.origin] == "checkpoint.unwitnessed"
+    await a.trace(b)
+    await take(b, await export(a, b, tmp_path))
+    found, wrong = await take(a, await export(b, a, tmp_path))
+    assert (found.cosigned, wrong) == (1, {})
+    assert await a.parts.witness.collect() == 1
+    assert a.origin not in a.parts.linking.alarms
+    witnessed = await a._ports.ledger.witnessed(a.origin, 99, 1)
+    assert witnessed == (await b._ports.exchange.held(a.origin)).linked
+    noted = [entry for entry in await b.entries() if entry.kind == "peer-checkpoint" and entry.peer]
+    assert [each.peer.size for each in noted if each.peer] == [witnessed], "it stands in the witness's ledger first"
+    fed.clock.ahead += timedelta(days=8)
+    assert await a.parts.witness.collect() == 0
+    assert a.parts.linking.alarms[a.origin] == "checkpoint.unwitnessed"
+
+
+async def test_cosignatures_in_a_bag_that_are_not_the_members_are_set_aside(fed: Federation, tmp_path: Path) -> None:
+    a, b = await on_foot(fed)
+    await a.trace(b)
+    await take(b, await export(a, b, tmp_path))
+    bag = await export(b, a, tmp_path)
+    (seen,) = (bag / "data" / "checkpoints").iterdir()
+    note = seen.read_bytes()
+    lines = note.splitlines(keepends=True)
+    at = next(number for number, line in enumerate(lines) if line.startswith(f"— {b.name} ".encode()))
+    seen.write_bytes(b"".join(lines[:at] + lines[at + 1 :]))
+    relist(seen)
+    found, wrong = await take(a, bag)
+    assert found.cosigned == 0
+    assert {name: why.partition(":")[0] for name, why in wrong.items()} == {
+        f"data/checkpoints/{seen.name}": "peer.answer"
+    }
+    assert await a._ports.ledger.cosigned_since(a.origin, fed.clock.now() - timedelta(days=1)) == []
+
+
+async def test_a_courier_shows_that_somebody_was_shown_another_history(fed: Federation, tmp_path: Path) -> None:
+    a, b = await fed.nodes("a", "b", facts=ON_FOOT)
+    (m,) = await fed.strangers("m")
+    for _ in range(2):
+        m.parcel(b)
+    fork = m.fork()
+    fork.parcel(b)
+    await a._ports.exchange.keep(checkpoint_of(m), at=fed.clock.now())
+    await b._ports.exchange.keep(checkpoint_of(fork), at=fed.clock.now())
+    _, wrong = await take(b, await export(a, b, tmp_path))
+    assert [why.partition(":")[0] for why in wrong.values()] == ["ledger.split_view"]
+    assert b.parts.linking.alarms[m.origin] == "ledger.split_view"
+    kept = await b.sql("SELECT first, second FROM split_view")
+    assert {kept["first"][:60], kept["second"][:60]} == {m.note()[:60], fork.note()[:60]}
+
+
+async def test_a_checkpoint_under_our_keys_that_we_do_not_hold_is_named(fed: Federation, tmp_path: Path) -> None:
+    a, b = await on_foot(fed)
+    await a.trace(b)
+    await take(b, await export(a, b, tmp_path))
+    bag = await export(b, a, tmp_path)
+    (seen,) = (bag / "data" / "checkpoints").iterdir()
+    seen.write_bytes(a.keys.note_signer(a.origin).sign(99, bytes(32), fed.clock.now()))
+    relist(seen)
+    _, wrong = await take(a, bag)
+    assert wrong == {f"data/checkpoints/{seen.name}": "ledger.split_view: Two histories of one ledger"}
+
+
+@pytest.mark.parametrize(("facts", "hours"), [(ON_FOOT, 7 * 24 - 1), ({}, 0)], ids=["on foot", "network"])
+async def test_what_a_courier_could_not_link_is_an_alarm_after_a_week(
+    fed: Federation, facts: dict[str, list[str]], hours: int
+) -> None:
+    a, b = await fed.nodes("a", "b", facts=facts)
+    await a._ports.exchange.keep(
+        Checkpoint(origin=b.origin, size=5, root=bytes(32), note=b""), at=fed.clock.now() - timedelta(hours=hours)
+    )
+    await a.parts.deliver.greet()
+    assert b.origin not in a.parts.linking.alarms
+    fed.clock.ahead += timedelta(hours=2)
+    await a.parts.deliver.greet()
+    assert a.parts.linking.alarms[b.origin] == "checkpoint.unlinked"

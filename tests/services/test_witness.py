@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.runtime.cli.member import Changes
 from keys.suite import Tw1Verifier
 from protocols.directory import witness_keys
 from protocols.ledger.checkpoint import checkpoint_text
@@ -13,6 +14,7 @@ from protocols.ledger.merkle import consistency_path
 from protocols.ledger.note import format_note
 from protocols.ledger.witness import format_request
 from protocols.problems import ProblemError
+from protocols.strict import b64u
 from tests.federation import Federation, Node, Stranger, refused, verify_ledger
 
 
@@ -254,3 +256,19 @@ async def test_what_a_witness_answers_is_verified(fed: Federation) -> None:
     a.wire.add_checkpoint = forged  # type: ignore[method-assign]
     assert await a.parts.witness.collect() == 0
     assert await a._ports.ledger.cosignatures(a.origin, 1) == {}
+
+
+async def test_the_end_of_a_closed_ledger_is_cosigned_too(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    await a.becomes(await a.trace(b), "delivered")
+    await a.stop()
+    former, end = a.origin, await a.sql("SELECT size, root FROM ledger_head")
+    a.origin = f"{a.name}/2026.2"
+    a.keys.add("ledger", origin=a.origin)
+    await a.found()
+    request = a.ask(Changes(closed={former: {"origin": former, "size": end["size"], "root": b64u(end["root"])}}))
+    await fed.publish(request)
+    await a.start()
+    assert await a.parts.witness.collect() == 1
+    for origin, size in ((former, end["size"]), (a.origin, 1)):
+        assert set(await a._ports.ledger.cosignatures(origin, size)) == {b.name}

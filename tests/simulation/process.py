@@ -196,7 +196,7 @@ class Process:
         )  # type: ignore[arg-type]  # fmt: skip
         shared = committer, linking, prove
         receive, blobs, _ = receiving(settings, ports, keys, *shared, node.vault)  # type: ignore[arg-type]
-        ways = ways_of(settings, ports, keys, *shared, submit, receive, blobs, node.vault)  # type: ignore[arg-type]
+        ways = ways_of(settings, ports, keys, *shared, submit, receive, blobs, node.vault, None)  # type: ignore[arg-type]
         return committer, submit, receive, ways
 
     # ---- life and death

@@ -99,7 +99,7 @@ def unpack(node: Path, bag: Path, *, secret: SecretFrom = _NO_SECRET, json: AsJs
         later = [code for code in found.parcels if code in CODES and CODES[code].retry != "never"]
         shown = {
             "from": reader.sender, "parcels": dict(found.parcels), "receipts": found.receipts, "settled": found.settled,
-            "directory": found.directory, "aside": reader.wrong,
+            "cosigned": found.cosigned, "directory": found.directory, "aside": reader.wrong,
         }  # fmt: skip
         say(_text(reader, found, node, later), shown, as_json=json)
     return _FOUND if reader.wrong or later else 0
@@ -109,6 +109,7 @@ def _text(reader: BagReader, found: "Carried", node: Path, later: list[str]) -> 
     lines = [f"From {reader.sender}: {found.parcels.total()} messages, {found.receipts} receipts."]
     lines += [f"  {count:6} {_said(kind)}" for kind, count in sorted(Counter(found.parcels).items())]
     lines.append(f"  {found.settled:6} of our messages settled by their receipts")
+    lines.append(f"  {found.cosigned:6} checkpoints of our ledger that it cosigned")
     if reader.wrong:
         lines.append(f"Set aside in {node / _ASIDE}, everything else was taken:")
         lines += [f"  {name}: {why}" for name, why in reader.wrong.items()]
