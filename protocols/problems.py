@@ -103,6 +103,12 @@ CODES: dict[str, Kind] = {
     "ledger.gap": Kind(
         409, "Messages of a member are missing", "never", "Compare both ledgers: `tracewire audit reconcile`."
     ),
+    "ledger.contradiction": Kind(
+        409, "A member logged one arrival twice", "never", "Compare both ledgers: `tracewire audit reconcile`."
+    ),
+    "ledger.skew": Kind(
+        409, "A member's clock and ours differ", "later", "Run `tracewire doctor`: it says whose clock is wrong."
+    ),
     "ledger.rollback": Kind(503, "The ledger's database went back", "later", "Run `tracewire doctor`; sign nothing."),
     "ledger.closed": Kind(503, "Ledger is closed", "later", "Open the next ledger."),
     "ledger.not_ready": Kind(503, "Ledger is not open yet", "later", "Have the directory list this node, then wait."),

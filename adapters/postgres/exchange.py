@@ -27,6 +27,7 @@ from protocols.ports.rows import (
     Waiting,
 )
 
+_SECONDS_MAX = 4
 _PROOF = ", ".join(f'"{field.name}"' for field in fields(ProofRow))
 _CLAIMED = [field.name for field in fields(Claimed)]
 _WAITING = ", ".join(field.name for field in fields(Waiting))
@@ -63,6 +64,19 @@ SELECT origin, before + 1 AS first, seq - 1 AS last, at AS since FROM (
         FROM (SELECT origin, convert_from(entry, 'UTF8') AS said FROM peer_proof WHERE peer = split_part(origin, '/', 1) || '/' ||
               split_part(origin, '/', 2)) AS proofs WHERE starts_with(said, '{"v":1,"kind":"sent"') GROUP BY 1, 2) AS came
 ) AS steps WHERE seq > before + 1 ORDER BY since LIMIT $1
+"""
+_KEEP_SECOND = f"""
+INSERT INTO peer_proof ({_PROOF}) SELECT $1, $2, $3, $4, $5, $6, $7, $8
+WHERE EXISTS (SELECT FROM outbox WHERE id = $2 AND recipient = $1)
+    AND (SELECT count(*) FROM peer_proof WHERE peer = $1 AND id = $2) < {_SECONDS_MAX}
+ON CONFLICT DO NOTHING
+"""
+_CONTRADICTIONS = """
+SELECT DISTINCT a.origin FROM (SELECT peer, id FROM peer_proof GROUP BY peer, id HAVING count(*) > 1) AS several
+JOIN peer_proof a USING (peer, id) JOIN peer_proof b USING (peer, id)
+WHERE (a.origin, a.index) <> (b.origin, b.index) AND (a.digest = b.digest OR (
+    starts_with(convert_from(a.entry, 'UTF8'), '{"v":1,"kind":"received"')
+    AND starts_with(convert_from(b.entry, 'UTF8'), '{"v":1,"kind":"received"')))
 """
 _OFFER = """
 WITH next AS (
@@ -245,6 +259,14 @@ class PostgresExchange:
     async def gaps(self, count: int) -> list[Gap]:
         """Numbers that are missing between those that came, by ledger."""
         return [Gap(**row) for row in await self._pool.fetch(_GAPS, count)]
+
+    async def contradictions(self) -> list[str]:
+        """Foreign ledgers with two entries about one arrival: of the same bytes, or twice of one message."""
+        return [row["origin"] for row in await self._pool.fetch(_CONTRADICTIONS)]
+
+    async def keep_second(self, row: ProofRow) -> None:
+        """Keeps another receipt of a message of ours beside what is there, a few of each; the same again changes nothing."""
+        await self._pool.execute(_KEEP_SECOND, *(getattr(row, field.name) for field in fields(ProofRow)))
 
     async def review(self, row: ReviewRow) -> None:
         """Puts a request before a person; the same one again changes nothing."""

@@ -25,7 +25,7 @@ from keys.keystore import KeyStore
 from keys.secret import Secret
 from protocols.directory import Directory, year_and_number
 from protocols.ledger.entry import NONCE_BYTES, Entry, PeerRef, parse_entry
-from protocols.limits import BLOB_UNNAMED_S, EXPIRES_MAX_S
+from protocols.limits import BLOB_UNNAMED_S
 from protocols.ports.crypto import Guard
 from protocols.ports.store import (
     Unavailable,
@@ -35,7 +35,6 @@ from protocols.problems import ProblemError
 _log = structlog.get_logger()
 _WAIT_S = 1.0
 _KEPT = timedelta(days=7)  # how long an Idempotency-Key answers the same (docs/design.md section 7); what a hub carried
-_LONGEST, _GAPS_MAX = timedelta(seconds=EXPIRES_MAX_S), 1_000
 _REFRESH_S = 60.0
 _TIDY_S = 3600.0
 _DRAIN_S = 20.0
@@ -276,13 +275,8 @@ async def _sweep(parts: Parts, ports: Ports) -> None:
 
 
 async def _watch(parts: Parts, ports: Ports) -> None:
-    """Numbers that a member gave messages to us, and that must have come by now, are an alarm."""
-    now, alarms = ports.clock.now(), parts.linking.alarms
-    old = {gap.origin for gap in await ports.exchange.gaps(_GAPS_MAX) if now - gap.since > _LONGEST}
-    for origin in [origin for origin, code in alarms.items() if code == "ledger.gap" and origin not in old]:
-        del alarms[origin]
-    for origin in old:
-        alarms.setdefault(origin, "ledger.gap")
+    del ports
+    await parts.linking.watch()
 
 
 async def _tidy(parts: Parts, ports: Ports) -> None:

@@ -3,13 +3,14 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 
 from protocols.directory import Directory
 from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
 from protocols.ledger.linking import Link, follow
 from protocols.ledger.merkle import verify_consistency
 from protocols.ledger.proof import Place
-from protocols.limits import UNLINKED_MAX
+from protocols.limits import EXPIRES_MAX_S, REQUEST_AHEAD_MAX_S, UNLINKED_MAX
 from protocols.ports.crypto import Verifier
 from protocols.ports.rows import Held
 from protocols.ports.store import (
@@ -21,6 +22,8 @@ from protocols.strict import b64u
 
 Key = tuple[str, int]
 _VERIFIED_MAX = 1_024
+_LONGEST, _GAPS_MAX = timedelta(seconds=EXPIRES_MAX_S), 1_000
+_WATCHED = ("ledger.gap", "ledger.contradiction", "ledger.skew")
 
 
 class Linking:
@@ -142,6 +145,23 @@ class Linking:
                 await self._store.keep_conflict(first or b"", second, origin=place.origin, at=self._clock.now())
                 self.alarms[place.origin] = "ledger.split_view"
                 raise ProblemError("ledger.split_view", "two entries are proven at one index")
+
+    def clock(self, origin: str, at: datetime, *, since: datetime | None = None) -> None:
+        """Alarm `ledger.skew` where an entry that we were just shown is from our future, or of a time before it can have been made."""
+        apart = max(at - self._clock.now(), since - at if since else timedelta(0))
+        if apart > timedelta(seconds=REQUEST_AHEAD_MAX_S):
+            self.alarms.setdefault(origin, "ledger.skew")
+
+    async def watch(self) -> None:
+        """Alarms of what members' ledgers leave out, or say against each other; one of a clock is given again by what comes next."""
+        now = self._clock.now()
+        gaps = [gap.origin for gap in await self._store.gaps(_GAPS_MAX) if now - gap.since > _LONGEST]
+        found = dict.fromkeys(gaps, "ledger.gap")
+        found |= dict.fromkeys(await self._store.contradictions(), "ledger.contradiction")
+        for origin in [each for each, code in self.alarms.items() if code in _WATCHED and code != found.get(each)]:
+            del self.alarms[origin]
+        for origin, code in found.items():
+            self.alarms.setdefault(origin, code)
 
     async def _check(self, checkpoint: Checkpoint, links: Sequence[Link]) -> None:
         """Keeps it, or proves that it contradicts the one that stands."""

@@ -154,6 +154,7 @@ class Receive:
                 if (parcel.place.origin, parcel.place.size) in full:
                     raise ProblemError("checkpoint.unlinked", "this checkpoint waits for links")
                 proven[i] = prove_parcel(parcel, entry, checkpoints, self._member, via)
+                self._linking.clock(parcel.place.origin, proven[i].entry.at)
             except ProblemError as problem:
                 results[i] = problem
         await self._linking.one_history([each.place for each in proven.values()], checkpoints)

@@ -64,9 +64,23 @@ class Settle:
         await self._linking.one_history(proven, checkpoints)
         about = [(parse_entry(place.entry).id, place) for place in proven]
         waiting = {each.id: each for each in await self._store.unsettled(speaker, [id_ for id_, _ in about if id_])}
+        await self._seconds(speaker, [place for id_, place in about if id_ not in waiting])
         pairs = [(waiting[id_], place) for id_, place in about if id_ in waiting]
         codes = await self.settle(pairs, checkpoints, directory)
         return sum(not code for code in codes.values())
+
+    async def _seconds(self, speaker: str, places: Sequence[Place]) -> None:
+        """What was settled stays so; another receipt than the one that did it is kept beside that as evidence."""
+        if not places:
+            return
+        held = {
+            (row.origin, row.index) for row in await self._store.proven([(each.origin, each.index) for each in places])
+        }
+        for place in places:
+            entry = parse_entry(place.entry)
+            ours = entry.kind in RECEIPT_KINDS and (entry.sender, entry.recipient) == (self._member, speaker)
+            if (place.origin, place.index) not in held and ours and entry.id and entry.envelope:
+                await self._store.keep_second(proof_row(speaker, place, entry.id, entry.envelope))
 
     async def settle(
         self, pairs: Sequence[tuple[Claimed, Place]], checkpoints: Mapping[Key, Checkpoint], directory: Directory
@@ -147,6 +161,7 @@ class Settle:
         repeated = ("pair_seq", "kid", "seal_kid", "suite", "thread_c") if entry.kind == "received" else ("pair_seq",)
         if any(getattr(entry, name) != getattr(sent, name) for name in repeated):
             raise ProblemError("proof.entry", "the receipt does not repeat what we logged")
+        self._linking.clock(place.origin, entry.at, since=sent.at)
         return entry
 
     async def _sealed_before(self, claimed: Claimed, digest: bytes | None) -> tuple[str, int, bytes]:

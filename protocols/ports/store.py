@@ -286,6 +286,14 @@ class ExchangeStore(Protocol):
         """It was replayed."""
         ...
 
+    async def contradictions(self) -> list[str]:
+        """Origins of foreign ledgers with two proven entries about one arrival."""
+        ...
+
+    async def keep_second(self, row: ProofRow) -> None:
+        """Keeps the verified proof of another receipt of a message of ours beside what is there, a few of each."""
+        ...
+
     async def gaps(self, count: int) -> list[Gap]:
         """Numbers that are missing between those of the messages to us that came, by ledger."""
         ...

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -113,3 +114,17 @@ async def test_an_unreachable_peer_or_a_store_that_is_away_ends_no_greeting_loop
     a.wire.hook = None
     await a.becomes(await a.trace(b), "delivered")
     await match_ledgers(a, b)
+
+
+@pytest.mark.parametrize("minutes", [-5, -1, 1, 5])
+async def test_a_members_clock_that_is_wrong_is_an_alarm_while_messages_say_so(fed: Federation, minutes: int) -> None:
+    (a,) = await fed.nodes("a")
+    (m,) = await fed.strangers("m")
+    a.wire.hook = m.answering(lambda parcel: m.receipt(parcel, at=fed.clock.now() + timedelta(minutes=minutes)))
+    await a.becomes(await a.trace(m), "delivered")
+    wrong = {m.origin: "ledger.skew"} if abs(minutes) > 2 else {}
+    assert a.parts.linking.alarms == wrong
+    await a.parts.linking.watch()
+    assert a.parts.linking.alarms == {}
+    await m.give(a, m.parcel(a, entry={"at": fed.clock.now() + timedelta(minutes=minutes)}))
+    assert a.parts.linking.alarms == (wrong if minutes > 0 else {}), "what is sent may wait for long"

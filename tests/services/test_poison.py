@@ -122,3 +122,15 @@ async def test_a_number_that_never_came_is_reported_and_counts_when_it_must_have
     assert isinstance(await m.give(b, m.parcel(b, entry={"pair_seq": 4})), Place)
     assert await b._ports.exchange.gaps(10) == []
     assert [step.state for step in numbers([], fed.clock.now())] == ["ok"]
+
+
+async def test_a_number_that_must_have_come_is_an_alarm(fed: Federation) -> None:
+    (b,) = await fed.nodes("b")
+    (m,) = await fed.strangers("m")
+    for number in (1, 3):
+        assert isinstance(await m.give(b, m.parcel(b, entry={"pair_seq": number})), Place)
+    await b.parts.linking.watch()
+    assert b.parts.linking.alarms == {}, "it may be on its way still"
+    fed.clock.ahead += timedelta(seconds=EXPIRES_MAX_S + 60)
+    await b.parts.linking.watch()
+    assert b.parts.linking.alarms == {m.origin: "ledger.gap"}

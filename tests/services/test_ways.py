@@ -154,6 +154,44 @@ async def test_a_late_receipt_that_comes_by_itself_supersedes_undelivered(fed: F
     assert (await a.kinds())[-2:] == ["undelivered", "receipt"]
 
 
+REFUSED = {
+    "kind": "refused", "code": "schema.invalid", "read": True, "kid": None, "seal_kid": None, "suite": None,
+    "thread_c": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{}, REFUSED], ids=["received", "refused"])
+async def test_a_second_receipt_changes_nothing_and_is_kept_as_evidence_with_an_alarm(
+    fed: Federation, changes: Json
+) -> None:
+    (a,) = await fed.nodes("a")
+    (b,) = await fed.strangers("b")
+    b.facts = PULL
+    b.ask()
+    await fed.publish(b.request)
+    sent = [await a.trace(b) for _ in range(2)]
+    client, record = b.client(), fed.directory.records[a.name]
+    try:
+        offered = parse_post(await client.fetch(record, 0), answer=False).items
+        for parcel in offered:
+            await client.receipts(record, encode_post(b.post_of(b.receipt(parcel))))
+        await a.parts.linking.watch()
+        assert a.parts.linking.alarms == {}
+        for _ in range(6):
+            other = b.receipt(offered[0], **changes)
+            await client.receipts(record, encode_post(b.post_of(other)))
+    finally:
+        await client.close()
+    assert [await a.delivery(each) for each in sent] == ["delivered", "delivered"]
+    assert (await a.kinds()).count("receipt") == 2
+    await a.parts.linking.watch()
+    assert a.parts.linking.alarms == {b.origin: "ledger.contradiction"}
+    assert await a.count("peer_proof") == 5, "of each message a few are kept"
+    await a.restart()
+    await a.parts.linking.watch()
+    assert a.parts.linking.alarms == {b.origin: "ledger.contradiction"}, "also after a restart"
+
+
 # ---- hub
 
 

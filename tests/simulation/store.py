@@ -373,6 +373,10 @@ class MemoryExchange:
         """Proofs kept of foreign entries at these places."""
         return [row for row in self._tables.proofs.values() if (row.origin, row.index) in places]
 
+    async def keep_second(self, row: ProofRow) -> None:
+        """Keeps another receipt of a message."""
+        self._tables.proofs.setdefault((row.digest, row.origin, row.index), row)
+
     async def held(self, origin: str) -> Held:
         """The newest linked size, the unlinked ones, and the root of each."""
         seen = self._tables.seen[origin]
