@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import structlog
-from aiohttp import HttpVersion10, HttpVersion11, http_exceptions, web, web_server
+from aiohttp import HttpVersion10, HttpVersion11, StreamReader, http_exceptions, web, web_server
 from aiohttp.web_protocol import RequestHandler
 
 from gateway.http.pages import problem_routes
@@ -77,6 +77,7 @@ class DeadlineHandler(RequestHandler):
         super().__init__(manager, **options)
         self._header_deadline_s = header_deadline_s
         self._deadline: asyncio.TimerHandle | None = None
+        self._body: StreamReader | None = None  # of the newest request: only that can still be on its way
         self._address, self._addresses = "", self._open.setdefault(manager, Counter())
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -97,15 +98,18 @@ class DeadlineHandler(RequestHandler):
         idle = self._waiter is not None and not self._waiter.done()  # not the rest of a body, nor what lingers of one
         if self._messages:
             self._disarm()
+            self._body = self._messages[-1][1]
         elif idle and self._deadline is None:
             self._arm()
 
     def close(self) -> None:
-        """No more is heard from here on; whoever awaits the rest of a body is told so, and does not hold up the end."""
+        """No more is heard from here on: whoever awaits the rest of a body is told so, what nobody reads is not waited for."""
         super().close()
-        request = self._current_request
-        if request is not None and not request.content.is_eof():
-            request.content.set_exception(ProblemError("store.busy", "the node is ending"))
+        if self._body is not None and not self._body.is_eof():
+            if self._request_in_progress:
+                self._body.set_exception(ProblemError("store.busy", "the node is ending"))
+            else:
+                self._body.feed_eof()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nothing is waited for any more."""

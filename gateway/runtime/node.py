@@ -115,7 +115,9 @@ def _loops(parts: Parts, ports: Ports, keys: KeyStore) -> list[Coroutine[None, N
 async def _drain(
     parts: Parts, runners: Sequence[web.AppRunner], working: Sequence[Task[None]], committing: Task[None]
 ) -> None:
-    """On the way down requests end first, then the loops, then the committer."""
+    """On the way down requests end first, those that wait for something at once; then the loops, then the committer."""
+    parts.read.end()
+    parts.ways.offer.end()
     for runner in runners:
         await runner.cleanup()
     for task in working:

@@ -38,11 +38,18 @@ class Offer:
         self._settle, self._relay, self._clock = settle, relay, clock
         self._woken: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._asking: set[str] = set()
+        self._ending = False
         self._owned: set[str] = set()  # who was offered of our own last: then it is the turn of what we carry
 
     def wake(self, peer: str) -> None:
         """Something waits for this member: it is told at once if it listens."""
         if peer in self._asking:
+            self._woken[peer].set()
+
+    def end(self) -> None:
+        """Nobody waits for parcels any more."""
+        self._ending = True
+        for peer in self._asking:
             self._woken[peer].set()
 
     async def offer(self, peer: str, wait_s: float) -> Post:
@@ -63,7 +70,7 @@ class Offer:
                     if (found := await turn(peer, directory)) is not None:
                         return found
                 left = end - asyncio.get_running_loop().time()
-                if left <= 0:
+                if left <= 0 or self._ending:
                     return await self._pack.post(peer, (), directory)
                 try:
                     async with asyncio.timeout(min(left, _LOOK_S)):

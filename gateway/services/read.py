@@ -60,12 +60,17 @@ class Read:
         self._store, self._vault, self._committer, self._submit = store, vault, committer, submit
         self._opener, self._sealer, self._clock, self._answered = opener, sealer, clock, answered
         self._erasures = erasures
-        self._changed = asyncio.Event()
+        self._changed, self._ending = asyncio.Event(), False
 
     def wake(self) -> None:
         """The feed has grown."""
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def end(self) -> None:
+        """Nobody waits for the feed to grow any more."""
+        self._ending = True
+        self.wake()
 
     async def threads(
         self, after: tuple[datetime, UUID] | None, count: int, state: str | None, kind: str | None = None
@@ -239,7 +244,7 @@ class Read:
         await asyncio.gather(*changes, return_exceptions=True)  # what fails is passed again by the next request
         changed = self._changed
         found = await self._store.events(after, min(count, PAGE_MAX))
-        if not found and wait_s:
+        if not found and wait_s and not self._ending:
             try:
                 async with asyncio.timeout(wait_s):
                     await changed.wait()

@@ -10,7 +10,8 @@ from aiohttp import web, web_server
 
 from gateway.http.serve import DeadlineHandler, application, read_body
 from protocols.limits import CONNECTIONS_AN_ADDRESS_MAX, HEADER_DEADLINE_S, HEADERS_MAX
-from tests.http.wire import ask, connected, listening
+from protocols.problems import ProblemError
+from tests.http.wire import PATIENCE_S, ask, connected, listening
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -224,6 +225,18 @@ async def test_a_body_on_its_way_when_the_listener_ends_is_told_to_come_again() 
             await wire.send(post(b"Content-Length: 100\r\n", b"{"))
             await begun.wait()
         assert (await wire.answer()).said == (503, "store.busy")
+
+
+async def _refusing(request: web.Request) -> web.Response:
+    raise ProblemError("http.not_found")
+
+
+async def test_what_lingers_of_a_refused_body_does_not_hold_up_the_end() -> None:
+    app = application([web.post("/echo", _refusing)])
+    async with AsyncExitStack() as stack, asyncio.timeout(PATIENCE_S), listening(app, shutdown_timeout=20) as port:
+        wire = await stack.enter_async_context(connected(port))
+        await wire.send(post(b"Content-Length: 100\r\n", b"{"))
+        assert (await wire.answer()).said == (404, "http.not_found")  # aiohttp would read on for 10 s
 
 
 async def test_a_body_that_ends_early_is_no_error_of_ours(port: int, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,7 @@ async def listening(
 ) -> AsyncIterator[int]:
     """Serves an application as a node does; gives the port. `options` go to the connection."""
     bound = at or free_socket()
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, **options)
+    runner = web.AppRunner(app, access_log=None, **{"shutdown_timeout": 0.1} | options)
     await runner.setup()
     try:
         await web.SockSite(runner, bound, ssl_context=tls).start()

@@ -114,6 +114,24 @@ async def test_whoever_asks_is_told_as_soon_as_something_waits(fed: Federation) 
         await client.close()
 
 
+async def test_whoever_waits_is_answered_at_once_when_the_node_ends(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    (b,) = await fed.strangers("b")
+    client = b.client()
+    try:
+        asking = asyncio.ensure_future(client.fetch(fed.directory.records[a.name], 30))
+        reading = asyncio.ensure_future(a.read.events(0, 10, 30))
+        await asyncio.sleep(0.1)
+        assert not asking.done()
+        assert not reading.done()
+        a.parts.ways.offer.end()
+        a.read.end()
+        for answer in (asking, reading, a.read.events(0, 10, 30)):
+            await asyncio.wait_for(answer, 4)
+    finally:
+        await client.close()
+
+
 async def test_nobody_fetches_or_settles_what_is_anothers(fed: Federation) -> None:
     a, b = await fed.nodes("a", "b")
     (m,) = await fed.strangers("m")
