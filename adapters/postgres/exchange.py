@@ -57,13 +57,16 @@ SELECT c.*, e.data AS entry FROM claimed c JOIN entry e ON e.origin = c.origin A
 ORDER BY c.urgent DESC, c.due, c.id
 """
 _GAPS = """
-SELECT origin, before + 1 AS first, seq - 1 AS last, at AS since FROM (
-    SELECT origin, seq, at, lag(seq, 1, 0::bigint) OVER (PARTITION BY origin ORDER BY seq) AS before FROM (
-        SELECT origin, substring(said from '"pair_seq":([0-9]+)')::bigint AS seq,
-            min(substring(said from '"at":"([^"]+)"'))::timestamptz AS at
-        FROM (SELECT origin, convert_from(entry, 'UTF8') AS said FROM peer_proof WHERE peer = split_part(origin, '/', 1) || '/' ||
-              split_part(origin, '/', 2)) AS proofs WHERE starts_with(said, '{"v":1,"kind":"sent"') GROUP BY 1, 2) AS came
-) AS steps WHERE seq > before + 1 ORDER BY since LIMIT $1
+WITH came AS (
+    SELECT origin, index, split_part(convert_from(substring(
+        entry FROM position('"pair_seq":'::bytea IN entry) + 11 FOR 20), 'SQL_ASCII'), ',', 1)::bigint AS seq
+    FROM peer_proof WHERE substring(entry FROM 1 FOR 20) = '{"v":1,"kind":"sent"'::bytea AND starts_with(origin, peer || '/')
+), steps AS (
+    SELECT origin, index, seq, lag(seq, 1, 0::bigint) OVER (PARTITION BY origin ORDER BY seq, index) AS before FROM came
+)
+SELECT origin, before + 1 AS first, seq - 1 AS last,
+    substring(convert_from(entry, 'UTF8') from '"at":"([^"]+)"')::timestamptz AS since
+FROM steps JOIN peer_proof USING (origin, index) WHERE seq > before + 1 ORDER BY since LIMIT $1
 """
 _KEEP_SECOND = f"""
 INSERT INTO peer_proof ({_PROOF}) SELECT $1, $2, $3, $4, $5, $6, $7, $8
