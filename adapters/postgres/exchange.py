@@ -15,6 +15,7 @@ from protocols.ports.rows import (
     Arrived,
     AsideRow,
     Claimed,
+    Contradiction,
     Gap,
     Held,
     IdempotencyRow,
@@ -75,11 +76,11 @@ WHERE EXISTS (SELECT FROM outbox WHERE id = $2 AND recipient = $1)
 ON CONFLICT DO NOTHING
 """
 _CONTRADICTIONS = """
-SELECT DISTINCT a.origin FROM (SELECT peer, id FROM peer_proof GROUP BY peer, id HAVING count(*) > 1) AS several
+SELECT a.origin, a.index AS first, b.index AS second FROM (SELECT peer, id FROM peer_proof GROUP BY peer, id HAVING count(*) > 1) AS several
 JOIN peer_proof a USING (peer, id) JOIN peer_proof b USING (peer, id)
-WHERE (a.origin, a.index) <> (b.origin, b.index) AND (a.digest = b.digest OR (
+WHERE (a.origin, a.index) < (b.origin, b.index) AND (a.digest = b.digest OR (
     starts_with(convert_from(a.entry, 'UTF8'), '{"v":1,"kind":"received"')
-    AND starts_with(convert_from(b.entry, 'UTF8'), '{"v":1,"kind":"received"')))
+    AND starts_with(convert_from(b.entry, 'UTF8'), '{"v":1,"kind":"received"'))) ORDER BY 1, 2, 3 LIMIT $1
 """
 _OFFER = """
 WITH next AS (
@@ -263,9 +264,9 @@ class PostgresExchange:
         """Numbers that are missing between those that came, by ledger."""
         return [Gap(**row) for row in await self._pool.fetch(_GAPS, count)]
 
-    async def contradictions(self) -> list[str]:
-        """Foreign ledgers with two entries about one arrival: of the same bytes, or twice of one message."""
-        return [row["origin"] for row in await self._pool.fetch(_CONTRADICTIONS)]
+    async def contradictions(self, count: int) -> list[Contradiction]:
+        """Pairs of entries about one arrival: of the same bytes, or twice of one message."""
+        return [Contradiction(**row) for row in await self._pool.fetch(_CONTRADICTIONS, count)]
 
     async def keep_second(self, row: ProofRow) -> None:
         """Keeps another receipt of a message of ours beside what is there, a few of each; the same again changes nothing."""

@@ -3,7 +3,7 @@
 import csv
 import io
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from hashlib import sha256
@@ -19,8 +19,8 @@ from gateway.console.words import sentence
 from gateway.services.explore import Explore, Logged, Page, Wanted
 from protocols.ledger.entry import KINDS, Entry, parse_entry, uuid7
 from protocols.limits import ENTRY_BYTES_MAX
-from protocols.ports.rows import Gap
-from protocols.problems import ProblemError
+from protocols.ports.rows import Contradiction, Gap
+from protocols.problems import CODES, ProblemError
 from protocols.strict import format_time, parse_json
 
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -62,11 +62,16 @@ class Beside:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inside:
-    """What only the member's own node knows: what its ledger says of a thread, missing numbers, the other side's entries."""
+    """What only the member's own node knows: what its ledger says of a thread, the other side's entries, what does not fit.
+
+    `alarms`: of a ledger, the problem code.
+    """
 
     trail: Callable[[UUID], Awaitable[list[dict[str, Any]]]]
     gaps: Callable[[], Awaitable[list[tuple[Gap, bool]]]]
     beside: Callable[[Entry], Awaitable[list[Beside]]]
+    twice: Callable[[], Awaitable[list[Contradiction]]]
+    alarms: Callable[[], Mapping[str, str]]
 
 
 class Explorer:
@@ -145,7 +150,7 @@ class Explorer:
         origin = await self._origin(request)
         index = _index(request.match_info["index"])
         proven = await self._explore.entry(origin, -1 if index is None else index)
-        entry = proven.logged.entry
+        entry, cosigned = proven.logged.entry, await self._explore.witnessed(origin)
         beside = await self._inside.beside(entry) if self._inside and entry else []
         return self._page(
             "entry.html", origin=origin, owner=origin.rpartition("/")[0], log=_log(origin), proven=proven,
@@ -154,6 +159,7 @@ class Explorer:
             path=[b64encode(each).decode() for each in proven.path], root=b64encode(proven.checkpoint.root).decode(),
             steps=_steps(proven.logged.index, proven.checkpoint.size, len(proven.path)),
             beside=[(each, parse_entry(each.data), parse_json(each.data, bytes_max=ENTRY_BYTES_MAX)) for each in beside], keys=await self._explore.keys(origin),
+            cosigned=cosigned, witnesses=await self._explore.witnesses(),
         )  # fmt: skip
 
     async def get_figures(self, request: web.Request) -> web.Response:
@@ -189,10 +195,11 @@ class Explorer:
         return self._page("thread.html", thread=given, entries=entries, wrong=wrong)
 
     async def get_gaps(self, request: web.Request) -> web.Response:
-        """Numbers that others' ledgers left out towards us."""
+        """What others' ledgers left out towards us, say twice, or otherwise do not bear out."""
         del request
         assert self._inside is not None  # the route is there then alone
-        return self._page("gaps.html", gaps=await self._inside.gaps())
+        alarms = [(origin, code, CODES[code]) for origin, code in sorted(self._inside.alarms().items())]
+        return self._page("gaps.html", gaps=await self._inside.gaps(), twice=await self._inside.twice(), alarms=alarms)
 
     def _page(self, name: str, *, status: int = 200, **given: Any) -> web.Response:
         return page(

@@ -1,8 +1,9 @@
 """The auditor's pages of a node, over its own ledgers."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 
 from aiohttp import web
 
@@ -11,6 +12,7 @@ from gateway.console.session import Door
 from gateway.runtime.ports import Ports
 from gateway.services.committed import LedgerView, log_name
 from gateway.services.explore import Explore
+from gateway.services.link import Linking
 from gateway.services.session import Sessions
 from gateway.services.submit import current
 from gateway.services.trail import Trail
@@ -43,10 +45,15 @@ class OwnLedgers:
         heads = await self._ledger.heads()
         return {origin: listed[origin].keys for origin in sorted(heads, key=year_and_number) if origin in listed}
 
-    async def witnesses(self) -> Mapping[str, VerifierKey]:
+    async def witnesses(self) -> Mapping[str, Sequence[VerifierKey]]:
         """The members' that witness."""
         keys = {name: witness_keys(record) for name, record in current(self._directory).records.items()}
-        return {name: each.ed25519 for name, each in keys.items() if each}
+        return {name: (each.ed25519, each.mldsa44) for name, each in keys.items() if each}
+
+    async def enough(self, origin: str, note: bytes, names: Sequence[str]) -> bool:
+        """As the network demands."""
+        del note
+        return len(names) >= current(self._directory).quorum_of(origin.rpartition("/")[0])
 
     async def note(self, origin: str) -> bytes:
         """The newest checkpoint."""
@@ -64,7 +71,7 @@ class OwnLedgers:
         return await self._view.tile(log_name(origin), path)
 
 
-def inside(trail: Trail, ports: Ports) -> Inside:
+def inside(trail: Trail, ports: Ports, linking: Linking) -> Inside:
     """What a node knows besides its ledger."""
 
     async def beside(entry: Entry) -> list[Beside]:
@@ -94,12 +101,15 @@ def inside(trail: Trail, ports: Ports) -> Inside:
         old = ports.clock.now() - timedelta(seconds=EXPIRES_MAX_S)
         return [(each, each.since < old) for each in await ports.exchange.gaps(_GAPS_MAX)]
 
-    return Inside(trail=trail.entries, gaps=gaps, beside=beside)
+    return Inside(
+        trail=trail.entries, gaps=gaps, beside=beside, twice=partial(ports.exchange.contradictions, _GAPS_MAX),
+        alarms=lambda: linking.alarms,
+    )  # fmt: skip
 
 
-def node_console(view: LedgerView, ports: Ports, trail: Trail, sealer: Sealer) -> list[web.RouteDef]:
+def node_console(view: LedgerView, ports: Ports, trail: Trail, sealer: Sealer, linking: Linking) -> list[web.RouteDef]:
     """The console of a node, behind its sessions."""
     door = Door(Sessions(ports.sessions, sealer, ports.clock), time.monotonic)
     explore = Explore(OwnLedgers(view, ports.ledger, ports.directory), ports.verifier)
-    within = inside(trail, ports)
+    within = inside(trail, ports, linking)
     return [*door.routes(), *Explorer(explore, inside=within).routes(door.guard)]

@@ -20,6 +20,7 @@ from keys.suite import Tw1Verifier
 from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint, verify_checkpoint
 from protocols.ledger.note import VerifierKey
 from protocols.ledger.tiles import ENTRIES, WIDTH, parse_bundle, tile_path, tile_width
+from protocols.ledger.witness import Policy
 from protocols.problems import ProblemError
 
 _FILE_BYTES_MAX = 1024 * 1024
@@ -42,16 +43,22 @@ class Place:
 class OneLedger:
     """LedgerSource of files, by the keys that the auditor trusts."""
 
-    def __init__(self, read: Read, keys: LedgerKeys, witnesses: Mapping[str, VerifierKey]) -> None:
-        self._read, self._keys, self._witnesses = read, keys, witnesses
+    def __init__(self, read: Read, keys: LedgerKeys, policy: Policy | None) -> None:
+        self._read, self._keys, self._policy = read, keys, policy
 
     async def ledgers(self) -> Mapping[str, LedgerKeys]:
         """One."""
         return {self._keys.origin: self._keys}
 
-    async def witnesses(self) -> Mapping[str, VerifierKey]:
+    async def witnesses(self) -> Mapping[str, Sequence[VerifierKey]]:
         """Those of the auditor's policy."""
-        return self._witnesses
+        keys = list(self._policy.witnesses.values()) if self._policy else []
+        return {name: [key for key in keys if key.name == name] for name in dict.fromkeys(key.name for key in keys)}
+
+    async def enough(self, origin: str, note: bytes, names: Sequence[str]) -> bool:
+        """By the quorum of the policy."""
+        del origin, names
+        return self._policy is not None and self._policy.satisfied(note, Tw1Verifier())
 
     async def note(self, origin: str) -> bytes:
         """The file `checkpoint`."""
@@ -72,14 +79,12 @@ class OneLedger:
         return await self._read(path)
 
 
-async def serve_ledger(
-    place: Place, witnesses: Mapping[str, VerifierKey], port: int, ready: Callable[[str], None]
-) -> None:
+async def serve_ledger(place: Place, policy: Policy | None, port: int, ready: Callable[[str], None]) -> None:
     """Until cancelled. ProblemError where there is no such ledger, or its newest checkpoint does not hold."""
     async with AsyncExitStack() as stack:
         read = await _reader(place, stack)
         keys = await _keys(place, read)
-        explore = Explore(OneLedger(read, keys, witnesses), Tw1Verifier())
+        explore = Explore(OneLedger(read, keys, policy), Tw1Verifier())
         await explore.checkpoint(keys.origin)
         routes = Explorer(explore, trusted=True, vouched=place.vkeys is not None).routes(loopback(port))
         runner = web.AppRunner(application(routes), access_log=None)

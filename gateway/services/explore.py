@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from uuid import UUID
 
 from protocols.ledger.checkpoint import Checkpoint, LedgerKeys, read_checkpoint, signature_by, verify_checkpoint
 from protocols.ledger.entry import Entry, parse_entry
 from protocols.ledger.merkle import consistency_path, inclusion_path, leaf_hash, verify_consistency, verify_inclusion
-from protocols.ledger.note import VerifierKey
+from protocols.ledger.note import VerifierKey, cosigned_at
 from protocols.ledger.tiles import (
     ENTRIES,
     WIDTH,
@@ -84,12 +84,17 @@ class Proven:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cosigned:
-    """The newest checkpoint that others have cosigned: how far, and who; `wrong` says why it does not fit what is shown."""
+    """The newest checkpoint that others have cosigned: how far, who, and when last; `wrong` says why it does not fit what is shown.
+
+    `enough`: they are as many as are demanded.
+    """
 
     note: bytes
     size: int
     names: Sequence[str]
     wrong: str
+    enough: bool
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +124,7 @@ class Explore:
             raise ProblemError("http.not_found", "no such ledger here")
         return found
 
-    async def witnesses(self) -> Mapping[str, VerifierKey]:
+    async def witnesses(self) -> Mapping[str, Sequence[VerifierKey]]:
         """Whose cosignatures count."""
         return await self._source.witnesses()
 
@@ -133,13 +138,14 @@ class Explore:
         note = await self._source.witnessed(origin)
         checkpoint = await self.checkpoint(origin)
         if note is None:
-            return Cosigned(note=b"", size=0, names=(), wrong="")
+            return Cosigned(note=b"", size=0, names=(), wrong="", enough=False)
         cosigned, parsed = read_checkpoint(note)
-        names = tuple(
-            name
-            for name, key in (await self.witnesses()).items()
-            if signature_by(key, cosigned, parsed, self._verifier) is not None
-        )
+        lines = {
+            name: [signature_by(key, cosigned, parsed, self._verifier) for key in keys_]
+            for name, keys_ in (await self.witnesses()).items()
+        }
+        names = tuple(name for name, found in lines.items() if all(found))
+        times = [cosigned_at(line) for name in names for line in lines[name] if line]
         wrong = ""
         try:
             verify_checkpoint(note, keys, self._verifier)
@@ -150,7 +156,10 @@ class Explore:
             wrong = problem.detail
         if cosigned.size > checkpoint.size:
             wrong = "it is of more entries than are shown: some were taken away"
-        return Cosigned(note=note, size=cosigned.size, names=names, wrong=wrong if names else "")
+        return Cosigned(
+            note=note, size=cosigned.size, names=names, wrong=wrong if names else "", at=max(times, default=None),
+            enough=await self._source.enough(origin, note, names),
+        )  # fmt: skip
 
     async def _leads(self, old: Checkpoint, new: Checkpoint) -> bool:
         """Whether the tree of one goes on to that of the other."""

@@ -157,7 +157,8 @@ class Linking:
         now = self._clock.now()
         gaps = [gap.origin for gap in await self._store.gaps(_GAPS_MAX) if now - gap.since > _LONGEST]
         found = dict.fromkeys(gaps, "ledger.gap")
-        found |= dict.fromkeys(await self._store.contradictions(), "ledger.contradiction")
+        twice = [each.origin for each in await self._store.contradictions(_GAPS_MAX)]
+        found |= dict.fromkeys(twice, "ledger.contradiction")
         for origin in [each for each, code in self.alarms.items() if code in _WATCHED and code != found.get(each)]:
             del self.alarms[origin]
         for origin, code in found.items():

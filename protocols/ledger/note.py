@@ -4,6 +4,7 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 
 from protocols.limits import NOTE_BYTES_MAX, NOTE_SIGNATURES_MAX
@@ -19,6 +20,7 @@ _NAME_BYTES_MAX = 255  # a 0x06 message holds its length in one byte
 _NAME = re.compile("[^\\s+\ud800-\udfff]{1,255}")
 _LINE = re.compile(f"— ({_NAME.pattern}) ([A-Za-z0-9+/]+={{0,2}})")
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f]")
+_LAST_S = 253_402_300_799  # the year 9999
 _SUBTREE = b"subtree/v1\n\0"
 
 
@@ -82,6 +84,11 @@ def parse_pair(name: str, vkeys: tuple[str, str], first: int) -> tuple[VerifierK
     if [(key.name, key.type) for key in keys] != [(name, first), (name, MLDSA44)]:
         raise ProblemError("dir.key_invalid", "verifier keys do not fit the name that they are listed under")
     return keys
+
+
+def cosigned_at(data: bytes) -> datetime:
+    """The time that stands first in a signature of type 0x04 or 0x06."""
+    return datetime.fromtimestamp(min(int.from_bytes(data[:8], "big"), _LAST_S), UTC)
 
 
 def cosignature_message(time_s: int, text: str) -> bytes:

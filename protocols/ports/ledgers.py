@@ -1,6 +1,6 @@
 """Port of an auditor: ledgers as C2SP tlog-tiles serves them, wherever they lie."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from protocols.ledger.checkpoint import LedgerKeys
@@ -14,8 +14,12 @@ class LedgerSource(Protocol):
         """The keys of each ledger, by origin, the newest last."""
         ...
 
-    async def witnesses(self) -> Mapping[str, VerifierKey]:
-        """Ed25519 cosignature keys by member."""
+    async def witnesses(self) -> Mapping[str, Sequence[VerifierKey]]:
+        """Whose cosignatures count: by name, with every key that must have signed."""
+        ...
+
+    async def enough(self, origin: str, note: bytes, names: Sequence[str]) -> bool:
+        """Whether a checkpoint that these witnesses cosigned has as many of them as are demanded."""
         ...
 
     async def note(self, origin: str) -> bytes:

@@ -334,6 +334,15 @@ class AsideRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Contradiction:
+    """Two proven entries of a member's ledger about one arrival: of the same bytes, or twice of one message."""
+
+    origin: str
+    first: int
+    second: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
     """Numbers first .. last of a member's messages to us that never came; `since` is when a later one was logged."""
 

@@ -20,6 +20,7 @@ from protocols.ports.rows import (
     AsideRow,
     Claimed,
     ContentRow,
+    Contradiction,
     ErasureRow,
     Event,
     Gap,
@@ -286,8 +287,8 @@ class ExchangeStore(Protocol):
         """It was replayed."""
         ...
 
-    async def contradictions(self) -> list[str]:
-        """Origins of foreign ledgers with two proven entries about one arrival."""
+    async def contradictions(self, count: int) -> list[Contradiction]:
+        """What foreign ledgers say twice, and only once can be."""
         ...
 
     async def keep_second(self, row: ProofRow) -> None:

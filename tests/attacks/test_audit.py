@@ -65,7 +65,7 @@ async def test_a_forged_tile_is_refused_by_our_reader_the_pages_and_the_independ
     keys = keys_of(folder, None)
     assert sum(1 for _ in verified(folder, keys)) == size
     assert VERIFIER.verify_log(folder, list(found.signer.vkeys)).size == size
-    explore = Explore(OneLedger(_folder(folder), keys, {}), Tw1Verifier())
+    explore = Explore(OneLedger(_folder(folder), keys, None), Tw1Verifier())
     for index in (5, size - 1):
         assert (await explore.entry(found.origin, index)).logged.index == index
         forge(folder, index, size)

@@ -23,6 +23,10 @@ async def office(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFact
         asker, holder = await fed.nodes("asker", "holder")
         sent = await asker.trace(holder)
         await asker.becomes(sent, "delivered")
+        await asker.sql(
+            'INSERT INTO peer_proof SELECT peer, id, digest, origin, "index" + 1, size, path, entry FROM peer_proof'
+        )
+        asker.parts.linking.alarms[holder.origin] = "ledger.skew"
         async with aiohttp.ClientSession() as session, office_of(asker, session) as found:
             await found.register("auditor", ("AUD",), LOOKS)
             found.tokens["thread", ""] = sent["thread"]
@@ -89,6 +93,17 @@ async def test_a_filter_and_an_entry_are_reached_by_the_keyboard_alone(watched: 
     await page.keyboard.press("Enter")
     await page.wait_for_url("**member=testnet**")
     assert await page.locator("tbody tr").count() >= 2
+
+
+async def test_what_does_not_fit_is_one_page(watched: Watched, office: Office) -> None:
+    page = await watched.page(script=False)
+    await sign_in(page, office)
+    await page.click("text=Gaps and mismatches")
+    twice, alarm = await page.locator("td.wrong").all_inner_texts()
+    assert twice.replace(" and ", " ").split() == ["1", "2"]
+    assert alarm == "A member's clock and ours differ"
+    await page.click(f"text={alarm}")
+    assert "by more than two minutes" in await page.locator("main").inner_text()
 
 
 async def test_a_session_that_is_over_shows_how_to_get_one(watched: Watched, office: Office) -> None:

@@ -1,7 +1,7 @@
 """The auditor's page verifies a ledger in a real browser, and names what does not hold."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from keys.notes import LedgerCosigner
 from keys.suite import Tw1Verifier
 from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint
 from protocols.ledger.entry import Entry
-from protocols.ledger.note import VerifierKey
+from protocols.ledger.tiles import encode_bundle
+from protocols.ledger.witness import Policy, parse_policy
+from tests.attacks.test_audit import forge
 from tests.browser.conftest import Watched
 from tests.http.wire import free_socket, listening
 from tests.interop.conftest import START, Ledger, digest
@@ -42,12 +44,12 @@ def _admin(found: Ledger, index: int, seed: int) -> Entry:
 
 
 @asynccontextmanager
-async def shown(folder: Path, keys: Ledger, witnesses: Mapping[str, VerifierKey] | None = None) -> AsyncIterator[str]:
+async def shown(folder: Path, keys: Ledger, policy: Policy | None = None) -> AsyncIterator[str]:
     """The address of the ledger's page, as `audit serve` shows it."""
     bound = free_socket()
     port = bound.getsockname()[1]
     explore = Explore(
-        OneLedger(_folder(folder), LedgerKeys.among(keys.origin, keys.signer.vkeys), witnesses or {}), Tw1Verifier()
+        OneLedger(_folder(folder), LedgerKeys.among(keys.origin, keys.signer.vkeys), policy), Tw1Verifier()
     )
     async with listening(application(Explorer(explore, trusted=True).routes(loopback(port))), at=bound):
         yield f"http://127.0.0.1:{port}/audit/ledgers/{log_name(keys.origin)}"
@@ -78,7 +80,8 @@ async def test_a_ledger_that_holds_is_hashed_once_and_gone_on_with(watched: Watc
             "All 1000 entries were hashed in this browser; together they give the signed root" in c for c in first
         )
         assert any("own signature (Ed25519)" in c for c in first)
-        assert any("ML-DSA-44" in c for c in first), "what the browser cannot do is said"
+        assert any("own signature (ML-DSA-44, post-quantum)" in c for c in first)
+        assert not any(c.startswith("Not known") and "ML-DSA" in c for c in first)
         assert await page.locator(WRONG).count() == 0
         found.add(*(_admin(found, n, 0) for n in range(1_000, 1_300)))
         found.write(tmp_path)
@@ -113,8 +116,68 @@ async def test_an_entry_that_is_changed_on_its_way_is_named(watched: Watched, tm
     async with shown(tmp_path, found) as url:
         await page.route("**/tile/entries/002**", flip)
         said = await claims(page, url)
-    assert any("do not give the root that was signed" in c for c in said)
+    assert any("do not give the root that was signed. Entry 512 is the first" in c for c in said)
     assert await page.locator(WRONG).count() == 1
+
+
+def _changed(entries: list[bytes]) -> None:
+    entries[17] = entries[17].replace(b"test", b"TEST")
+
+
+def _deleted(entries: list[bytes]) -> None:
+    del entries[17]
+
+
+def _reordered(entries: list[bytes]) -> None:
+    entries[17], entries[18] = entries[18], entries[17]
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (_changed, "Entry 529 is the first that is not the one of its tile"),
+        (_deleted, "of the entries from 512 on there are 87, not 88"),
+        (_reordered, "Entry 529 is the first that is not the one of its tile"),
+    ],
+    ids=["L01 changed", "L02 deleted", "L02 reordered"],
+)
+async def test_what_was_done_to_entries_is_named_by_the_browser_and_by_the_server(
+    watched: Watched, tmp_path: Path, damage: Callable[[list[bytes]], None], says: str
+) -> None:
+    found = ledger(600)
+    found.write(tmp_path)
+    entries = list(found.entries[512:])
+    damage(entries)
+    (tmp_path / "tile/entries/002.p/88").write_bytes(encode_bundle(entries))
+    page = await watched.page()
+    async with shown(tmp_path, found) as url:
+        said = [c for c in await claims(page, url) if c.startswith("Wrong:")]
+    assert len(said) == 2, said
+    assert says in said[1]
+
+
+@pytest.mark.parametrize("damage", ["a bundle is gone", "a length that leads past the end", "forged with its tile"])
+async def test_l01_l02_l07_what_cannot_be_an_accident_is_wrong_and_not_merely_unknown(
+    watched: Watched, tmp_path: Path, damage: str
+) -> None:
+    found = ledger(600)
+    found.write(tmp_path)
+    bundle = tmp_path / "tile/entries/002.p/88"
+    if damage == "a bundle is gone":
+        bundle.unlink()
+    elif damage == "forged with its tile":
+        forge(tmp_path, 530, 600)
+    else:
+        bundle.write_bytes(b"\xff" + bundle.read_bytes()[1:])
+    page = await watched.page()
+    async with shown(tmp_path, found) as url:
+        said = [c for c in await claims(page, url) if c.startswith("Wrong:")]
+    watched.complaints.clear()  # the browser notes a 404
+    says = {
+        "a bundle is gone": "is not there, though the checkpoint says so",
+        "forged with its tile": "cannot be told from here: their tiles say the same",
+    }.get(damage, "the entry 512 is cut short")
+    assert says in said[-1]
 
 
 async def test_l02_l04_last_weeks_backup_and_a_rewritten_history_are_not_what_this_browser_saw(
@@ -137,6 +200,9 @@ async def test_l02_l04_last_weeks_backup_and_a_rewritten_history_are_not_what_th
             said = await claims(page, url)
             assert any(says in c for c in said), said
             assert await page.locator(WRONG).count() == 1
+            said = await claims(page, f"{url}/entries/17")
+            assert await page.locator(WRONG).count() == (name == "backup")
+            assert any("is told on the ledger's own page" in c for c in said) == (name == "rewritten")
         fresh = await watched.page()
         assert not [c for c in await claims(fresh, url) if c.startswith("Wrong")], "alone, that holds: witnesses tell"
 
@@ -221,6 +287,12 @@ async def test_a_long_ledger_is_shown_without_being_loaded(watched: Watched, tmp
         assert await page.locator("tbody th a").first.inner_text() == str(LONG - 101)
 
 
+def policy_of(witness: LedgerCosigner) -> Policy:
+    """Both keys of a witness are demanded."""
+    first, second = witness.vkeys
+    return parse_policy(f"witness a {first}\nwitness b {second}\ngroup all all a b\nquorum all\n".encode())
+
+
 def cosigned(found: Ledger, size: int, witness: LedgerCosigner, name: str) -> bytes:
     """`checkpoint.witnessed` as the witness signed it."""
     checkpoint = parse_checkpoint(found.checkpoints[size])
@@ -232,7 +304,7 @@ async def test_a_fork_and_a_restored_backup_are_told_by_what_a_witness_saw(
     watched: Watched, tmp_path: Path, script: bool
 ) -> None:
     witness = LedgerCosigner("test/w", bytes(32), bytes(range(32)))
-    keys = {"test/w": VerifierKey.parse(witness.vkeys[0])}
+    policy = policy_of(witness)
     saw, fork, backup = grown(300, 400), grown(300, 400, seed=7), grown(200)
     other = grown(300)
     other.origin = "test/br-pf/2026.2"
@@ -248,12 +320,17 @@ async def test_a_fork_and_a_restored_backup_are_told_by_what_a_witness_saw(
         found.write(folder)
         (folder / "checkpoint.witnessed").write_bytes(witnessed)
         page = await watched.page(script=script)
-        async with shown(folder, found, keys) as url:
+        async with shown(folder, found, policy) as url:
             await page.goto(url)
             if script:
                 await page.wait_for_selector("#proof[data-state=done]")
             said = await page.locator(".claim").all_inner_texts()
+            await page.goto(f"{url}/entries/17")
+            if script:
+                await page.wait_for_selector("#proof[data-state=done]")
+            of_entry = await page.locator(".claim").all_inner_texts()
         assert any(says in c for c in said), (name, said)
+        assert any(says in c for c in of_entry), (name, of_entry)
         wrong = [c for c in said if c.startswith("Wrong:")]
         assert bool(wrong) == (name in ("fork", "backup")), (name, said)
         changes += bool(wrong)
@@ -275,7 +352,7 @@ async def test_keys_that_lay_beside_the_ledger_are_nobodys_word(watched: Watched
     page, bound = await watched.page(), free_socket()
     port = bound.getsockname()[1]
     explore = Explore(
-        OneLedger(_folder(tmp_path), LedgerKeys.among(found.origin, found.signer.vkeys), {}), Tw1Verifier()
+        OneLedger(_folder(tmp_path), LedgerKeys.among(found.origin, found.signer.vkeys), None), Tw1Verifier()
     )
     pages = Explorer(explore, trusted=True, vouched=False).routes(loopback(port))
     async with listening(application(pages), at=bound):

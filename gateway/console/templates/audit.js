@@ -31,25 +31,31 @@ function start(message, keep) {
   worker.postMessage(message);
 }
 
-function ledger({ base, origin, ed25519, note, witnessed, witnesses, entries }) {
-  const place = `tracewire ${origin} ${ed25519}`;
-  const recall = () => {
-    try {
-      return JSON.parse(localStorage.getItem(place) ?? "null");
-    } catch {
-      say({ state: "unknown", text: "This browser cannot remember what it saw, or what it kept is damaged." });
-      return null;
-    }
-  };
+const place = ({ origin, ed25519 }) => `tracewire ${origin} ${ed25519}`;
+
+function recall(found) {
+  try {
+    return JSON.parse(localStorage.getItem(place(found)) ?? "null");
+  } catch {
+    say({ state: "unknown", text: "This browser cannot remember what it saw, or what it kept is damaged." });
+    return null;
+  }
+}
+
+// What both kinds of pages give the worker.
+const given = (found) => ({
+  base: found.base, origin: found.origin, vkeys: [found.ed25519, found.mldsa44], noteText: found.note, witnessedText: found.witnessed,
+  witnesses: found.witnesses.split(" ").filter(Boolean), seen: recall(found),
+});
+
+function ledger(page) {
   const keep = (found) => {
     try {
-      if ((recall()?.size ?? 0) <= found.size) localStorage.setItem(place, JSON.stringify(found));
+      if ((recall(page)?.size ?? 0) <= found.size) localStorage.setItem(place(page), JSON.stringify(found));
     } catch { /* said by recall */ }
   };
-  const seen = recall();
-  const go = (again) => start({
-    base, origin, vkey: ed25519, noteText: note, witnessedText: witnessed, witnesses: witnesses.split(" ").filter(Boolean), seen, again,
-  }, keep);
+  const told = given(page);
+  const go = (again) => start({ ...told, again }, keep);
   const button = document.getElementById("hash");
   button.hidden = false;
   button.onclick = () => {
@@ -57,15 +63,15 @@ function ledger({ base, origin, ed25519, note, witnessed, witnesses, entries }) 
     document.getElementById("proof-title").focus();
     go(true);
   };
-  if (Number(entries) - (seen?.size ?? 0) <= PENDING_MAX) go(false);
+  if (Number(page.entries) - (told.seen?.size ?? 0) <= PENDING_MAX) go(false);
   else document.getElementById("browser").lastChild.textContent = " This browser has not hashed the entries yet.";
 }
 
 try {
   if (proof?.dataset.index) {
-    const { origin, ed25519, note, index, size, path } = proof.dataset;
+    const { index, size, path } = proof.dataset;
     start({
-      origin, vkey: ed25519, noteText: note, text: document.getElementById("raw").textContent, index: Number(index), size: Number(size),
+      ...given(proof.dataset), text: document.getElementById("raw").textContent, index: Number(index), size: Number(size),
       path: path.split(" ").filter(Boolean),
     });
   } else if (proof) ledger(proof.dataset);

@@ -52,74 +52,105 @@ function parseNote(text) {
   return { body, origin, size: Number(size), root: bytesOf(root), lines: lines.map(([name, data]) => ({ name, data: bytesOf(data) })) };
 }
 
-// true, false, or null where there is no such line; throws where this browser has no Ed25519.
-async function signed(note, key) {
+const KINDS = { // what a line of each type signs, and how (C2SP signed-note, tlog-cosignature); its time comes first but for 1
+  1: { format: "raw", algorithm: { name: "Ed25519" }, message: (note) => utf8.encode(note.body) },
+  4: { format: "raw", algorithm: { name: "Ed25519" }, message: (note, key, time) => utf8.encode(`cosignature/v1\ntime ${number(time)}\n${note.body}`) },
+  6: { format: "raw-public", algorithm: { name: "ML-DSA-44" }, message: (note, key, time) => joined(
+    utf8.encode("subtree/v1\n\0"), short(key.name), time, short(note.origin), new Uint8Array(8), big(note.size), note.root) },
+};
+const number = (bytes) => bytes.reduce((sum, byte) => sum * 256 + byte, 0);
+const big = (value) => Uint8Array.from({ length: 8 }, (_, n) => Math.floor(value / 256 ** (7 - n)) % 256);
+const short = (text) => joined(new Uint8Array([utf8.encode(text).length]), utf8.encode(text));
+
+function lineOf(note, key) {
   const id = [0, 2, 4, 6].map((at) => parseInt(key.id.slice(at, at + 2), 16));
-  const line = note.lines.find((each) => each.name === key.name && same(each.data.slice(0, 4), id));
-  if (!line) return null;
-  let [message, signature] = [note.body, line.data.slice(4)];
-  if (key.type === 4) { // a cosignature: its time comes first
-    const time = signature.slice(0, 8).reduce((sum, byte) => sum * 256 + byte, 0);
-    [message, signature] = [`cosignature/v1\ntime ${time}\n${note.body}`, signature.slice(8)];
-  }
-  const imported = await crypto.subtle.importKey("raw", key.key, { name: "Ed25519" }, false, ["verify"]);
-  return crypto.subtle.verify({ name: "Ed25519" }, imported, signature, utf8.encode(message));
+  return note.lines.find((each) => each.name === key.name && same(each.data.slice(0, 4), id));
+}
+
+// true, false, or null where there is no such line; throws NotSupportedError where this browser has no such algorithm.
+async function signed(note, key) {
+  const line = lineOf(note, key), kind = KINDS[key.type];
+  if (!line || !kind) return null;
+  const [time, signature] = key.type === 1 ? [null, line.data.slice(4)] : [line.data.slice(4, 12), line.data.slice(12)];
+  const imported = await crypto.subtle.importKey(kind.format, key.key, kind.algorithm, false, ["verify"]);
+  return crypto.subtle.verify(kind.algorithm, imported, signature, kind.message(note, key, time));
 }
 
 const claim = (state, text) => postMessage({ claim: { state, text } });
 
+class Wrong extends Error {} // what cannot be an accident of the network
+
 async function fetched(url) {
   const response = await fetch(url, { cache: "no-store" });
+  if (response.status === 404) throw new Wrong(`${url.split("/tile/")[1]} is not there, though the checkpoint says so`);
   if (!response.ok) throw new Error(`${url} answers ${response.status}`);
-  return response;
+  return new Uint8Array(await response.arrayBuffer());
 }
 
-function tilePath(index, width) {
+function tilePath(level, index, width) {
   const digits = String(index).padStart(Math.ceil(String(index).length / 3) * 3, "0");
   const groups = digits.match(/\d{3}/g);
   const name = [...groups.slice(0, -1).map((group) => `x${group}`), groups.at(-1)].join("/");
-  return `tile/entries/${name}${width === WIDTH ? "" : `.p/${width}`}`;
+  return `tile/${level}/${name}${width === WIDTH ? "" : `.p/${width}`}`;
 }
 
-function entriesOf(data) {
-  const found = [];
+async function bundle(base, index, size) {
+  const width = Math.min(WIDTH, size - index * WIDTH), data = await fetched(`${base}/${tilePath("entries", index, width)}`), found = [];
   for (let at = 0; at < data.length;) {
     const length = data[at] * 256 + data[at + 1];
-    if (at + 2 + length > data.length) throw new Error("a bundle is cut short");
+    if (at + 2 + length > data.length) throw new Wrong(`the entry ${index * WIDTH + found.length} is cut short`);
     found.push(data.subarray(at + 2, at + 2 + length));
     at += 2 + length;
   }
+  if (found.length !== width) throw new Wrong(`of the entries from ${index * WIDTH} on there are ${found.length}, not ${width}`);
   return found;
 }
 
+// Where entries and the lowest tiles differ first, which both come from the ledger's server; -1 where they agree.
+async function firstOther(base, size) {
+  for (let index = 0; index * WIDTH < size; index++) {
+    const tile = await fetched(`${base}/${tilePath(0, index, Math.min(WIDTH, size - index * WIDTH))}`);
+    const leaves = await Promise.all((await bundle(base, index, size)).map(leaf));
+    const at = leaves.findIndex((each, n) => !same(each, tile.slice(32 * n, 32 * n + 32)));
+    if (at >= 0) return index * WIDTH + at;
+  }
+  return -1;
+}
+
 // "ok", "wrong", or "unknown" where this browser cannot tell.
-async function checkNote(note, origin, vkey) {
+async function checkNote(note, origin, vkeys) {
   let state = "ok";
   if (note.origin !== origin) { claim("wrong", `The checkpoint is of ${note.origin}.`); return "wrong"; }
-  try {
-    if (!await signed(note, parseKey(vkey))) { claim("wrong", "The ledger's own signature (Ed25519) does not hold."); return "wrong"; }
-    claim("ok", "The checkpoint carries the ledger's own signature (Ed25519).");
-  } catch {
-    claim("unknown", "This browser cannot verify Ed25519: use tracewire ledger verify.");
-    state = "unknown";
+  for (const [key, name] of vkeys.map((each, n) => [parseKey(each), ["Ed25519", "ML-DSA-44, post-quantum"][n]])) {
+    try {
+      if (!await signed(note, key)) { claim("wrong", `The ledger's own signature (${name}) does not hold.`); return "wrong"; }
+      claim("ok", `The checkpoint carries the ledger's own signature (${name}).`);
+    } catch (error) {
+      if (error.name !== "NotSupportedError") throw error;
+      claim("unknown", `This browser cannot verify the signature by ${name}: tracewire audit serve, tracewire ledger verify and the independent verifier do.`);
+      if (key.type === 1) state = "unknown";
+    }
   }
-  claim("unknown", "No browser can verify the second, post-quantum signature (ML-DSA-44) yet: tracewire audit serve, tracewire ledger verify and the independent verifier do.");
   return state;
 }
 
-async function checkLedger({ base, origin, vkey, noteText, witnessedText, witnesses, seen, again }) {
+// Whether what this browser or others saw before is more than there is now, or other at the same size: then the reason.
+function older(note, seen, cosigned) {
+  const saw = seen ? [{ size: seen.size, root: bytesOf(seen.root), who: "This browser has seen", at: "seen" }] : [];
+  for (const { size, root, who } of [...saw, ...(cosigned ? [{ ...cosigned, who: `${cosigned.names.join(", ")} cosigned` }] : [])]) {
+    if (size > note.size) return `${who} ${size} entries of this ledger; now it has ${note.size}. Entries were taken away.`;
+    if (size === note.size && !same(root, note.root)) return `${who} another history of ${size} entries.`;
+  }
+  return "";
+}
+
+async function checkLedger({ base, origin, vkeys, noteText, witnessedText, witnesses, seen, again }) {
   const note = parseNote(noteText);
-  const state = await checkNote(note, origin, vkey);
+  const state = await checkNote(note, origin, vkeys);
   if (state === "wrong") return;
-  if (seen && seen.size > note.size) {
-    claim("wrong", `This browser has seen ${seen.size} entries of this ledger; now it has ${note.size}. Entries were taken away.`);
-    return;
-  }
-  const cosigned = await cosignatures(witnessedText, origin, vkey, witnesses);
-  if (cosigned && cosigned.size > note.size) {
-    claim("wrong", `${cosigned.names.join(", ")} cosigned ${cosigned.size} entries; now there are ${note.size}. Entries were taken away.`);
-    return;
-  }
+  const cosigned = await cosignatures(witnessedText, origin, vkeys, witnesses);
+  const gone = older(note, seen, cosigned);
+  if (gone) { claim("wrong", gone); return; }
   const whole = again || !seen || (cosigned && cosigned.size < seen.size && !seen.marks?.[cosigned.size]);
   const edge = whole ? new Edge(0, []) : new Edge(seen.size, seen.hashes.map(bytesOf));
   let shown = 0;
@@ -130,11 +161,10 @@ async function checkLedger({ base, origin, vkey, noteText, witnessedText, witnes
   for (let first = Math.floor(start / WIDTH); first * WIDTH < note.size; first += AT_ONCE) {
     const wanted = [];
     for (let n = first; n < first + AT_ONCE && n * WIDTH < note.size; n++) wanted.push(n);
-    const bundles = await Promise.all(wanted.map(async (n) =>
-      entriesOf(new Uint8Array(await (await fetched(`${base}/${tilePath(n, Math.min(WIDTH, note.size - n * WIDTH))}`)).arrayBuffer()))));
-    for (const [at, bundle] of bundles.entries()) {
+    const bundles = await Promise.all(wanted.map((n) => bundle(base, n, note.size)));
+    for (const [at, entries] of bundles.entries()) {
       const from = edge.size - wanted[at] * WIDTH;
-      const leaves = await Promise.all(bundle.slice(from).map(leaf));
+      const leaves = await Promise.all(entries.slice(from).map(leaf));
       if (leaves.length === WIDTH && !marks.some((size) => size > edge.size && size < edge.size + WIDTH)) {
         let level = leaves;
         while (level.length > 1) level = await Promise.all(level.filter((_, n) => n % 2 === 0).map((left, n) => node(left, level[2 * n + 1])));
@@ -152,9 +182,11 @@ async function checkLedger({ base, origin, vkey, noteText, witnessedText, witnes
   const root = await edge.root();
   const other = seen && whole && textOf(roots[seen.size] ?? root) !== seen.root;
   if (edge.size !== note.size || !same(root, note.root) || other) {
+    const index = await firstOther(base, note.size).catch(() => -1);
+    const where = index >= 0 ? `Entry ${index} is the first that is not the one of its tile.` : "Which entry it is cannot be told from here: their tiles say the same.";
     claim("wrong", seen
-      ? `The ${seen.size} entries that this browser saw on ${seen.at} and those since do not give the signed root: this is another history.`
-      : "The entries do not give the root that was signed.");
+      ? `The ${seen.size} entries that this browser saw on ${seen.at} and those since do not give the signed root: this is another history. ${where}`
+      : `The entries do not give the root that was signed. ${where}`);
     return;
   }
   const named = state === "ok" ? "signed root" : "root that the checkpoint names";
@@ -167,7 +199,7 @@ async function checkLedger({ base, origin, vkey, noteText, witnessedText, witnes
   if (cosigned) {
     const here = roots[cosigned.size] ?? (cosigned.size === note.size ? root : bytesOf(seen?.marks?.[cosigned.size] ?? (cosigned.size === seen?.size ? seen.root : "")));
     const who = cosigned.names.join(", ");
-    if (same(here, cosigned.root)) claim("ok", `${who} cosigned this very history at size ${cosigned.size}.`);
+    if (same(here, cosigned.root)) claim("ok", `${who} cosigned this very history at size ${cosigned.size}${cosigned.at}.`);
     else claim("wrong", `${who} cosigned another history at size ${cosigned.size}.`);
     roots[cosigned.size] = here;
   }
@@ -177,27 +209,38 @@ async function checkLedger({ base, origin, vkey, noteText, witnessedText, witnes
 }
 
 // The checkpoint that others cosigned, with who really did; null where nobody did.
-async function cosignatures(text, origin, vkey, witnesses) {
+async function cosignatures(text, origin, vkeys, witnesses) {
   if (!text) return null;
-  const names = [];
+  const holds = new Map(); // by witness: each key that is known of it
+  let newest = 0, unread = false;
   try {
     const note = parseNote(text);
-    if (note.origin !== origin || !await signed(note, parseKey(vkey))) throw new Error("it is not of this ledger");
-    for (const each of witnesses) {
-      const key = parseKey(each);
-      if (await signed(note, key)) names.push(key.name);
+    if (note.origin !== origin || !await signed(note, parseKey(vkeys[0]))) throw new Error("it is not of this ledger");
+    for (const key of witnesses.map(parseKey)) {
+      try {
+        holds.set(key.name, (holds.get(key.name) ?? true) && !!await signed(note, key));
+      } catch (error) {
+        if (error.name !== "NotSupportedError" || key.type !== 6) throw error;
+        unread = true;
+      }
+      if (key.type === 4 && holds.get(key.name)) newest = Math.max(newest, number(lineOf(note, key).data.slice(4, 12)));
     }
-    return names.length ? { size: note.size, root: note.root, names } : null;
+    if (unread) claim("unknown", "Of each witness this browser verifies the first signature (Ed25519) alone.");
+    const names = [...holds].filter(([, all]) => all).map(([name]) => name);
+    const at = newest ? `, last on ${new Date(newest * 1000).toISOString().slice(0, 16).replace("T", " at ")} UTC` : "";
+    return names.length ? { size: note.size, root: note.root, names, at } : null;
   } catch (error) {
     if (error.name !== "NotSupportedError") claim("wrong", `What others are said to have cosigned cannot be read: ${error.message}.`);
     return null; // without Ed25519 it was said above that nothing is verified
   }
 }
 
-async function checkEntry({ origin, vkey, noteText, text, index, size, path }) {
+async function checkEntry({ origin, vkeys, noteText, witnessedText, witnesses, seen, text, index, size, path }) {
   const note = parseNote(noteText);
-  const state = await checkNote(note, origin, vkey);
+  const state = await checkNote(note, origin, vkeys);
   if (state === "wrong") return;
+  const gone = older(note, seen, await cosignatures(witnessedText, origin, vkeys, witnesses));
+  if (gone) { claim("wrong", gone); return; }
   let hash = await leaf(utf8.encode(text));
   let [fn, sn] = [index, note.size - 1];
   for (const each of path.map(bytesOf)) { // RFC 9162 section 2.1.3.2
@@ -210,13 +253,15 @@ async function checkEntry({ origin, vkey, noteText, text, index, size, path }) {
   }
   const holds = sn === 0 && note.size === size && same(hash, note.root);
   claim(holds ? "ok" : "wrong", holds ? `These very bytes lie under the ${state === "ok" ? "signed root" : "root that the checkpoint names"}: hashed and climbed in this browser.` : "These bytes do not lead to the signed root.");
+  if (seen?.size === note.size) claim("ok", `It is the root of the ${seen.size} entries that this browser hashed on ${seen.at}.`);
+  else claim("unknown", "Whether the signed root goes on from what this browser saw is told on the ledger's own page, where its entries are hashed.");
 }
 
 onmessage = async ({ data }) => {
   try {
     await (data.path ? checkEntry(data) : checkLedger(data));
   } catch (error) {
-    claim("unknown", `It could not be verified: ${error.message}`);
+    claim(error instanceof Wrong ? "wrong" : "unknown", `It could not be verified: ${error.message}.`);
   }
   postMessage({ end: true });
 };

@@ -16,7 +16,6 @@ from gateway.runtime.cli.say import problems, progress, read_file, say
 from gateway.runtime.settings import load_settings
 from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint
 from protocols.ledger.merkle import inclusion_path
-from protocols.ledger.note import COSIGNATURE
 from protocols.ledger.proof import Place, format_proof
 from protocols.ledger.reconcile import Difference, Direction, Side, reconcile
 from protocols.ledger.tiles import ENTRIES, WIDTH, TileReader, TilesWanted, parse_bundle, tile_path, tile_width
@@ -272,9 +271,8 @@ def serve(
 
     with problems(as_json=False):
         wanted = parse_policy(read_file(policy)) if policy else None
-        witnesses = {key.name: key for key in wanted.witnesses.values() if key.type == COSIGNATURE} if wanted else {}
         place = Place(url=ledger, vkeys=_vkeys(vkey, node), node=node, client=client, actor=actor)
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(
-                serve_ledger(place, witnesses, port, lambda url: say(f"{url}\nEnd with Ctrl-C.", {}, as_json=False))
+                serve_ledger(place, wanted, port, lambda url: say(f"{url}\nEnd with Ctrl-C.", {}, as_json=False))
             )
