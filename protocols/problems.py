@@ -114,6 +114,12 @@ CODES: dict[str, Kind] = {
     "ledger.not_ready": Kind(503, "Ledger is not open yet", "later", "Have the directory list this node, then wait."),
     "evidence.invalid": Kind(422, "Evidence does not hold", "never", "Ask who exported it for a fresh export."),
     "time.rollback": Kind(503, "Our clock went back", "later", "Set this machine's clock; see its time service."),
+    "ledger.entry_changed": Kind(
+        503,
+        "Entries of our ledger are not those that were signed",
+        "later",
+        "Find out who wrote to the database; put the entries back from a backup.",
+    ),
     "ledger.tile_corrupt": Kind(503, "A stored tile is damaged", "later", "Run `tracewire ledger repair NODE`."),
     "tile.missing": Kind(404, "No such tile", "never", "Ask for tiles of a size that a checkpoint names."),
     # directory

@@ -274,11 +274,12 @@ class Node(Member):
         (self.folder / FILE).write_text(dump_settings(self.settings))
         await self.found()
 
-    async def found(self) -> None:
-        """The empty head of its ledger, and the guard's mark."""
+    async def found(self, size: int = 0, root: bytes = EMPTY_ROOT) -> None:
+        """The head of its ledger where there is none, and the guard's mark."""
         identifier, timeline = await self.sql(IDENTITY)
-        await self.sql("INSERT INTO ledger_head (origin, size, root) VALUES ($1, 0, $2)", self.origin, EMPTY_ROOT)
-        mark = GuardMark(origin=self.origin, size=0, root=EMPTY_ROOT, system_identifier=identifier, timeline=timeline)
+        head = "INSERT INTO ledger_head (origin, size, root) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+        await self.sql(head, self.origin, size, root)
+        mark = GuardMark(origin=self.origin, size=size, root=root, system_identifier=identifier, timeline=timeline)
         FileGuard(self.folder / "keys").raise_to(mark)
 
     async def ports(self) -> Ports:

@@ -61,6 +61,7 @@ CAUSES: dict[str, str] = {
     "ledger.not_ready": "The directory in force does not list this node's ledger yet, so nobody could check it.",
     "evidence.invalid": "The file was changed, is incomplete, or was not made by this version; `errors` names the member.",
     "time.rollback": "This machine's clock shows a time before one that the node has already seen and signed.",
+    "ledger.entry_changed": "Rows of our own ledger were changed, deleted or moved behind the node's back: they do not give the root that was signed. The log names the first.",
     "ledger.tile_corrupt": "What the database holds of our ledger's tree does not give the root that we signed: its disk or memory is damaged.",
     "tile.missing": "The ledger has not grown that far, or the tile never existed.",
     "dir.invalid": "A signed document of the directory breaks its form or its rules, so the version before stays in force.",

@@ -47,6 +47,7 @@ from gateway.services.probe import Probe
 from gateway.services.prove import Prove, Release
 from gateway.services.read import Read
 from gateway.services.receive import Receive
+from gateway.services.recompute import Recomputing
 from gateway.services.records import Records
 from gateway.services.relay import Relay
 from gateway.services.report import Reports
@@ -101,6 +102,7 @@ class Parts:
     lapse: Lapse
     erase: Erase
     gossip: Gossip
+    recomputing: Recomputing
     directory: DirectorySource
     listeners: Mapping[str, web.Application]
     linking: Linking
@@ -113,7 +115,15 @@ class Parts:
         """Everything that works by itself, but for the committer."""
         ways, answer = self.ways, [self.answer.run()] if self.answer else []
         sending = [ways.deliver.run(), ways.collect.run(), ways.relay.run(ways.offer.wake), ways.blobs.run()]
-        return [*sending, self.lapse.run(), self.erase.run(), self.gossip.run(), self.witness.run(), *answer]
+        return [
+            *sending,
+            self.lapse.run(),
+            self.erase.run(),
+            self.gossip.run(),
+            self.witness.run(),
+            self.recomputing.run(),
+            *answer,
+        ]
 
 
 def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, origin: str, ports: Ports) -> Parts:
@@ -174,7 +184,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
         receive=receive, deliver=ways.deliver, ways=ways,
         lapse=Lapse(member=member, store=ports.threads, committer=committer, sealer=sealer, clock=clock), directory=ports.directory, listeners=listeners,
         gossip=Gossip(member=member, directory=ports.directory, store=ports.exchange, linking=linking, transport=ports.transport, sealer=sealer),
-        erase=erase, linking=linking, witness=witness, probe=probe, health=health, requests=measured.requests,
+        recomputing=Recomputing(ports.ledger, linking), erase=erase, linking=linking, witness=witness, probe=probe, health=health, requests=measured.requests,
     )  # fmt: skip
 
 

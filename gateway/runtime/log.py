@@ -23,6 +23,7 @@ ALLOWED = frozenset(
         "id",
         "messages",
         "origin",
+        "index",
         "version",
         "listener",
         "address",

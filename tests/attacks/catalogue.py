@@ -132,7 +132,7 @@ CATALOGUE: dict[str, str] = {
     # ledger
     "L01": _LEDGER + "test_what_an_administrator_does_to_entries_the_auditor_sees[L01 an entry changed]",
     "L02": _LEDGER + "test_what_an_administrator_does_to_entries_the_auditor_sees[L02 an entry deleted]",
-    "L04": _LEDGER + "test_l04_a_history_that_was_rewritten_and_signed_with_the_stolen_key_finds_no_witness",
+    "L04": _LEDGER + "test_l04_a_database_that_was_rewritten_and_signed_with_the_stolen_keys_is_caught_by_witness_and_peer",
     "L05": _WITNESS + "test_two_histories_are_never_cosigned_and_both_are_kept",
     "L07": _LEDGER + "test_l07_a_bit_that_flipped_in_a_tile_is_noticed_before_a_proof_leaves_and_mended_from_the_entries",
     "L08": "tests/services/test_commit.py::test_another_process_under_the_head_lock_makes_the_batch_wait_not_fork",

@@ -100,6 +100,12 @@ async def test_what_an_administrator_does_to_entries_the_auditor_sees(
     assert await audit(node, tmp_path / "whole") == ""
     await damage(node)
     assert said in await audit(node, tmp_path / "damaged"), attack
+    await node.start()
+    await node.parts.recomputing.look()
+    if damage is recomputed:
+        assert node.parts.committer.halted, "what is signed no longer fits what stands"
+    else:
+        assert node.parts.linking.alarms == {node.origin: "ledger.entry_changed"}
 
 
 async def test_l04_a_history_that_was_rewritten_and_signed_with_the_stolen_key_finds_no_witness(
@@ -120,6 +126,40 @@ async def test_l04_a_history_that_was_rewritten_and_signed_with_the_stolen_key_f
     keys = witness_keys(fed.directory.records[b.name])
     assert keys is not None
     assert keys.cosignature(m.note(), Tw1Verifier()) is None
+
+
+async def test_l04_a_database_that_was_rewritten_and_signed_with_the_stolen_keys_is_caught_by_witness_and_peer(
+    fed: Federation, tmp_path: Path
+) -> None:
+    a, b = await fed.nodes("a", "b")
+    for _ in range(4):
+        await a.becomes(await a.trace(b), "delivered")
+    assert await a.parts.witness.collect() == 1
+    await a.stop()
+    await recomputed(a)
+    size, root = await a.sql("SELECT size, root FROM ledger_head")
+    note = a.keys.note_signer(a.origin).sign(size, root, fed.clock.now())
+    await a.sql("DELETE FROM checkpoint WHERE size < $1", size)
+    await a.sql("UPDATE checkpoint SET root = $1, note = $2", root, note)
+    await a.sql("DELETE FROM cosignature")
+    (a.folder / "keys" / "guard.json").unlink()
+    await a.found(size, root)
+    await a.start()
+    await a.parts.recomputing.look()
+    assert not a.parts.committer.halted
+    assert a.parts.linking.alarms == {}, "the node itself was lied to"
+    assert await audit(a, tmp_path / "rewritten") == "", "and so is who sees its files alone"
+    assert await a.parts.witness.collect() == 0
+    assert b.parts.linking.alarms == {a.origin: "ledger.split_view"}
+    kept = await b.sql("SELECT first, second FROM split_view")
+    assert note in (kept["first"], kept["second"])
+    sent = await a.trace(b)
+    await wait_until(lambda: _refused(a))
+    assert await a.delivery(sent) == "queued"
+
+
+async def _refused(a: Node) -> bool:
+    return await a.count("outbox", "problem = 'ledger.split_view'") == 1
 
 
 async def _ask(m: Stranger, to: Node, old: int) -> bytes | int | str:
@@ -171,11 +211,15 @@ async def test_l07_a_bit_that_flipped_in_a_tile_is_noticed_before_a_proof_leaves
     newest = await prove.newest(a.origin)
     away = 300 if level == 1 else 1
     await refused("ledger.tile_corrupt", prove.places_at(newest, [away]))
+    await a.parts.recomputing.look()
+    assert a.parts.linking.alarms == {a.origin: "ledger.tile_corrupt"}
     assert (await tracewire("ledger", "repair", a.folder))["mended"] == [("tile/0/000", "tile/1/000.p/2")[level]]
     assert (await prove.places_at(newest, [away]))[away].index == away
+    await a.parts.recomputing.look()
+    assert a.parts.linking.alarms == {}
     assert (await tracewire("ledger", "repair", a.folder))["mended"] == []
     await a.sql("DELETE FROM tile WHERE level = $1 AND index = 0", level)
     assert len((await tracewire("ledger", "repair", a.folder))["mended"]) == 1, "a missing one too"
     assert (await prove.places_at(newest, [away]))[away].index == away
     await a.sql("UPDATE entry SET data = set_byte(data, 5, get_byte(data, 5) # 1) WHERE index = 7")
-    assert (await tracewire("ledger", "repair", a.folder))["code"] == "proof.path"
+    assert (await tracewire("ledger", "repair", a.folder))["code"] == "ledger.entry_changed"

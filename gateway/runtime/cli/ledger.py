@@ -14,6 +14,7 @@ from gateway.runtime.cli.say import SecretFrom, problems, read_file, say
 from gateway.runtime.exported import ExportFolder
 from gateway.runtime.settings import load_settings
 from gateway.services.prove import Prove, Release
+from gateway.services.recompute import recompute
 from gateway.services.recover import Recover, Recovered
 from gateway.services.witness import witnessed
 from keys.guard import FileGuard
@@ -155,21 +156,15 @@ async def _repair(ledger: LedgerStore, origin: str) -> tuple[str, list[str]]:
     newest = await ledger.checkpoint(origin)
     if newest is None:
         raise ProblemError("ledger.not_ready", "the ledger has no entry yet")
-    edge, wrong = Edge(0, {}), dict[TileId, tuple[bytes | None, bytes]]()
-    for begin in range(0, newest.size, WIDTH):
-        entries = await ledger.entries(origin, begin, min(begin + WIDTH, newest.size))
-        right = edge.append(leaf_hash(entry) for entry in entries)
-        full = {tile: data for tile, data in right.items() if len(data) == WIDTH * HASH_BYTES}
-        last = edge.tiles() if edge.size == newest.size else {}
-        standing = await ledger.tiles(origin, [*full, *last])
-        for tile, ours in (full | last).items():
-            if (found := standing.get(tile)) is None or found[: len(ours)] != ours:
-                wrong[tile] = found, ours
-    if edge.root() != newest.root:
-        raise ProblemError("proof.path", "the entries do not give the root that was signed: restore them from a backup")
+    found = await recompute(ledger, newest)
+    if not found.holds:
+        raise ProblemError(
+            "ledger.entry_changed",
+            f"entry {found.first} is not the one that was signed" if found.first is not None else "",
+        )
     mended = []
-    for tile, (found, ours) in wrong.items():
-        if await ledger.mend_tile(origin, tile, found, ours + (found or b"")[len(ours) :]):
+    for tile, (standing, ours) in found.wrong.items():
+        if await ledger.mend_tile(origin, tile, standing, ours + (standing or b"")[len(ours) :]):
             mended.append(tile_path(tile, len(ours) // HASH_BYTES))
     return origin, mended
 
