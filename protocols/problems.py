@@ -99,6 +99,7 @@ CODES: dict[str, Kind] = {
     "witness.proof": Kind(
         422, "Consistency is not proven", "never", "Build the path from the size that the witness names."
     ),
+    "entry.order": Kind(422, "The entry may not stand here", "never", "Ask the ledger's member; keep the files."),
     "ledger.split_view": Kind(409, "Two histories of one ledger", "never", "The directory must abandon this ledger."),
     "ledger.gap": Kind(
         409, "Messages of a member are missing", "never", "Compare both ledgers: `tracewire audit reconcile`."

@@ -53,6 +53,7 @@ CAUSES: dict[str, str] = {
     "checkpoint.links": "The consistency proof does not lead from the checkpoint that we hold to the new one.",
     "ledger.split_view": "Two checkpoints of one ledger cannot both be true. Both are kept: they prove the fork.",
     "ledger.gap": "A member numbered messages to us that never came, and a later one is older than any message lives.",
+    "entry.order": "A ledger is opened first and closed last, says what its own member did, and numbers each pair's messages without a gap.",
     "ledger.contradiction": "Two entries of a member's ledger prove the arrival of one message, or of the same bytes: only one can be true.",
     "ledger.skew": "A member's ledger says that a message came before it was sent, or after we had its receipt, by more than two minutes.",
     "ledger.rollback": "The database holds less than the guard has seen signed: it was restored from an old copy, or a "

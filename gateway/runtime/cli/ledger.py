@@ -22,16 +22,19 @@ from keys.keystore import KeyStore
 from keys.suite import Tw1Verifier
 from protocols.directory import Directory, year_and_number
 from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint, verify_checkpoint
-from protocols.ledger.entry import parse_entry
+from protocols.ledger.entry import Entry, parse_entry
 from protocols.ledger.merkle import HASH_BYTES, leaf_hash
 from protocols.ledger.note import VerifierKey
+from protocols.ledger.order import Order
 from protocols.ledger.proof import Place, format_proof, parse_proof
 from protocols.ledger.tiles import (
     ENTRIES,
     WIDTH,
     Edge,
     TileId,
+    encode_bundle,
     parse_bundle,
+    parse_tile_path,
     tile_path,
     tile_width,
 )
@@ -197,7 +200,7 @@ def verify(folder: Path, *, vkey: list[str] | None = None, policy: Path | None =
         keys, kinds, witnessed = keys_of(folder, vkey), Counter[str](), None
         wanted = parse_policy(read_file(policy)) if policy else None
         try:
-            kinds.update(parse_entry(data).kind for data in verified(folder, keys))
+            kinds.update(entry.kind for entry in sound(folder, keys))
             if wanted is not None:
                 witnessed = _witnessed(folder, keys, wanted)
         except ProblemError as problem:
@@ -231,6 +234,34 @@ def keys_of(folder: Path, vkeys: Sequence[str] | None) -> LedgerKeys:
     names = {VerifierKey.parse(key).name for key in given}
     origin = names.pop() if len(names) == 1 else parse_checkpoint(read_file(folder / "checkpoint")).origin
     return LedgerKeys.among(origin, given)
+
+
+def sound(folder: Path, keys: LedgerKeys) -> Iterator[Entry]:
+    """As `verified`; and every entry is one, and may stand where it does, and no file is there that the tree does not have."""
+    size = parse_checkpoint(read_file(folder / "checkpoint")).size
+    order = Order(keys.origin, size)
+    for index, data in enumerate(verified(folder, keys)):
+        try:
+            entry = parse_entry(data)
+        except ProblemError as problem:
+            raise ProblemError(problem.code, f"entry {index}: {problem.detail}") from None
+        order.check(index, entry)
+        yield entry
+    for path in folder.glob("tile/**/*"):
+        if path.is_file():
+            _belongs(folder, path.relative_to(folder).as_posix(), size)
+
+
+def _belongs(folder: Path, name: str, size: int) -> None:
+    """A file is a tile or bundle of the tree, or the beginning of one as it was when the tree was smaller."""
+    tile, width = parse_tile_path(name)
+    if width > (whole := tile_width(tile, size)):
+        raise ProblemError("tile.missing", f"{name} is no tile of a tree of size {size}")
+    if width < whole:
+        data = read_file(folder / tile_path(tile, whole))
+        begins = encode_bundle(list(parse_bundle(data))[:width]) if tile[0] == ENTRIES else data[: width * HASH_BYTES]
+        if read_file(folder / name) != begins:
+            raise ProblemError("tile.missing", f"{name} differs from the entries")
 
 
 def verified(folder: Path, keys: LedgerKeys) -> Iterator[bytes]:
