@@ -21,7 +21,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from tracewire_verify import Failure, _keys, _node, _open, _read, _unb64, parse_entry
+from tracewire_verify import Failure, _keys, _node, _open, _read, _unb64, parse_entry, told
 from tracewire_witnesses import _cosigned, _witness
 
 BYTES_MAX, ROOTS_MAX = 64 * 1024 * 1024, 1_000
@@ -472,15 +472,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(arguments)
-    try:
-        found = verify_evidence(args.file, _read(args.root))
-    except Failure as failure:
-        line = str(failure).encode("unicode_escape").decode()
-        print(json.dumps({"ok": False, **vars(failure)}) if args.json else f"FAIL {line}")
-        return 1
-    for line in [json.dumps({"ok": True, **found})] if args.json else _lines(found):
-        print(line.encode("ascii", "backslashreplace").decode())
-    return 0
+    return told(lambda: verify_evidence(args.file, _read(args.root)), _lines, as_json=args.json)
 
 
 if __name__ == "__main__":

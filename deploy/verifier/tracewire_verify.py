@@ -1,10 +1,10 @@
 """Verifies Tracewire ledgers offline. Apart on purpose: nothing of Tracewire, only the standard library and `cryptography`.
 
-    python tracewire_verify.py log DIR | match DIR_A DIR_B | proof FILE [--vkey KEY --vkey KEY] [--json]
+    python tracewire_verify.py log DIR | proof FILE [--vkey KEY --vkey KEY] [--json]
 
 DIR is a C2SP tlog-tiles folder: `checkpoint`, `vkeys`, `tile/`, older ones in `checkpoints/<size>` or `checkpoint.*`. Keys
 should come from a directory that you trust; the file `vkeys` is only what the folder says of itself.
-Exit code 0: all holds; 1: one line `FAIL code: detail`; 2: wrong usage.
+One line is printed for each claim. Exit code 0: all holds; 1: one line `FAIL code: detail`; 2: wrong usage.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cache
@@ -55,11 +55,14 @@ Point = tuple[str, int, bytes]  # a checkpoint's origin, size, root
 
 
 class Failure(Exception):
-    """What does not hold. Codes: key note signature root tile bundle missing entry order consistency receipt mismatch."""
+    """What does not hold, and the first entry that is wrong, where that can be told.
 
-    def __init__(self, code: str, detail: str) -> None:
+    Codes: key note signature root tile bundle missing entry order consistency receipt mismatch.
+    """
+
+    def __init__(self, code: str, detail: str, index: int | None = None) -> None:
         super().__init__(f"{code}: {detail}")
-        self.code, self.detail = code, detail
+        self.code, self.detail, self.index = code, detail, index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,30 +76,6 @@ class Log:
     signatures: int  # on every checkpoint
     own_keys: bool
     kinds: dict[str, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Direction:
-    """What became of one member's messages to the other; the five states add up to `sent`."""
-
-    sent: int
-    matched: int = 0  # receipt <-> received, refused or id_conflict <-> sent
-    unanswered: int = 0  # in flight: neither ledger has more than `sent`
-    receipt_pending: int = 0  # in flight: the receiver's entry stands, the sender has no receipt yet
-    undelivered: int = 0
-    elsewhere: int = 0  # the receipt names another ledger of the receiver, or (live) an entry past the folder's end
-    outside: int  # the receiver's entries that so name another ledger of the sender, or (live) past its end
-
-
-@dataclass(frozen=True, kw_only=True)
-class Match:
-    """Two ledgers that agree: messages of a to b and back; `other_peers`: entries about members outside the two."""
-
-    a: Log
-    b: Log
-    there: Direction
-    back: Direction
-    other_peers: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,7 +249,8 @@ class _Checks:
 
     def __init__(self, folder: Path, origin: str, size: int) -> None:
         self._folder, self._origin, self._size = folder, origin, size
-        self._next, self.kinds, self.faults = dict[str, int](), Counter[str](), dict[str, str]()
+        self._next, self.kinds, self.faults = dict[str, int](), Counter[str](), dict[str, Failure]()
+        self.good = 0  # the newest size at which an older checkpoint's root was found
         self.files = {path.relative_to(folder).as_posix() for path in folder.glob("tile/**/*") if path.is_file()}
 
     def published(self, level: int | str, n: int, row: bytes, ends: Sequence[int] = ()) -> None:
@@ -282,8 +262,13 @@ class _Checks:
                 self.files.discard(name)
                 if (found := _read(self._folder / name)) != row[:end]:
                     at = next((i for i in range(0, end, 32) if found[i : i + 32] != row[i : i + 32]), 0) // 32
-                    first = f", first at entry {n * WIDTH + at}" if level == 0 else ""
-                    self.faults.setdefault(code, f"{name} differs from the entries{first}")
+                    index = n * WIDTH + at if level == 0 else None
+                    first = f", first at entry {index}" if level == 0 else ""
+                    self.fault(Failure(code, f"{name} differs from the entries{first}", index))
+
+    def fault(self, failure: Failure) -> None:
+        """The first of each code is kept."""
+        self.faults.setdefault(failure.code, failure)
 
     def bundle(self, n: int) -> list[bytes]:
         """The entries of bundle n, exactly as many as the tree's size says."""
@@ -294,7 +279,12 @@ class _Checks:
             ends.append(start + int.from_bytes(data[start - 2 : start], "big"))
             entries.append(data[start : ends[-1]])
         if ends[-1] != len(data) or len(entries) != width:
-            raise Failure("bundle", f"bundle {n} holds {len(entries)} entries, whole or cut, not {width}")
+            tile = self._folder / _tile(0, n, width)
+            hashes = tile.read_bytes() if tile.is_file() else b""
+            leaves = [sha256(b"\0" + entry).digest() for entry in entries]
+            same = next((i for i, leaf in enumerate(leaves) if hashes[32 * i : 32 * i + 32] != leaf), len(leaves))
+            said = f"bundle {n} holds {len(entries)} entries, whole or cut, not {width}: wrong from entry {n * WIDTH + same} on"
+            raise Failure("bundle", said, n * WIDTH + same)
         self.published("entries", n, data, ends[1:])
         done, up = (n * WIDTH + width) / self._size, "\x1b[A" if n else ""
         if sys.stderr.isatty() and (n % 64 == 0 or done == 1):  # a bar; the cursor stays on the line below it
@@ -344,114 +334,28 @@ def verify_log(
                     checks.entry(tree.size, entry)
                     seen(tree.size, leaf, entry)
             except Failure as failure:
-                checks.faults.setdefault(failure.code, f"entry {tree.size}: {failure.detail}")
+                checks.fault(Failure(failure.code, f"entry {tree.size}: {failure.detail}", tree.size))
             tree.append(leaf)
-            if tree.size in older and older[tree.size] != tree.root():
-                checks.faults.setdefault("consistency", f"the checkpoint of size {tree.size} has another root")
+            if tree.size in older and older[tree.size] == tree.root():
+                checks.good = tree.size
+            elif tree.size in older:
+                said = f"the checkpoint of size {tree.size} has another root: an entry from {checks.good} on is wrong"
+                checks.fault(Failure("consistency", said))
     for level, row in tree.rows.items():
         if row:
             checks.published(level, size >> 8 * (level + 1), bytes(row))
+    first = next((each for each in checks.faults.values() if each.index is not None), None)
     if tree.root() != root:  # what lies here is not what was signed, whatever else is wrong with it
-        raise Failure("root", f"the entries do not give the signed root of size {size}; faults: {checks.faults}")
+        said = f"the entries do not give the signed root of size {size}; faults: {[*map(str, checks.faults.values())]}"
+        raise Failure("root", said, first.index if first else None)
     if checks.files:
-        checks.faults.setdefault("tile", f"{min(checks.files)} is no tile of a tree of size {size}")
+        checks.fault(Failure("tile", f"{min(checks.files)} is no tile of a tree of size {size}"))
     if checks.faults:
-        raise Failure(*next(iter(checks.faults.items())))
+        raise next(iter(checks.faults.values()))
     return Log(
         origin=origin, size=size, root=base64.b64encode(root).decode(), older_checkpoints=count, signatures=len(keys),
         own_keys=not vkeys, kinds=dict(sorted(checks.kinds.items())),
     )  # fmt: skip
-
-
-class _Side:
-    """A verified ledger: what it says about the exchange with one other member, and all its leaf hashes."""
-
-    def __init__(self, folder: Path, vkeys: Sequence[str] | None, other: Path) -> None:
-        self._other = _read(other / "checkpoint").partition(b"\n")[0].decode(errors="replace").rpartition("/")[0]
-        self.leaves, self.facts, self.others = list[bytes](), dict[int, Entry](), 0
-        self.log = verify_log(folder, vkeys, seen=self._see)
-
-    def _see(self, index: int, leaf: bytes, entry: Entry) -> None:
-        self.leaves.append(leaf)
-        if entry["kind"] in ARRIVALS + OURS[:3]:
-            ours = entry["from" if entry["kind"] in ARRIVALS else "to"] == self._other
-            self.facts |= {index: entry} if ours else {}
-            self.others += not ours
-
-    def named(self, index: int, other: "_Side", kinds: Sequence[str], *, live: bool) -> Entry | None:
-        """The other's entry that ours names and agrees with; None where it stands in another of its ledgers."""
-        entry, origin = self.facts[index], other.log.origin
-        peer = entry["peer"]
-        both = f"{self.log.origin} entry {index} and {peer['origin']} entry {peer['index']}"
-        past = peer["origin"] == origin and peer["index"] >= other.log.size
-        if past and not live:
-            raise Failure("missing", f"{both}: the other folder ends at {other.log.size}, old or cut")
-        if past or (peer["origin"] != origin and peer["origin"].rpartition("/")[0] == self._other):
-            return None
-        found = other.facts.get(peer["index"], {"kind": ""})
-        leaf = base64.urlsafe_b64decode(peer["leaf"] + "=")
-        if peer["origin"] != origin or found["kind"] not in kinds or leaf != other.leaves[peer["index"]]:
-            raise Failure("mismatch", f"{both}: what is named is no such entry")
-        same = {"id", "from", "to", "pair_seq", "kid", "seal_kid", "suite", "envelope", "content_c", "thread_c"}
-        differ = [name for name in sorted(same & entry.keys() & found.keys()) if entry[name] != found[name]]
-        if entry["kind"] == "receipt" and entry.get("code") != found.get("code"):
-            differ.append("code")
-        if differ:
-            raise Failure("mismatch", f"{both}: {' '.join(differ)} differ")
-        return found
-
-    def check_roots(self, other: "_Side") -> None:
-        """Every root of the other's ledger that we were shown is its root at that size: no split view."""
-        tree, named = _Tree(), ((index, entry.get("peer", {})) for index, entry in self.facts.items())
-        shown = [(peer["size"], index, peer) for index, peer in named if peer.get("origin") == other.log.origin]
-        for size, index, peer in sorted(shown, key=lambda each: each[:2]):
-            while tree.size < min(size, other.log.size):
-                tree.append(other.leaves[tree.size])
-            root = base64.urlsafe_b64decode(peer["root"] + "=")
-            if peer["index"] >= size or (tree.size == size and root != tree.root()):
-                both = f"{self.log.origin} entry {index} and {other.log.origin} entry {peer['index']}"
-                raise Failure("mismatch", f"{both}: proven under another tree of size {size}, a split view")
-
-
-def match(folder_a: Path, folder_b: Path, vkeys: Sequence[str] | None = None, *, live: bool = False) -> Match:
-    """Verifies both ledgers, then each message both ways; Failure `mismatch` or `missing` names both indexes.
-
-    `live` counts what lies past the end of the other folder instead: busy ledgers have no common instant to export.
-    """
-    a, b = _Side(folder_a, vkeys, folder_b), _Side(folder_b, vkeys, folder_a)
-    if a.log.origin == b.log.origin:
-        raise Failure("mismatch", "two folders of one ledger")
-    ways = {"there": _direction(a, b, live=live), "back": _direction(b, a, live=live)}
-    return Match(a=a.log, b=b.log, other_peers=a.others + b.others, **ways)
-
-
-def _direction(sender: _Side, receiver: _Side, *, live: bool) -> Direction:
-    sender.check_roots(receiver)
-    from_, to = sender.log.origin, receiver.log.origin
-    state, first, outside = dict[str, str](), dict[str, int](), 0
-    arrived, received = set[str](), dict[str, int]()
-    for index, entry in receiver.facts.items():
-        if entry["kind"] in ARRIVALS:
-            within = receiver.named(index, sender, ("sent",), live=live) is not None
-            outside += not within
-            arrived |= {entry["id"]} if within else set()
-            if entry["kind"] == "received" and received.setdefault(entry["id"], index) != index:
-                raise Failure("mismatch", f"{to} entries {received[entry['id']]} and {index}: received twice")
-    for index, entry in sender.facts.items():
-        kind, id_ = entry["kind"], entry["id"]
-        if kind == "sent":
-            earlier = sender.facts[first.setdefault(id_, index)]
-            if (earlier["content_c"], earlier["pair_seq"]) != (entry["content_c"], entry["pair_seq"]):
-                raise Failure("mismatch", f"{from_} entries {first[id_]} and {index}: one id, two contents or numbers")
-            state.setdefault(id_, "receipt_pending" if id_ in arrived else "unanswered")
-        elif kind == "receipt":
-            found = sender.named(index, receiver, ARRIVALS, live=live)
-            if state.get(id_) in ("matched", "elsewhere"):
-                raise Failure("mismatch", f"{from_} entries {first[id_]} and {index}: a second receipt")
-            state |= {id_: "matched" if found else "elsewhere"} if id_ in state else {}
-        elif kind == "undelivered" and id_ in state:
-            state[id_] = kind
-    return Direction(sent=len(state), outside=outside, **dict[str, int](Counter(state.values())))
 
 
 def verify_proof(file: Path, vkeys: Sequence[str]) -> Proof:
@@ -473,27 +377,47 @@ def verify_proof(file: Path, vkeys: Sequence[str]) -> Proof:
     return Proof(origin=origin, size=size, index=index, entry=entry.decode())
 
 
+def shown(found: Log | Proof) -> Iterator[str]:
+    """A line for each claim."""
+    if isinstance(found, Proof):
+        yield f"OK entry {found.index} of {found.origin} lies under its checkpoint of size {found.size}: {found.entry}"
+        return
+    keys = "keys of its own folder, for which nobody vouches" if found.own_keys else "the keys that you gave"
+    yield f"OK {found.origin}: every signature of the checkpoint of size {found.size} holds, by {keys}"
+    kinds = ", ".join(f"{count} {kind}" for kind, count in found.kinds.items())
+    yield (
+        f"OK {found.size} entries, each in its form and place, give the signed root {found.root}"
+        + f": {kinds}" * bool(kinds)
+    )
+    yield f"OK {found.older_checkpoints} older checkpoints and every tile are of this tree"
+
+
+def told(call: Callable[[], Any], lines: Callable[[Any], Iterable[str]], *, as_json: bool) -> int:
+    """Prints what a check found or what does not hold; the exit code."""
+    try:
+        found = call()
+    except Failure as failure:
+        line = f"FAIL {failure}".encode("unicode_escape").decode()  # names in a ledger are not ours to trust
+        print(json.dumps({"ok": False, **vars(failure)}) if as_json else line)
+        return 1
+    members = found if isinstance(found, dict) else asdict(found)
+    said = (line.encode("unicode_escape").decode() for line in lines(found))
+    print(json.dumps({"ok": True, **members}) if as_json else "\n".join(said))
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; its exit code."""
     parser = argparse.ArgumentParser(description="Verify Tracewire ledgers offline.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, call, count in (("log", verify_log, 1), ("match", match, 2), ("proof", verify_proof, 1)):
+    for name, call in (("log", verify_log), ("proof", verify_proof)):
         command = commands.add_parser(name)
-        command.set_defaults(call=call, live={})
-        command.add_argument("path", type=Path, nargs=count)
+        command.set_defaults(call=call)
+        command.add_argument("path", type=Path)
         command.add_argument("--vkey", action="append", required=name == "proof", help="a key you trust; repeat it")
         command.add_argument("--json", action="store_true", help="print one JSON object")
-        if name == "match":
-            command.add_argument("--live", action="store_const", const={"live": True}, help="count what is past an end")
     args = parser.parse_args(arguments)
-    try:
-        found = asdict(args.call(*args.path, args.vkey, **args.live))
-    except Failure as failure:
-        line = f"FAIL {failure}".encode("unicode_escape").decode()  # names in a ledger are not ours to trust
-        print(json.dumps({"ok": False, **vars(failure)}) if args.json else line)
-        return 1
-    print(json.dumps({"ok": True, **found}) if args.json else f"OK {json.dumps(found, indent=2)}")
-    return 0
+    return told(lambda: args.call(args.path, args.vkey), shown, as_json=args.json)
 
 
 if __name__ == "__main__":

@@ -88,9 +88,13 @@ async def recomputed(node: Node) -> None:
     [
         ("L01 an entry changed", changed, "first at entry 3"),
         ("L01 an entry and the tiles changed", recomputed, "root: the entries do not give the signed root of size 10"),
-        ("L02 an entry deleted", deleted, "bundle: bundle 0 holds 9 entries"),
+        (
+            "L02 an entry deleted",
+            deleted,
+            "bundle: bundle 0 holds 9 entries, whole or cut, not 10: wrong from entry 4 on",
+        ),
         ("L02 two entries in another order", reordered, "first at entry 5"),
-        ("L02 the end cut off", cut, "bundle: bundle 0 holds 7 entries"),
+        ("L02 the end cut off", cut, "bundle: bundle 0 holds 7 entries, whole or cut, not 10: wrong from entry 7 on"),
     ],
 )
 async def test_what_an_administrator_does_to_entries_the_auditor_sees(

@@ -66,7 +66,7 @@ def test_the_commands_of_the_readme_run_a_network_that_answers_and_proves_it(ope
     assert ": ANSWERED" in said
     assert "TRACED_TO_DEALER" in said
     assert "OK example/police/" in said
-    assert re.search(r"\"matched\": 1,", said), said
+    assert "1 matched" in said, said
     assert "OK entry 1 of example/police/" in said
     assert "WRONG" not in said
     assert "FAIL" not in said
@@ -88,7 +88,7 @@ def test_the_first_ten_minutes_of_the_readme_on_the_demo(open_folder: Path):
     assert "trace.response from demo/registry" in said
     assert said.count('"state":"accepted"') == 2, "the integrator's request and the operator's answer"
     assert "signature of demo/registry holds" in said
-    assert re.search(r"\"matched\": 6\d\d,", said)
+    assert re.search(r"6\d\d matched", said)
     assert left_behind(open_folder) == ["found.json"]
 
 

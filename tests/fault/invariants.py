@@ -22,19 +22,19 @@ from tests.federation import Node
 _ACK, _ANSWER = "trace.acknowledgement", "trace.response"
 
 
-def _verifier() -> ModuleType:
+def _program(name: str) -> ModuleType:
     import sys
 
-    spec = importlib.util.spec_from_file_location("tracewire_verify", ROOT / "deploy/verifier/tracewire_verify.py")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "deploy/verifier" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["tracewire_verify"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
 
-VERIFIER = _verifier()
+VERIFIER, MATCH = _program("tracewire_verify"), _program("tracewire_match")
 
 
 class View:
@@ -165,7 +165,7 @@ def _ledgers(pair: Pair, a: View, b: View) -> list[str]:
             view.export(folder / view.node.short, (seen | held) - own)
             seen |= own
         vkeys = [key for view in (a, b) for key in view.node.keys.note_signer(view.node.origin).vkeys]
-        matched = VERIFIER.match(folder / "a", folder / "b", vkeys)
+        matched = MATCH.match(folder / "a", folder / "b", vkeys)
         for way, view in ((matched.there, a), (matched.back, b)):
             if not way.sent == way.matched == len(view.outbox):
                 found.append(f"I5: of {len(view.outbox)} messages {way.sent} are sent and {way.matched} matched")

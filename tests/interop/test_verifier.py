@@ -1,6 +1,5 @@
 """The independent verifier finds nothing wrong with our ledgers, and every kind of tampering by its own code."""
 
-import importlib.util
 import json
 import os
 import pty
@@ -13,19 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.fault.invariants import MATCH
+from tests.fault.invariants import VERIFIER as verify
+
 FILE = Path(__file__).parents[2] / "deploy" / "verifier" / "tracewire_verify.py"
+PROGRAM = FILE.with_name("tracewire_match.py")
 FOREIGN = Path(__file__).parents[2].parent / "shared" / "vectors" / "transparency-dev-tessera" / "testdata" / "log"
 FOREIGN_VKEY = "example.com/log/testdata+33d7b496+AeHTu4Q3hEIMHNqc6fASMsq3rKNx280NI+oO5xCFkkSx"
-
-
-def _load():
-    spec = importlib.util.spec_from_file_location("tracewire_verify", FILE)
-    module = sys.modules["tracewire_verify"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-verify = _load()
 
 
 def fails(code, call, *arguments, **options):
@@ -274,11 +267,11 @@ def test_two_ledgers_match_and_every_message_is_counted_once(exchange, tmp_path)
     lost = exchange.message(6, a, b.member)
     a.add(a.entry("undelivered", **lost, pair_seq=5, code="expired"))
     exchange.sent(7, 1, a, "test/other")
-    found = verify.match(*_write_both(exchange, tmp_path), (*a.signer.vkeys, *b.signer.vkeys))
-    assert found.there == verify.Direction(
+    found = MATCH.match(*_write_both(exchange, tmp_path), (*a.signer.vkeys, *b.signer.vkeys))
+    assert found.there == MATCH.Direction(
         sent=5, matched=2, unanswered=1, receipt_pending=1, undelivered=1, elsewhere=0, outside=0
     )
-    assert found.back == verify.Direction(sent=1, matched=1, outside=0)
+    assert found.back == MATCH.Direction(sent=1, matched=1, outside=0)
     assert found.other_peers == 1
     assert not found.a.own_keys
 
@@ -289,14 +282,14 @@ def test_a_receipt_after_undelivered_supersedes_it(exchange, tmp_path):
     arrived = exchange.arrived(1, 1, sent, a, b)
     a.add(a.entry("undelivered", **exchange.message(1, a, b.member), pair_seq=1, code="expired"))
     exchange.receipt(1, 1, arrived, a, b)
-    assert verify.match(*_write_both(exchange, tmp_path)).there.matched == 1
+    assert MATCH.match(*_write_both(exchange, tmp_path)).there.matched == 1
 
 
 def test_swapped_receipts_are_found_and_both_indexes_named(exchange, tmp_path):
     a, b = exchange.a, exchange.b
     arrived = [exchange.arrived(n, n, exchange.sent(n, n, a, b.member), a, b) for n in (1, 2)]
     swapped = exchange.receipt(1, 1, arrived[1], a, b)
-    detail = fails("mismatch", verify.match, *_write_both(exchange, tmp_path))
+    detail = fails("mismatch", MATCH.match, *_write_both(exchange, tmp_path))
     assert f"{a.origin} entry {swapped} and {b.origin} entry {arrived[1]}" in detail
 
 
@@ -313,7 +306,7 @@ def test_a_receipt_that_says_other_than_the_entry_it_names_is_found(exchange, tm
     a, b = exchange.a, exchange.b
     arrived = exchange.arrived(1, 1, exchange.sent(1, 1, a, b.member), a, b)
     exchange.receipt(1, 1, arrived, a, b, **changes)
-    fails("mismatch", verify.match, *_write_both(exchange, tmp_path))
+    fails("mismatch", MATCH.match, *_write_both(exchange, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -329,29 +322,29 @@ def test_a_forged_reference_is_found(exchange, tmp_path, changes, side):
     b.add(b.entry("admin", code="test"))
     forged = {"peer": replace(b.ref(arrived), **changes)} if side == "receipt" else {}
     exchange.receipt(2, 2, arrived, a, b, **forged)
-    fails("mismatch", verify.match, *_write_both(exchange, tmp_path))
+    fails("mismatch", MATCH.match, *_write_both(exchange, tmp_path))
 
 
 def test_an_arrival_of_other_bytes_than_were_sent_is_found(exchange, tmp_path):
     a, b = exchange.a, exchange.b
     exchange.arrived(1, 1, exchange.sent(1, 1, a, b.member), a, b, content_c=bytes(32))
-    assert "content_c" in fails("mismatch", verify.match, *_write_both(exchange, tmp_path))
+    assert "content_c" in fails("mismatch", MATCH.match, *_write_both(exchange, tmp_path))
 
 
 def test_a_message_received_twice_or_receipted_twice_is_found(exchange, tmp_path):
     a, b = exchange.a, exchange.b
     sent, arrived, _ = exchange.whole(1, 1, a, b)
     exchange.receipt(1, 1, arrived, a, b)
-    assert "second receipt" in fails("mismatch", verify.match, *_write_both(exchange, tmp_path / "1"))
+    assert "second receipt" in fails("mismatch", MATCH.match, *_write_both(exchange, tmp_path / "1"))
     exchange.arrived(1, 1, sent, a, b)
-    assert "twice" in fails("mismatch", verify.match, *_write_both(exchange, tmp_path / "2"))
+    assert "twice" in fails("mismatch", MATCH.match, *_write_both(exchange, tmp_path / "2"))
 
 
 def test_one_id_with_two_contents_is_found(exchange, tmp_path):
     a, b = exchange.a, exchange.b
     exchange.sent(1, 1, a, b.member)
     exchange.sent(1, 2, a, b.member, content_c=bytes(32))
-    assert "two contents" in fails("mismatch", verify.match, *_write_both(exchange, tmp_path))
+    assert "two contents" in fails("mismatch", MATCH.match, *_write_both(exchange, tmp_path))
 
 
 def test_a_ledger_that_lost_its_end_is_found_unless_it_is_only_the_older_export(exchange, tmp_path):
@@ -359,9 +352,9 @@ def test_a_ledger_that_lost_its_end_is_found_unless_it_is_only_the_older_export(
     older = b.write(tmp_path / "older")
     exchange.whole(1, 1, a, b)
     newer = a.write(tmp_path / "newer")
-    assert "entry 1" in fails("missing", verify.match, newer, older)
-    assert verify.match(newer, older, live=True).there.elsewhere == 1
-    other = verify.match(older, newer, live=True)
+    assert "entry 1" in fails("missing", MATCH.match, newer, older)
+    assert MATCH.match(newer, older, live=True).there.elsewhere == 1
+    other = MATCH.match(older, newer, live=True)
     assert (other.there.sent, other.back.elsewhere) == (0, 1)
 
 
@@ -372,12 +365,12 @@ def test_another_ledger_of_the_same_member_is_counted_and_not_judged(exchange, t
     next_year = replace(b.ref(0), origin=f"{b.member}/2027.1")
     exchange.sent(2, 1, a, b.member)
     exchange.receipt(2, 1, 0, a, b, peer=next_year)
-    found = verify.match(*_write_both(exchange, tmp_path)).there
+    found = MATCH.match(*_write_both(exchange, tmp_path)).there
     assert (found.outside, found.elsewhere, found.sent) == (1, 1, 1)
 
 
 def test_a_ledger_does_not_match_itself(folder):
-    fails("mismatch", verify.match, folder, folder)
+    fails("mismatch", MATCH.match, folder, folder)
 
 
 # --- proofs
@@ -411,7 +404,7 @@ def test_every_proof_of_ours_holds_and_no_other_does(busy, tmp_path):
 
 
 def _run(*arguments):
-    command = [sys.executable, "-I", *map(str, arguments)]
+    command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -421,37 +414,44 @@ def test_a_bar_is_shown_on_a_terminal_and_nowhere_else(folder):
     size = verify.verify_log(folder).size
     first, last = os.read(ours, 4096).decode().split("\r\n")[:2]
     assert first.startswith("[####") and first.endswith(f"% of {size:,} entries") and "100%" in last
-    assert found.stdout.startswith(b"OK {") and not _run(FILE, "log", folder).stderr
+    assert found.stdout.startswith(b"OK test/br-pf/2026.1: every signature") and not _run(FILE, "log", folder).stderr
 
 
 def test_the_program_works_alone_and_its_exit_codes_tell(busy, tmp_path):
     program = tmp_path / "elsewhere" / "verify.py"
     program.parent.mkdir()
     shutil.copy(FILE, program)
+    shutil.copy(FILE, program.with_name(FILE.name))
+    shutil.copy(PROGRAM, both := program.with_name("match.py"))
     a, b = busy.a.write(tmp_path / "a"), busy.b.write(tmp_path / "b")
     vkeys = [f"--vkey={key}" for key in busy.a.signer.vkeys]
     good = _run(program, "log", a, *vkeys, "--json")
     assert (good.returncode, json.loads(good.stdout)["kinds"]["sent"]) == (0, 300)
-    matched = _run(program, "match", a, b)
+    matched = _run(both, a, b)
     assert matched.returncode == 0
-    assert '"matched": 3' in matched.stdout
+    assert (
+        "test/br-pf/2026.1 -> test/us-atf/2026.1: both say the same of every message: 300 sent, 3 matched"
+        in matched.stdout
+    )
+    assert all(line.startswith("OK ") for line in matched.stdout.splitlines())
     file = tmp_path / "x.tlog-proof"
     file.write_bytes(busy.a.proof(5))
     proven = _run(program, "proof", file, *vkeys)
-    assert (proven.returncode, '"index": 5' in proven.stdout) == (0, True)
+    assert (proven.returncode, proven.stdout.startswith("OK entry 5 of test/br-pf/2026.1 lies under")) == (0, True)
     _flip(a / "tile/0/000")
     bad = _run(program, "log", a)
     assert (bad.returncode, bad.stdout) == (1, "FAIL tile: tile/0/000 differs from the entries, first at entry 255\n")
     told = _run(program, "log", a, "--json")
-    assert (told.returncode, json.loads(told.stdout)["code"]) == (1, "tile")
-    assert [_run(program, *wrong).returncode for wrong in ([], ["log"], ["proof", file], ["match", a])] == [2, 2, 2, 2]
+    assert (told.returncode, json.loads(told.stdout)["code"], json.loads(told.stdout)["index"]) == (1, "tile", 255)
+    assert [_run(program, *wrong).returncode for wrong in ([], ["log"], ["proof", file])] == [2, 2, 2]
+    assert _run(both, a).returncode == 2
 
 
 def test_a_ledger_cannot_write_lines_of_its_own_into_the_verdict(exchange, tmp_path):
     a, b = exchange.a, exchange.b
     forged = replace(a.ref(0), origin="test/x/1\nOK \x1b[2J")
     exchange.arrived(1, 1, 0, a, b, peer=forged)
-    printed = _run(FILE, "match", *_write_both(exchange, tmp_path)).stdout
+    printed = _run(PROGRAM, *_write_both(exchange, tmp_path)).stdout
     assert (len(printed.splitlines()), "\x1b" in printed, printed[:13]) == (1, False, "FAIL mismatch")
 
 

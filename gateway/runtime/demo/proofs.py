@@ -24,7 +24,7 @@ from protocols.ledger.entry import parse_entry
 from protocols.ledger.merkle import leaf_hash
 from protocols.ledger.tiles import ENTRIES, WIDTH, Edge, encode_bundle, parse_bundle, tile_path, tile_width
 
-VERIFIER = Path(__file__).parents[3] / "deploy" / "verifier" / "tracewire_verify.py"
+VERIFIER = Path(__file__).parents[3] / "deploy" / "verifier"
 """In a checkout. An installed package has none: each ledger is then checked by `tracewire ledger verify`, none matched."""
 _VERIFY_S = 120
 
@@ -143,7 +143,8 @@ def _check(what: str, codes: str, keys: Sequence[str], *folders: Path) -> Iterat
     foreign = VERIFIER.exists()
     if not foreign and len(folders) > 1:
         return
-    words = [sys.executable, str(VERIFIER), "log" if len(folders) == 1 else "match"]
+    program = ["tracewire_verify.py", "log"] if len(folders) == 1 else ["tracewire_match.py"]
+    words = [sys.executable, str(VERIFIER / program[0]), *program[1:]]
     words += [f"--vkey={key}" for key in keys]
     command = [*(words if foreign else [*TRACEWIRE, "ledger", "verify"]), *map(str, folders), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_VERIFY_S, check=False)  # noqa: S603 - no shell

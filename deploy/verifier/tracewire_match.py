@@ -1,0 +1,157 @@
+"""Two Tracewire ledgers against each other, offline: each has to say what the other says.
+
+    python tracewire_match.py DIR_A DIR_B [--live] [--vkey KEY ...] [--json]
+
+Both ledgers are verified whole first (tracewire_verify.py, which lies beside this file). Exit codes and output are as there.
+"""
+
+import argparse
+import base64
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tracewire_verify import ARRIVALS, OURS, Entry, Failure, Log, _read, _Tree, shown, told, verify_log
+
+
+@dataclass(frozen=True, kw_only=True)
+class Direction:
+    """What became of one member's messages to the other; the five states add up to `sent`."""
+
+    sent: int
+    matched: int = 0  # receipt <-> received, refused or id_conflict <-> sent
+    unanswered: int = 0  # in flight: neither ledger has more than `sent`
+    receipt_pending: int = 0  # in flight: the receiver's entry stands, the sender has no receipt yet
+    undelivered: int = 0
+    elsewhere: int = 0  # the receipt names another ledger of the receiver, or (live) an entry past the folder's end
+    outside: int  # the receiver's entries that so name another ledger of the sender, or (live) past its end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """Two ledgers that agree: messages of a to b and back; `other_peers`: entries about members outside the two."""
+
+    a: Log
+    b: Log
+    there: Direction
+    back: Direction
+    other_peers: int
+
+
+class _Side:
+    """A verified ledger: what it says about the exchange with one other member, and all its leaf hashes."""
+
+    def __init__(self, folder: Path, vkeys: Sequence[str] | None, other: Path) -> None:
+        self._other = _read(other / "checkpoint").partition(b"\n")[0].decode(errors="replace").rpartition("/")[0]
+        self.leaves, self.facts, self.others = list[bytes](), dict[int, Entry](), 0
+        self.log = verify_log(folder, vkeys, seen=self._see)
+
+    def _see(self, index: int, leaf: bytes, entry: Entry) -> None:
+        self.leaves.append(leaf)
+        if entry["kind"] in ARRIVALS + OURS[:3]:
+            ours = entry["from" if entry["kind"] in ARRIVALS else "to"] == self._other
+            self.facts |= {index: entry} if ours else {}
+            self.others += not ours
+
+    def named(self, index: int, other: "_Side", kinds: Sequence[str], *, live: bool) -> Entry | None:
+        """The other's entry that ours names and agrees with; None where it stands in another of its ledgers."""
+        entry, origin = self.facts[index], other.log.origin
+        peer = entry["peer"]
+        both = f"{self.log.origin} entry {index} and {peer['origin']} entry {peer['index']}"
+        past = peer["origin"] == origin and peer["index"] >= other.log.size
+        if past and not live:
+            raise Failure("missing", f"{both}: the other folder ends at {other.log.size}, old or cut")
+        if past or (peer["origin"] != origin and peer["origin"].rpartition("/")[0] == self._other):
+            return None
+        found = other.facts.get(peer["index"], {"kind": ""})
+        leaf = base64.urlsafe_b64decode(peer["leaf"] + "=")
+        if peer["origin"] != origin or found["kind"] not in kinds or leaf != other.leaves[peer["index"]]:
+            raise Failure("mismatch", f"{both}: what is named is no such entry")
+        same = {"id", "from", "to", "pair_seq", "kid", "seal_kid", "suite", "envelope", "content_c", "thread_c"}
+        differ = [name for name in sorted(same & entry.keys() & found.keys()) if entry[name] != found[name]]
+        if entry["kind"] == "receipt" and entry.get("code") != found.get("code"):
+            differ.append("code")
+        if differ:
+            raise Failure("mismatch", f"{both}: {' '.join(differ)} differ")
+        return found
+
+    def check_roots(self, other: "_Side") -> None:
+        """Every root of the other's ledger that we were shown is its root at that size: no split view."""
+        tree, named = _Tree(), ((index, entry.get("peer", {})) for index, entry in self.facts.items())
+        shown = [(peer["size"], index, peer) for index, peer in named if peer.get("origin") == other.log.origin]
+        for size, index, peer in sorted(shown, key=lambda each: each[:2]):
+            while tree.size < min(size, other.log.size):
+                tree.append(other.leaves[tree.size])
+            root = base64.urlsafe_b64decode(peer["root"] + "=")
+            if peer["index"] >= size or (tree.size == size and root != tree.root()):
+                both = f"{self.log.origin} entry {index} and {other.log.origin} entry {peer['index']}"
+                raise Failure("mismatch", f"{both}: proven under another tree of size {size}, a split view")
+
+
+def match(folder_a: Path, folder_b: Path, vkeys: Sequence[str] | None = None, *, live: bool = False) -> Match:
+    """Verifies both ledgers, then each message both ways; Failure `mismatch` or `missing` names both indexes.
+
+    `live` counts what lies past the end of the other folder instead: busy ledgers have no common instant to export.
+    """
+    a, b = _Side(folder_a, vkeys, folder_b), _Side(folder_b, vkeys, folder_a)
+    if a.log.origin == b.log.origin:
+        raise Failure("mismatch", "two folders of one ledger")
+    ways = {"there": _direction(a, b, live=live), "back": _direction(b, a, live=live)}
+    return Match(a=a.log, b=b.log, other_peers=a.others + b.others, **ways)
+
+
+def _direction(sender: _Side, receiver: _Side, *, live: bool) -> Direction:
+    sender.check_roots(receiver)
+    from_, to = sender.log.origin, receiver.log.origin
+    state, first, outside = dict[str, str](), dict[str, int](), 0
+    arrived, received = set[str](), dict[str, int]()
+    for index, entry in receiver.facts.items():
+        if entry["kind"] in ARRIVALS:
+            within = receiver.named(index, sender, ("sent",), live=live) is not None
+            outside += not within
+            arrived |= {entry["id"]} if within else set()
+            if entry["kind"] == "received" and received.setdefault(entry["id"], index) != index:
+                raise Failure("mismatch", f"{to} entries {received[entry['id']]} and {index}: received twice")
+    for index, entry in sender.facts.items():
+        kind, id_ = entry["kind"], entry["id"]
+        if kind == "sent":
+            earlier = sender.facts[first.setdefault(id_, index)]
+            if (earlier["content_c"], earlier["pair_seq"]) != (entry["content_c"], entry["pair_seq"]):
+                raise Failure("mismatch", f"{from_} entries {first[id_]} and {index}: one id, two contents or numbers")
+            state.setdefault(id_, "receipt_pending" if id_ in arrived else "unanswered")
+        elif kind == "receipt":
+            found = sender.named(index, receiver, ARRIVALS, live=live)
+            if state.get(id_) in ("matched", "elsewhere"):
+                raise Failure("mismatch", f"{from_} entries {first[id_]} and {index}: a second receipt")
+            state |= {id_: "matched" if found else "elsewhere"} if id_ in state else {}
+        elif kind == "undelivered" and id_ in state:
+            state[id_] = kind
+    return Direction(sent=len(state), outside=outside, **dict[str, int](Counter(state.values())))
+
+
+def lines(found: Match) -> Iterator[str]:
+    """A line for each claim."""
+    yield from (line for log in (found.a, found.b) for line in shown(log))
+    for sender, receiver, way in ((found.a, found.b, found.there), (found.b, found.a, found.back)):
+        counts = ", ".join(f"{count} {name}" for name, count in asdict(way).items() if count or name == "sent")
+        yield f"OK {sender.origin} -> {receiver.origin}: both say the same of every message: {counts}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; its exit code."""
+    parser = argparse.ArgumentParser(description="Verify two Tracewire ledgers against each other offline.")
+    parser.add_argument("a", type=Path)
+    parser.add_argument("b", type=Path)
+    parser.add_argument(
+        "--live", action="store_true", help="count what is past an end: busy ledgers have no common instant"
+    )
+    parser.add_argument("--vkey", action="append", help="a key you trust; repeat it")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args(arguments)
+    return told(lambda: match(args.a, args.b, args.vkey, live=args.live), lines, as_json=args.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
