@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from adapters.postgres.threads import PostgresClients
 from gateway.http.picture import evidence_page
 from gateway.runtime.cli.client import make_client
 from gateway.runtime.cli.main import app
+from gateway.runtime.cli.member import Changes
+from gateway.runtime.node import follow_keys
 from keys.suite import Tw1Verifier
 from protocols.archive import pack, unpack
 from protocols.evidence import MANIFEST, Report, write_evidence
@@ -30,7 +33,17 @@ from protocols.ports.access import SCOPES, Caller
 from protocols.problems import ProblemError
 from protocols.strict import b64u, dump_json, parse_object
 from protocols.verify import verify_evidence
-from tests.federation import ACKNOWLEDGEMENT, RESPONSE, Federation, Json, Node, refused, unreachable
+from tests.federation import (
+    ACKNOWLEDGEMENT,
+    RESPONSE,
+    Federation,
+    Json,
+    Node,
+    admin,
+    new_database,
+    refused,
+    unreachable,
+)
 from tests.http.wire import listening
 from tests.services.erasing import erase, order
 
@@ -510,3 +523,43 @@ def agree(data: bytes, root: bytes, folder: Path) -> bool:
     except ProblemError:
         return not alone(data, root, folder)["ok"]
     return bool(alone(data, root, folder)["ok"])
+
+
+async def test_evidence_outlives_its_keys_its_content_its_ledger_and_its_node(fed: Federation, tmp_path: Path) -> None:
+    a, b, sent = await answered(fed, parts=PARTS)
+    assert await a.parts.witness.collect() == await b.parts.witness.collect() == 1
+    data = await evidence(a, sent, READER, parts=["yes"])
+
+    def holds(data: bytes, contents: set[str]) -> None:
+        report, said = check(data, fed.root), alone(data, fed.root, tmp_path)
+        assert {each.content for each in report.evidence.messages} == contents
+        assert said["ok"], said
+        assert {fact.grade for fact in report.facts if fact.witnesses} == {"witnessed"}
+
+    holds(data, {"here"})
+    for node in (a, b):
+        for use in ("message", "seal", "request"):
+            node.keys.add(use)  # type: ignore[arg-type]
+    await fed.publish(a.ask(), b.ask())
+    for node in (a, b):
+        assert len(follow_keys(node.keys, fed.directory, fed.clock.now())) == 3
+    await erase(a, order(sent))
+    await erase(b, order(sent))
+    holds(data, {"here"})
+    await a.stop()
+    former, end = a.origin, await a.sql("SELECT size, root FROM ledger_head")
+    a.origin = f"{a.name}/2026.2"
+    a.keys.add("ledger", origin=a.origin)
+    await a.found()
+    closed = {former: {"origin": former, "size": end["size"], "root": b64u(end["root"])}}
+    await fed.publish(a.ask(Changes(closed=closed)))
+    await a.start()
+    await a.becomes(await a.trace(b), "delivered")
+    holds(data, {"here"})
+    holds(await evidence(a, sent), {"erased"})  # made after all that, it proves what is left
+    await a.stop()
+    async with admin(fed.server) as connection:
+        await connection.execute(f'DROP DATABASE "{a.database}" WITH (FORCE)')
+    a.own_database = await new_database(fed.server)  # what a test gives back is used again
+    shutil.rmtree(a.folder)
+    holds(data, {"here"})
