@@ -31,6 +31,10 @@ class Outside:
                 problems=("http.not_found",),
             ),
             Operation(
+                method="GET", path=f"{log}/checkpoint.witnessed", scope=audit, call=self.get_witnessed, answers="text/plain",
+                problems=("http.not_found", "dir.stale"),
+            ),
+            Operation(
                 method="GET", path=f"{log}/tile/{{tile:.+}}", scope=audit, call=self.get_tile, answers=OCTETS,
                 problems=("http.not_found", "tile.missing"),
             ),
@@ -65,6 +69,12 @@ class Outside:
         """Read the newest checkpoint of our ledger, a signed note."""
         del asked
         return web.Response(body=await self._ledger.own_note(request.match_info["log"]), content_type="text/plain")
+
+    async def get_witnessed(self, request: web.Request, asked: Asked) -> web.Response:
+        """Read our newest checkpoint that enough others have cosigned, with their signatures; else the one that most have."""
+        del asked
+        note = await self._ledger.witnessed_note(request.match_info["log"], current(self._directory))
+        return web.Response(body=note, content_type="text/plain")
 
     async def get_tile(self, request: web.Request, asked: Asked) -> web.Response:
         """Read a hash tile or an entry bundle (C2SP tlog-tiles)."""

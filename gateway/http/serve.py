@@ -50,9 +50,17 @@ def json_response(value: Any, headers: Mapping[str, str] = PRIVATE, status: int 
     return web.Response(body=dump_json(value), status=status, content_type="application/json", headers=headers)
 
 
+_BARE = {  # what an answer has that is for nobody's screen
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
 def problem_response(problem: ProblemError) -> web.Response:
     """The problem document as a response; Retry-After where a retry helps later."""
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if problem.kind.retry == "later" else {}
+    headers = _BARE | ({"Retry-After": str(RETRY_AFTER_S)} if problem.kind.retry == "later" else {})
     response = web.json_response(
         problem.document(),
         status=problem.kind.status,

@@ -181,8 +181,6 @@ def _web(url: str, session: aiohttp.ClientSession) -> Read:
 
 def _of_node(path: str, agency: AgencyClient) -> Read:
     async def read(name: str) -> bytes:
-        if name == "checkpoint.witnessed":  # a node's /v1 has the checkpoint alone
-            raise ProblemError("tile.missing", "not there")
         return await agency.data(f"{path}/{name}")
 
     return read

@@ -3,6 +3,7 @@
 from hashlib import sha256
 
 from gateway.services.prove import Release
+from gateway.services.witness import witnessed
 from protocols.directory import Directory
 from protocols.ledger.merkle import HASH_BYTES
 from protocols.ledger.tiles import ENTRIES, WIDTH, encode_bundle, parse_tile_path, tile_width
@@ -44,6 +45,16 @@ class LedgerView:
                 own = await self._release.checkpoint(origin)
                 return own.note if own else await self._exchange.foreign_note(origin)
         return None
+
+    async def witnessed_note(self, log: str, directory: Directory) -> bytes:
+        """Our newest checkpoint with a quorum of cosignatures, else with the most; `http.not_found` where nobody cosigned one."""
+        origin = await self._origin(log)
+        newest = await self._release.checkpoint(origin)
+        quorum = directory.quorum_of(origin.rpartition("/")[0])
+        found = await witnessed(self._ledger, origin, newest.size, quorum) if newest else None
+        if found is None:
+            raise ProblemError("http.not_found", "nobody has cosigned this ledger yet")
+        return found.note
 
     async def tile(self, log: str, path: str) -> bytes:
         """A tile or entry bundle by its C2SP path; `tile.missing` above the newest checkpoint or for width 0."""

@@ -16,6 +16,7 @@ from gateway.http.dialogue import _OPENED, _SAID
 from gateway.runtime.client import key_path
 from keys.suite import Tw1Verifier
 from keys.tokens import client_assertion
+from protocols.directory import witness_keys
 from protocols.ledger.checkpoint import verify_checkpoint
 from protocols.ledger.merkle import leaf_hash
 from protocols.ledger.tiles import parse_bundle
@@ -133,6 +134,7 @@ ROUTES = {
     ("POST", "/v1/peers/{network}/{member}/probes"): "trace:read",
     ("POST", "/v1/batches"): "trace:write",
     ("GET", "/v1/ledger/{log}/checkpoint"): "ledger:read",
+    ("GET", "/v1/ledger/{log}/checkpoint.witnessed"): "ledger:read",
     ("GET", "/v1/ledger/{log}/tile/0/000.p/1"): "ledger:read",
     ("GET", "/v1/ledger/{log}/tile/entries/000.p/1"): "ledger:read",
 }
@@ -549,6 +551,12 @@ async def test_the_owner_reads_checkpoint_tiles_and_entries_of_its_ledger(world:
     for path in ("tile/x", "tile/0/000.p/0", "tile/0/000.p/256", "tile/0/0", "tile/64/000"):
         assert (await office.get(f"/v1/ledger/{log}/{path}")).status == 404, path
     assert (await office.get(f"/v1/ledger/{'0' * 64}/checkpoint")).said == (404, "http.not_found")
+    assert (await office.get(f"/v1/ledger/{log}/checkpoint.witnessed")).said == (404, "http.not_found")
+    assert await office.node.parts.witness.collect() > 0
+    newest = await office.get(f"/v1/ledger/{log}/checkpoint.witnessed")
+    keys = witness_keys(office.node.fed.directory.records[world.holder.node.name])
+    assert keys is not None
+    assert keys.cosignature(newest.body, Tw1Verifier()) is not None
 
 
 async def test_a_node_whose_ledger_is_halted_answers_clients_with_the_reason(world: World) -> None:

@@ -153,6 +153,24 @@ async def test_u03_u07_no_page_is_framed_cached_or_told_from_where_one_came(worl
         assert headers["X-Content-Type-Options"] == "nosniff", path
 
 
+async def test_u03_u07_what_is_refused_is_not_framed_or_cached_either(world: World) -> None:
+    office = world.asker
+    link = await sessions(office).link("auditor", "AUD", ["audit:read"])
+    narrow = {"Cookie": f"{COOKIE}={SimpleCookie((await enter(office, link)).headers['Set-Cookie'])[COOKIE].value}"}
+    log = f"/audit/ledgers/{log_name(office.node.origin)}"
+    session = await signed_in(office)
+    for path, given, status in (
+        ("/audit", {}, 401), ("/audit", narrow, 403), (f"{log}/entries/999", session, 404), (f"{log[:-1]}0/figures", session, 404),
+    ):  # fmt: skip
+        reply = await look(office, path, given)
+        assert reply.status == status, path
+        assert "frame-ancestors 'none'" in reply.headers["Content-Security-Policy"], path
+        assert reply.headers["Cache-Control"] == "no-store", path
+        assert reply.headers["X-Content-Type-Options"] == "nosniff", path
+    refused = await enter(office, link, Sec_Fetch_Site="cross-site")
+    assert (refused.said, refused.headers["Cache-Control"]) == ((403, "ui.csrf"), "no-store")
+
+
 async def test_u04_guessing_links_ends_in_429_and_says_the_same_of_each(world: World) -> None:
     office = world.holder
     await office.register("auditor", ("AUD",), LOOKS)
