@@ -315,6 +315,11 @@ class PostgresExchange:
         sql = "INSERT INTO split_view (origin, first, second, seen) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"
         await self._pool.execute(sql, origin, first, second, at)
 
+    async def conflict(self, origin: str) -> tuple[bytes, bytes] | None:
+        """What contradicts each other of a ledger."""
+        row = await self._pool.row("SELECT first, second FROM split_view WHERE origin = $1", origin)
+        return (row["first"], row["second"]) if row else None
+
     async def split(self) -> set[str]:
         """Origins whose two histories we hold."""
         return {row["origin"] for row in await self._pool.fetch("SELECT origin FROM split_view")}

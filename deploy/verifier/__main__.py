@@ -1,4 +1,4 @@
-"""All programs as one file: `python tracewire-verify.pyz log | proof | match | policy | evidence ...` (`make verifier`)."""
+"""All programs as one file: `python tracewire-verify.pyz log | proof | fork | match | policy | evidence ...` (`make verifier`)."""
 
 import sys
 

@@ -1,6 +1,6 @@
 """Verifies Tracewire ledgers offline. Apart on purpose: nothing of Tracewire, only the standard library and `cryptography`.
 
-    python tracewire_verify.py log DIR | proof FILE [--vkey KEY --vkey KEY] [--json]
+    python tracewire_verify.py log DIR | proof FILE | fork FILE FILE [--vkey KEY --vkey KEY] [--json]
 
 DIR is a C2SP tlog-tiles folder: `checkpoint`, `vkeys`, `tile/`, older ones in `checkpoints/<size>` or `checkpoint.*`. Keys
 should come from a directory that you trust; the file `vkeys` is only what the folder says of itself.
@@ -57,7 +57,7 @@ Point = tuple[str, int, bytes]  # a checkpoint's origin, size, root
 class Failure(Exception):
     """What does not hold, and the first entry that is wrong, where that can be told.
 
-    Codes: key note signature root tile bundle missing entry order consistency receipt mismatch.
+    Codes: key note signature root tile bundle missing entry order consistency receipt fork mismatch.
     """
 
     def __init__(self, code: str, detail: str, index: int | None = None) -> None:
@@ -86,6 +86,15 @@ class Proof:
     size: int
     index: int
     entry: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fork:
+    """A ledger that was signed in two histories, which differ at a size or index."""
+
+    origin: str
+    what: str
+    at: int
 
 
 def _unb64(text: str, code: str) -> bytes:
@@ -358,6 +367,21 @@ def verify_log(
     )  # fmt: skip
 
 
+def verify_fork(first: Path, second: Path, vkeys: Sequence[str]) -> Fork:
+    """Two checkpoints of one size, or two tlog-proofs of one index, that one ledger signed and that cannot both be true; else Failure `fork`."""
+    if _read(first).startswith(b"c2sp.org/tlog-proof@v1\n"):
+        one, other = verify_proof(first, vkeys), verify_proof(second, vkeys)
+        at, differ = ("index", one.index, other.index), one.entry != other.entry
+        origins = one.origin, other.origin
+    else:
+        notes = [_open(note := _read(file), _keys(vkeys, note, 2), file.name) for file in (first, second)]
+        (origin, size, root), (origin_2, size_2, root_2) = notes
+        at, differ, origins = ("size", size, size_2), root != root_2, (origin, origin_2)
+    if origins[0] != origins[1] or at[1] != at[2] or not differ:
+        raise Failure("fork", "both can be true: they are of different ledgers or places, or say the same")
+    return Fork(origin=origins[0], what=at[0], at=at[1])
+
+
 def verify_proof(file: Path, vkeys: Sequence[str]) -> Proof:
     """A C2SP tlog-proof whose `extra` line carries the entry; Failure `receipt` where it proves nothing."""
     head, _, note = _read(file).partition(b"\n\n")
@@ -377,8 +401,11 @@ def verify_proof(file: Path, vkeys: Sequence[str]) -> Proof:
     return Proof(origin=origin, size=size, index=index, entry=entry.decode())
 
 
-def shown(found: Log | Proof) -> Iterator[str]:
+def shown(found: Log | Proof | Fork) -> Iterator[str]:
     """A line for each claim."""
+    if isinstance(found, Fork):
+        yield f"OK {found.origin}: two histories are proven; its keys signed both, and they differ at {found.what} {found.at}"
+        return
     if isinstance(found, Proof):
         yield f"OK entry {found.index} of {found.origin} lies under its checkpoint of size {found.size}: {found.entry}"
         return
@@ -410,14 +437,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; its exit code."""
     parser = argparse.ArgumentParser(description="Verify Tracewire ledgers offline.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, call in (("log", verify_log), ("proof", verify_proof)):
+    for name, call, count in (("log", verify_log, 1), ("proof", verify_proof, 1), ("fork", verify_fork, 2)):
         command = commands.add_parser(name)
         command.set_defaults(call=call)
-        command.add_argument("path", type=Path)
-        command.add_argument("--vkey", action="append", required=name == "proof", help="a key you trust; repeat it")
+        command.add_argument("path", type=Path, nargs=count)
+        command.add_argument("--vkey", action="append", required=name != "log", help="a key you trust; repeat it")
         command.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(arguments)
-    return told(lambda: args.call(args.path, args.vkey), shown, as_json=args.json)
+    return told(lambda: args.call(*args.path, args.vkey), shown, as_json=args.json)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,7 @@ from gateway.services.trail import Trail
 from protocols.directory import witness_keys, year_and_number
 from protocols.ledger.checkpoint import LedgerKeys, verify_checkpoint
 from protocols.ledger.entry import Entry
-from protocols.ledger.merkle import HASH_BYTES
 from protocols.ledger.note import VerifierKey
-from protocols.ledger.proof import Place
 from protocols.limits import EXPIRES_MAX_S
 from protocols.ports.crypto import Sealer
 from protocols.ports.directory import DirectorySource
@@ -88,12 +86,10 @@ def inside(trail: Trail, ports: Ports, linking: Linking) -> Inside:
         """Its path leads to a checkpoint that its ledger's keys signed."""
         ledger = current(ports.directory).ledgers.get(row.origin)
         note = await ports.exchange.foreign_note(row.origin, row.size)
-        path = tuple(row.path[at : at + HASH_BYTES] for at in range(0, len(row.path), HASH_BYTES))
         try:
             if ledger is None or note is None:
                 return False
-            place = Place(origin=row.origin, size=row.size, index=row.index, path=path, entry=row.entry)
-            place.check(verify_checkpoint(note, ledger.keys, ports.verifier))
+            row.place.check(verify_checkpoint(note, ledger.keys, ports.verifier))
         except ProblemError:
             return False
         return True

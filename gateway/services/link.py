@@ -9,7 +9,7 @@ from protocols.directory import Directory
 from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
 from protocols.ledger.linking import Link, follow
 from protocols.ledger.merkle import verify_consistency
-from protocols.ledger.proof import Place
+from protocols.ledger.proof import Place, format_proof
 from protocols.limits import EXPIRES_MAX_S, REQUEST_AHEAD_MAX_S, UNLINKED_MAX
 from protocols.ports.crypto import Verifier
 from protocols.ports.rows import Held
@@ -131,20 +131,26 @@ class Linking:
             raise ProblemError("proof.origin", "the ledger was abandoned, and this checkpoint is new")
 
     async def one_history(self, places: Sequence[Place], checkpoints: Mapping[Key, Checkpoint]) -> None:
-        """`ledger.split_view`, both notes kept, where two entries are proven at one place, now or before."""
+        """`ledger.split_view`, both proofs kept, where two entries are proven at one place, now or before."""
         if not places:
             return
-        known = {(p.origin, p.index): (p.size, p.entry) for p in places}
+        known = {(p.origin, p.index): p for p in places}
         for row in await self._store.proven(list(known)):
-            known[row.origin, row.index] = row.size, row.entry
+            known[row.origin, row.index] = row.place
         for place in places:
-            size, entry = known[place.origin, place.index]
-            if entry != place.entry:
-                first = await self._store.foreign_note(place.origin, size)
-                second = checkpoints[place.origin, place.size].note
-                await self._store.keep_conflict(first or b"", second, origin=place.origin, at=self._clock.now())
+            before = known[place.origin, place.index]
+            if before.entry != place.entry:
+                first, second = [
+                    format_proof(each, await self._note(each.origin, each.size, checkpoints))
+                    for each in (before, place)
+                ]
+                await self._store.keep_conflict(first, second, origin=place.origin, at=self._clock.now())
                 self.alarms[place.origin] = "ledger.split_view"
                 raise ProblemError("ledger.split_view", "two entries are proven at one index")
+
+    async def _note(self, origin: str, size: int, checkpoints: Mapping[Key, Checkpoint]) -> bytes:
+        found = checkpoints.get((origin, size))
+        return found.note if found else await self._store.foreign_note(origin, size) or b""
 
     def clock(self, origin: str, at: datetime, *, since: datetime | None = None) -> None:
         """Alarm `ledger.skew` where an entry that we were just shown is from our future, or of a time before it can have been made."""

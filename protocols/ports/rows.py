@@ -6,6 +6,8 @@ from datetime import date, datetime
 from typing import Literal
 from uuid import UUID
 
+from protocols.ledger.merkle import HASH_BYTES
+from protocols.ledger.proof import Place
 from protocols.ports.crypto import ContentKey
 from protocols.thread import Delivery
 
@@ -133,6 +135,12 @@ class ProofRow:
     size: int
     path: bytes
     entry: bytes
+
+    @property
+    def place(self) -> Place:
+        """Where the entry stands."""
+        path = tuple(self.path[at : at + HASH_BYTES] for at in range(0, len(self.path), HASH_BYTES))
+        return Place(origin=self.origin, size=self.size, index=self.index, path=path, entry=self.entry)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

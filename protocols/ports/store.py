@@ -319,6 +319,10 @@ class ExchangeStore(Protocol):
         """Keeps the two notes of a split view; exchange with that ledger stops."""
         ...
 
+    async def conflict(self, origin: str) -> tuple[bytes, bytes] | None:
+        """The two notes, or the two tlog-proofs, of a ledger that contradict each other."""
+        ...
+
     async def split(self) -> set[str]:
         """Origins whose two histories we hold."""
         ...

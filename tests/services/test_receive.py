@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from protocols.exchange.lines import Parcel, Receipt, encode_post
 from protocols.exchange.message import AttachmentRef
 from protocols.ledger.entry import PeerRef, content_commitment, parse_entry
 from protocols.ledger.merkle import leaf_hash
-from protocols.ledger.proof import Place
+from protocols.ledger.proof import Place, read_proof
 from protocols.limits import REFUSALS_A_DAY_MAX
 from protocols.strict import dump_json
+from tests.fault.invariants import VERIFIER
 from tests.federation import (
     Federation,
     Node,
@@ -26,6 +28,7 @@ from tests.federation import (
     unreachable,
     verify_ledger,
 )  # fmt: skip
+from tests.runtime.test_ledger_files import tracewire
 
 STORED = ("inbox", "refusal", "content", "peer_proof", "event", "leg")
 
@@ -112,7 +115,7 @@ async def test_a_checkpoint_without_both_good_signatures_refuses_the_post(pair: 
 
 
 async def test_two_histories_of_a_ledger_keep_both_notes_and_end_the_exchange_with_that_member(
-    pair: tuple[Node, Stranger], fed: Federation
+    pair: tuple[Node, Stranger], fed: Federation, tmp_path: Path
 ) -> None:
     b, m = pair
     first = m.parcel(b)
@@ -123,11 +126,9 @@ async def test_two_histories_of_a_ledger_keep_both_notes_and_end_the_exchange_wi
     await refused("ledger.split_view", fork.post(b, second))
     assert {table: await b.count(table) for table in STORED} == before
     (row,) = await b.rows("SELECT * FROM split_view")
-    assert (row["origin"], row["first"], parse_root(row["second"])) == (
-        m.origin,
-        await held_note(b, 2),
-        parse_root(fork.note()),
-    )
+    assert row["origin"] == m.origin
+    assert row["first"] == await held_note(b, 2)
+    assert proven_fork(row, m, tmp_path) == ("size", 2)
     for again in (m, fork):
         await refused("ledger.split_view", again.post(b, again.parcel(b)))
     sent = await b.trace(m)
@@ -147,7 +148,7 @@ async def test_two_histories_of_a_ledger_keep_both_notes_and_end_the_exchange_wi
 
 
 async def test_another_root_for_one_size_is_a_second_history_though_the_entry_is_the_same(
-    pair: tuple[Node, Stranger],
+    pair: tuple[Node, Stranger], tmp_path: Path
 ) -> None:
     b, m = pair
     first = m.parcel(b)
@@ -158,6 +159,37 @@ async def test_another_root_for_one_size_is_a_second_history_though_the_entry_is
     await refused("ledger.split_view", fork.post(b, fork.fresh(first)))
     (row,) = await b.rows("SELECT * FROM split_view")
     assert (row["first"], parse_root(row["second"])) == (await held_note(b, 3), parse_root(fork.note()))
+    assert proven_fork(row, m, tmp_path) == ("size", 3)
+    (tmp_path / "first").write_bytes(m.note())
+    (tmp_path / "second").write_bytes(m.note())
+    with pytest.raises(VERIFIER.Failure, match="both can be true"):
+        VERIFIER.verify_fork(tmp_path / "first", tmp_path / "second", m.keys.note_signer(m.origin).vkeys)
+    folder = tmp_path / "taken out"
+    found = await tracewire("audit", "fork", b.folder, m.origin, folder)
+    assert [Path(each).read_bytes() for each in found["files"]] == [row["first"], row["second"]]
+    assert (await tracewire("audit", "fork", b.folder, b.origin, folder))["code"] == "http.not_found"
+
+
+async def test_two_entries_at_one_index_are_kept_with_their_proofs(pair: tuple[Node, Stranger], tmp_path: Path) -> None:
+    b, m = pair
+    first = m.parcel(b)
+    assert isinstance(await m.give(b, first), Place)
+    fork = m.fork()
+    second = fork.parcel(b)
+    fork.parcel(b)
+    await refused("ledger.split_view", fork.post(b, fork.fresh(second)))
+    (row,) = await b.rows("SELECT * FROM split_view")
+    assert [read_proof(row[name])[0].entry for name in ("first", "second")] == [first.place.entry, second.place.entry]
+    assert proven_fork(row, m, tmp_path) == ("index", first.place.index)
+
+
+def proven_fork(row: Any, m: Stranger, folder: Path) -> tuple[str, int]:
+    """What the independent verifier says of the two files, with nothing but the ledger's keys."""
+    for name in ("first", "second"):
+        (folder / name).write_bytes(row[name])
+    fork = VERIFIER.verify_fork(folder / "first", folder / "second", m.keys.note_signer(m.origin).vkeys)
+    assert fork.origin == m.origin
+    return fork.what, fork.at
 
 
 async def held_note(node: Node, size: int) -> bytes:

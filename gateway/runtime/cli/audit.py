@@ -195,6 +195,47 @@ def _vkeys(vkey: list[str] | None, node: Path | None) -> Callable[[str], Sequenc
 
 
 @app.command
+def fork(node: Path, origin: str, folder: Path, *, json: AsJson = False) -> None:
+    """Take out the proof that a member signed two histories of a ledger (`ledger.split_view`): anybody can check it, with its keys alone.
+
+    Two files: the two checkpoints of one size, or two entries proven at one index. `tracewire_verify.py fork` says what they prove.
+
+    Parameters
+    ----------
+    node
+        The node's folder; it may run.
+    origin
+        The ledger, as the alarm names it.
+    folder
+        A new folder.
+    json
+        Print one JSON object.
+    """
+
+    async def kept() -> tuple[bytes, bytes] | None:
+        from adapters.postgres.exchange import PostgresExchange
+        from gateway.runtime.cli.client import node_pool
+
+        async with node_pool(node) as pool:
+            return await PostgresExchange(pool).conflict(origin)
+
+    with problems(as_json=json):
+        found = asyncio.run(kept())
+        if found is None:
+            raise ProblemError("http.not_found", f"this node holds no two histories of {origin}")
+        try:
+            folder.mkdir(parents=True)
+            files = [folder / name for name in ("first", "second")]
+            for path, data in zip(files, found, strict=True):
+                path.write_bytes(data)
+        except OSError as error:
+            raise ProblemError("config.invalid", f"{folder} cannot be written: {error.strerror}") from None
+        keys = " ".join(f"--vkey={key}" for key in vkeys_of(node, origin))
+        text = f"{files[0]}\n{files[1]}\nCheck them: python tracewire_verify.py fork {files[0]} {files[1]} {keys}"
+        say(text, {"origin": origin, "files": [str(path) for path in files]}, as_json=json)
+
+
+@app.command
 def link(node: Path, *, client: str, actor: str, json: AsJson = False) -> None:
     """Make a link that opens the auditor's console of a running node, once, within ten minutes.
 
