@@ -25,6 +25,7 @@ class Knowledge:
         return (
             Operation(
                 method="GET", path="/v1/diversion-patterns", scope="trace:read", call=self.get_patterns, answer=DiversionReport,
+                problems=("auth.purpose",),
             ),
             Operation(
                 method="GET", path="/v1/marking-notices", scope="trace:read", call=self.get_notices, answer=MarkingNotices,
@@ -42,10 +43,11 @@ class Knowledge:
     async def get_patterns(self, request: web.Request, asked: Asked) -> web.Response:
         """Look for what answered traces have in common: serial runs, transfers, embargoes, short times, dealers, stocks.
 
-        Each pattern names its threads, and no person. `tracewire report diversion` makes a page or a CSV of it.
+        Each pattern names its threads, and no person. `tracewire report diversion` makes a page or a CSV of it. Each reading is an entry in the ledger
+        for every message of the threads that are shown.
         """
-        del request, asked
-        return json_response(await self._diversions.report())
+        del request
+        return json_response(await self._diversions.report(asked.caller))
 
     async def get_notices(self, request: web.Request, asked: Asked) -> web.Response:
         """List how weapons are marked, as States and makers told us or we told them: the newest version of each notice.

@@ -1,6 +1,7 @@
 """What States owe: the figures of a year, counted from real threads of two nodes, and the pages made of them."""
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,7 @@ from gateway.services.report import Reports
 from protocols.messages import validate_body
 from tests.federation import Federation, Json, Member, Node, refused, trace_request
 from tests.protocols.bodies import VALID, event, pair, refusal, response
+from tests.services.erasing import ANNA
 from tests.services.test_converse import CALLER
 
 
@@ -99,9 +101,15 @@ async def test_answered_threads_show_what_they_have_in_common(fed: Federation) -
         await b.becomes(await b.send(b.reply(a, sent, "trace.response", body)), "delivered")
         threads.append(sent["thread"])
     await asked(a, b, body=trace_request("ABC1237"))  # nobody answered it
-    found = await Diversions(read=a.read, chains=Chains(member=a.name, read=a.read, clock=fed.clock)).report()
+    reports = Diversions(read=a.read, chains=Chains(member=a.name, read=a.read, clock=fed.clock))
+    await refused("auth.purpose", reports.report(replace(ANNA, purpose="")))
+    assert not [entry for entry in await a.entries() if entry.kind == "opened"]
+    found = await reports.report(ANNA)
+    opened = [entry for entry in await a.entries() if entry.kind == "opened"]
+    assert {entry.code for entry in opened} == {"report/TRACING"}
+    assert len({entry.id for entry in opened}) == 4, "both requests and both answers of the threads that are shown"
     assert found["threads"] == 2
     shared = {each["kind"]: sorted(each["threads"]) for each in found["patterns"]}
     assert shared == dict.fromkeys(("SERIAL_RUN", "LAST_TRANSFER", "SAME_DEALER", "SHORT_TIME"), sorted(threads))
     other = Diversions(read=b.read, chains=Chains(member=b.name, read=b.read, clock=fed.clock))
-    assert await other.report() == {"threads": 0, "patterns": []}, "whoever answers reports on nobody"
+    assert await other.report(ANNA) == {"threads": 0, "patterns": []}, "whoever answers reports on nobody"
