@@ -16,6 +16,7 @@ from protocols.ledger.checkpoint import LedgerKeys
 from protocols.ledger.proof import parse_proof
 from protocols.ledger.reconcile import Difference, Direction, Side, reconcile
 from tests.interop.conftest import START, Exchange, Ledger, digest
+from tests.runtime.test_serving import web_server
 
 
 def compared(exchange: Exchange) -> tuple[list[Direction], list[Difference]]:
@@ -232,6 +233,10 @@ def test_the_command_says_it_in_words_and_hands_out_proofs(
     for path, ledger in zip(proofs, (a, b), strict=True):
         place = parse_proof(path.read_bytes(), LedgerKeys.parse(ledger.origin, ledger.signer.vkeys), Tw1Verifier())
         assert place.entry in ledger.entries
+    with web_server(folders[1]) as url:
+        assert run("audit", "reconcile", folders[0], url, "--json", *vkeys) == 3
+        assert json.loads(capsys.readouterr().out) == shown
+        assert run("audit", "reconcile", folders[0], f"{url}/none", "--json") == 1
 
 
 def test_a_ledger_that_does_not_hold_is_not_compared(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -43,14 +44,17 @@ _MEANING = {
 
 @app.command(name="reconcile")
 def reconcile_ledgers(
-    a: Path,
-    b: Path,
+    a: str,
+    b: str,
     *,
     vkey: Annotated[list[str] | None, Parameter(negative="")] = None,
     proofs: Path | None = None,
+    node: Path | None = None,
+    client: str = "local",
+    actor: str = "local",
     json: AsJson = False,
 ) -> int:
-    """Compare two exported ledgers: sent, received, receipts, numbers, outcomes and clocks of the messages between them.
+    """Compare two ledgers, taken out or live: sent, received, receipts, numbers, outcomes and clocks of the messages between them.
 
     Each ledger is first recomputed from its entries, as `ledger verify` does. What is still on its way is counted and no
     difference. Exit code 3: they differ, or one of them does not hold.
@@ -58,29 +62,40 @@ def reconcile_ledgers(
     Parameters
     ----------
     a
-        What `ledger export` wrote of one member.
+        What `ledger export` wrote of one member, or the URL of such files, or of a node's /v1/ledger/LOG.
     b
-        The same of the other.
+        The same of the other. A live ledger is taken into a temporary folder first, as `audit fetch` does.
     vkey
         The verifier keys of both ledgers (four), from a directory that you trust; without: the files `vkeys`.
     proofs
         A folder to write a tlog-proof file of every entry that a difference names to.
+    node
+        A node's folder: live ledgers are judged by the keys that its directory lists, and its own is read at /v1.
+    client
+        With `node`: the client, with the scope ledger:read.
+    actor
+        With `node`: its actor.
     json
         Print one JSON object.
     """
-    with problems(as_json=json):
-        keys = [keys_of(folder, vkey) for folder in (a, b)]
+    with problems(as_json=json), tempfile.TemporaryDirectory(prefix="tracewire-audit-") as place:
+        folders = [Path(each) for each in (a, b)]
+        for n, each in enumerate((a, b)):
+            if each.startswith(("http://", "https://")):
+                folders[n] = Path(place) / str(n)
+                _fetched(each, folders[n], _vkeys(vkey, node), node if "/v1/ledger/" in each else None, client, actor)
+        keys = [keys_of(folder, vkey) for folder in folders]
         if keys[0].origin == keys[1].origin:
             raise ProblemError("config.invalid", "these are two folders of one ledger")
         try:
-            sides = [_side(folder, each, other) for folder, each, other in zip((a, b), keys, keys[::-1], strict=True)]
+            sides = [_side(folder, each, other) for folder, each, other in zip(folders, keys, keys[::-1], strict=True)]
         except ProblemError as problem:
             text = f"WRONG {problem.code}: {problem.detail}"
             say(text, {"ok": False, "code": problem.code, "detail": problem.detail}, as_json=json)
             return _DIFFER
         directions, found = reconcile(*sides)
         if proofs is not None:
-            _write_proofs(proofs, found, {side.member: folder for side, folder in zip(sides, (a, b), strict=True)})
+            _write_proofs(proofs, found, {side.member: folder for side, folder in zip(sides, folders, strict=True)})
         shown = {
             "ok": not found, "directions": [asdict(each) for each in directions],
             "differences": [asdict(each) | {"id": str(each.id) if each.id else None, "says": _MEANING[each.kind]} for each in found],
@@ -178,16 +193,22 @@ def fetch(
     json
         Print one JSON object.
     """
+    with problems(as_json=json):
+        origin, size = _fetched(ledger, folder, _vkeys(vkey, node), node, client, actor)
+        say(f"{origin}: {size} entries in {folder}.", {"origin": origin, "size": size}, as_json=json)
+
+
+def _fetched(
+    ledger: str, folder: Path, vkeys: Callable[[str], Sequence[str]] | None, node: Path | None, client: str, actor: str
+) -> tuple[str, int]:
     from gateway.runtime.serving import Place, fetch_ledger
 
-    with problems(as_json=json):
-        place = Place(url=ledger, vkeys=_vkeys(vkey, node), node=node, client=client, actor=actor)
-        with progress(ledger) as bar:
-            task = bar.add_task(ledger, total=None)
-            origin, size = asyncio.run(
-                fetch_ledger(place, folder, lambda done, total: bar.update(task, completed=done, total=total))
-            )
-        say(f"{origin}: {size} entries in {folder}.", {"origin": origin, "size": size}, as_json=json)
+    place = Place(url=ledger, vkeys=vkeys, node=node, client=client, actor=actor)
+    with progress(ledger) as bar:
+        task = bar.add_task(ledger, total=None)
+        return asyncio.run(
+            fetch_ledger(place, folder, lambda done, total: bar.update(task, completed=done, total=total))
+        )
 
 
 def _vkeys(vkey: list[str] | None, node: Path | None) -> Callable[[str], Sequence[str]] | None:
