@@ -228,10 +228,10 @@ def floor_ms(rounds: int = 300) -> float:
     return statistics.median(samples) * 1000
 
 
-async def ledger_rates(work: Path, seconds: float = 5.0, callers: int = 512) -> dict[str, float]:
-    """Ledger-only changes through the committer, both signatures, on a database of its own; then inclusion proofs of them.
+async def ledger_rates(work: Path, entries: int, callers: int = 512) -> dict[str, float]:
+    """Ledger-only changes through the committer, both signatures, on a database of its own; then inclusion proofs of the newest fifth.
 
-    Each proof is asked for alone, of an entry anywhere in the ledger, from tiles in memory, and checked before it is given.
+    `ledger_growth`: what an entry of the last tenth costs beside one of the first, by the clock. Each proof is asked for alone, of an entry anywhere in the ledger, from tiles in memory, and checked before it is given.
     """
     from adapters.postgres.connect import Pool
     from adapters.postgres.embedded import EmbeddedServer
@@ -265,22 +265,23 @@ async def ledger_rates(work: Path, seconds: float = 5.0, callers: int = 512) -> 
         verifier=Tw1Verifier(), guard=guard, clock=clock, ids=SystemIds(),
     )  # fmt: skip
     committing = asyncio.ensure_future(committer.run())
-    until, done = time.perf_counter() + seconds, 0
+    done, tenths = 0, [time.perf_counter()]
 
     async def caller() -> None:
         nonlocal done
-        while time.perf_counter() < until:
+        while done < entries:
             entry = Entry(kind="admin", at=clock.now(), n=os.urandom(NONCE_BYTES), code="bench")
             await committer.commit(Noted(entry=entry))
             done += 1
+            if done % (entries // 10) == 0:
+                tenths.append(time.perf_counter())
 
-    begun = time.perf_counter()
     await asyncio.gather(*(caller() for _ in range(callers)))
-    rate = done / (time.perf_counter() - begun)
+    rate = entries / (tenths[10] - tenths[0])
     committing.cancel()
     prove = Prove(ledger, Release(ledger, guard, lambda: False))
     checkpoint = await prove.newest(origin)
-    indexes = random.Random(7).sample(range(checkpoint.size), 2_000)
+    indexes = random.Random(7).sample(range(checkpoint.size - entries // 5, checkpoint.size), min(2_000, entries // 5))
     places = await prove.places_at(checkpoint, indexes)
     begun = time.perf_counter()
     for index in indexes:
@@ -289,7 +290,11 @@ async def ledger_rates(work: Path, seconds: float = 5.0, callers: int = 512) -> 
     await ledger.close()
     await pool.close()
     await server.stop()
-    return {"ledger_entries_per_s": round(rate, 1), "proofs_per_s": round(proofs, 1)}
+    growth = (tenths[10] - tenths[9]) / (tenths[1] - tenths[0])
+    return {
+        "ledger_entries": entries, "ledger_entries_per_s": round(rate, 1), "ledger_growth": round(growth, 3),
+        "proofs_per_s": round(proofs, 1),
+    }  # fmt: skip
 
 
 def driven(node: Path, count: int, concurrent: int) -> dict[str, float]:
@@ -299,7 +304,7 @@ def driven(node: Path, count: int, concurrent: int) -> dict[str, float]:
     return json.loads(out.splitlines()[-1])
 
 
-def measure(work: Path, count: int) -> dict[str, object]:
+def measure(work: Path, count: int, entries: int) -> dict[str, object]:
     nodes = set_up(work)
     holder = subprocess.Popen([sys.executable, __file__, "--postgres", str(work / "postgres")], stdout=subprocess.PIPE)
     assert holder.stdout is not None
@@ -336,7 +341,7 @@ def measure(work: Path, count: int) -> dict[str, object]:
             process.wait(60)
         holder.terminate()
         holder.wait(60)
-    return result | asyncio.run(ledger_rates(work))
+    return result | asyncio.run(ledger_rates(work, entries))
 
 
 async def hold_postgres(folder: Path) -> None:
@@ -358,6 +363,7 @@ def main() -> None:
     parser.add_argument("--postgres", type=Path)
     parser.add_argument("--count", type=int, default=3000)
     parser.add_argument("--concurrent", type=int, default=64)
+    parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--keep", action="store_true")
     given = parser.parse_args()
     if given.drive:
@@ -369,7 +375,7 @@ def main() -> None:
     work = Path(tempfile.mkdtemp(prefix="tracewire-bench-"))
     work.chmod(0o755)
     try:
-        print(json.dumps(measure(work, given.count)))
+        print(json.dumps(measure(work, given.count, given.entries)))
     finally:
         if not given.keep:
             shutil.rmtree(work, ignore_errors=True)

@@ -23,8 +23,10 @@ from adapters.postgres.embedded import EmbeddedServer
 from gateway.runtime.cli.main import app
 from gateway.runtime.client import AgencyClient
 from protocols.ledger.entry import Entry, parse_entry
+from protocols.ledger.note import VerifierKey
 from protocols.problems import ProblemError
 from tests.federation import HANDLING, _free_port, new_database, trace_request
+from tests.keys.test_cose import verified as receipted
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 25.0
@@ -558,6 +560,18 @@ def test_the_next_ledger_is_opened_under_load_and_the_former_is_closed(world: Wo
     exported = world.folder / "ledger-after"
     assert world.run("ledger", "export", world.a.folder, exported)["origin"] == following
     assert world.run("ledger", "verify", exported)["ok"]
+    proof, cose = world.folder / "closed.tlog-proof", world.folder / "closed.cose"
+    index = heads[former] - 1
+    world.run("ledger", "proof", world.a.folder, index, proof, f"--origin={former}")
+    record = parse_request((world.a.folder / "member-request.json").read_bytes()).record
+    (vkeys,) = [each.vkeys for each in record.ledgers if each.origin == former]
+    checked = world.run("verify", proof, *(f"--vkey={key}" for key in vkeys))
+    assert (checked["origin"], parse_entry(checked["entry"].encode()).kind) == (former, "ledger-closed")
+    world.run("ledger", "receipt", world.a.folder, index, cose, f"--origin={former}", *world.a.secret)
+    entry = cose.with_name("closed.cose.json").read_bytes()
+    assert parse_entry(entry) == closed
+    claims = receipted(cose.read_bytes(), entry, VerifierKey.parse(vkeys[0]).public)
+    assert claims[2] == former
 
 
 def test_keys_of_every_use_are_rotated_and_revoked_by_command(world: World) -> None:

@@ -307,7 +307,7 @@ def _same_tile(folder: Path, tile: TileId, width: int, data: bytes) -> None:
 
 
 @app.command
-def proof(node: Path, index: int, file: Path, *, json: AsJson = False) -> None:
+def proof(node: Path, index: int, file: Path, *, origin: str | None = None, json: AsJson = False) -> None:
     """Write the proof of one entry as a C2SP tlog-proof file: whoever has the verifier keys can check it offline.
 
     Parameters
@@ -318,16 +318,26 @@ def proof(node: Path, index: int, file: Path, *, json: AsJson = False) -> None:
         The entry's index.
     file
         A new file; the usual ending is .tlog-proof.
+    origin
+        Which ledger; without: the newest.
     json
         Print one JSON object.
     """
     with problems(as_json=json):
-        _write_new(file, lambda: asyncio.run(_proof(node, index))[1])
+        _write_new(file, lambda: asyncio.run(_proof(node, index, origin))[1])
         say(f"{file}: entry {index}", {"file": str(file), "index": index}, as_json=json)
 
 
 @app.command
-def receipt(node: Path, index: int, file: Path, *, secret: SecretFrom = _NO_SECRET, json: AsJson = False) -> None:
+def receipt(
+    node: Path,
+    index: int,
+    file: Path,
+    *,
+    origin: str | None = None,
+    secret: SecretFrom = _NO_SECRET,
+    json: AsJson = False,
+) -> None:
     """Write a COSE receipt (RFC 9942) that an entry stands in the ledger, for tools that speak SCITT; the entry as FILE.json.
 
     It is signed by the ledger's Ed25519 key alone: the post-quantum signature is under checkpoints, as `ledger proof` has them.
@@ -340,12 +350,14 @@ def receipt(node: Path, index: int, file: Path, *, secret: SecretFrom = _NO_SECR
         The entry's index.
     file
         A new file; the usual ending is .cose.
+    origin
+        Which ledger; without: the newest.
     json
         Print one JSON object.
     """
 
     def make() -> bytes:
-        place, _, root = asyncio.run(_proof(node, index))
+        place, _, root = asyncio.run(_proof(node, index, origin))
         signer = KeyStore.open(node / "keys", secret.secret()).note_signer(place.origin)
         entry.append(place.entry)
         return signer.receipt(place, root)
@@ -357,14 +369,14 @@ def receipt(node: Path, index: int, file: Path, *, secret: SecretFrom = _NO_SECR
         say(f"{file}: entry {index}, which is {file}.json", {"file": str(file), "index": index}, as_json=json)
 
 
-async def _proof(node: Path, index: int) -> tuple[Place, bytes, bytes]:
-    """The place of an entry of the newest ledger, its tlog-proof, and the root."""
+async def _proof(node: Path, index: int, origin: str | None) -> tuple[Place, bytes, bytes]:
+    """The place of an entry, its tlog-proof, and the root."""
     from adapters.postgres.ledger import PostgresLedger
 
     async with node_pool(node) as pool:
         ledger = PostgresLedger("", pool)
         prove = Prove(ledger, Release(ledger, FileGuard(node / "keys"), lambda: False))
-        newest = await prove.newest(max(await ledger.heads(), key=year_and_number))
+        newest = await prove.newest(await _origin(ledger, origin))
         if not 0 <= index < newest.size:
             raise ProblemError("tile.missing", f"the ledger has the entries 0..{newest.size - 1}")
         place = (await prove.places_at(newest, [index]))[index]
