@@ -50,6 +50,7 @@ async def main(node: str) -> None:
             await page.goto(f"{log}?kind=receipt")
             entry = base + str(await page.locator("tbody a").first.get_attribute("href"))
             await shoot(page, "entry", entry, look)
+            await shoot(page, "wrong", f"{log}/entries/999999", look)
             await shoot(page, "figures", f"{log}/figures", look)
             await shoot(page, "thread", f"{base}/audit/threads?thread={thread}", look)
             await shoot(page, "gaps", f"{base}/audit/gaps", look)
