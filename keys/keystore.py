@@ -89,7 +89,7 @@ class KeyStore:
             raise ValueError("a ledger key, and only that, has an origin")
         with self._changing():
             standing = [key for key in self._keys if (key.use, key.origin) == (use, origin)]
-            once = use in _OFFLINE or use in ("ledger", "witness")
+            once = use in _OFFLINE or use == "ledger"
             if (once and standing) or any(key.state == "next" for key in standing):
                 raise store_problem(f"there is a {use} key already", "Promote or drop that one first.")
             state: State = "next" if standing else "current"
@@ -101,6 +101,22 @@ class KeyStore:
                 made = [changed(made[0], seed=b"")]
             self._keys += made
         return [key.public for key in made]
+
+    def renew_record(self, now: datetime) -> PublicKey:
+        """Makes the next record key, which is the current one at once: the former signs for it where its file is here."""
+        with self._changing():
+            made = _generate("record", "ML-DSA-65", None, "current")
+            self._write(_file_of(made), made.seed)
+            old = [key for key in self._keys if (key.use, key.state) == ("record", "old")]
+            self._keys = [
+                changed(key, state="old", retired=now) if key.use == "record" else key
+                for key in self._keys
+                if key not in old
+            ] + [changed(made, seed=b"")]
+        for key in old:  # a successor of theirs is long in force
+            if self._path(key).exists():
+                destroy_file(self._path(key))
+        return made.public
 
     def promote(self, use: Use, now: datetime) -> None:
         """The `next` key becomes `current`, the former `old`: old seal keys still open until they are dropped."""
@@ -116,7 +132,7 @@ class KeyStore:
             if not found or (found[0].state == "current" and found[0].use not in _OFFLINE):
                 raise store_problem("no key with this kid that can be dropped", "Promote another one first.")
             if found[0].use in _OFFLINE:
-                destroy_file(self._folder / f"{found[0].use}.key")
+                destroy_file(self._path(found[0]))
             self._keys.remove(found[0])
 
     def inventory(self) -> list[KeyInfo]:
@@ -132,7 +148,7 @@ class KeyStore:
         """The signer of the current key."""
         return Ed25519Signer(self._current(use).seed)
 
-    def current_signer(self, use: Literal["message", "request"]) -> "CurrentSigner":
+    def current_signer(self, use: Literal["message", "request", "token"]) -> "CurrentSigner":
         """Signs with whatever key of the use is current when it signs: a promoted one takes over without a restart."""
         return CurrentSigner(self, use)
 
@@ -146,6 +162,16 @@ class KeyStore:
         """The key that is to follow the current one of a use."""
         return next((key.public for key in self._keys if (key.use, key.state) == (use, "next")), None)
 
+    def token_key(self, kid: str) -> KeyInfo | None:
+        """The token key of this name, current or old; what another process made a moment ago too."""
+        for again in (False, True):
+            if again:
+                self.reload()
+            for key in self._keys:
+                if key.use == "token" and key.public.kid == kid:
+                    return changed(key, seed=b"")
+        return None
+
     def note_signer(self, origin: str) -> LedgerNoteSigner:
         """The signer of a ledger's checkpoints."""
         seeds = {key.public.alg: key.seed for key in self._keys if (key.use, key.origin) == ("ledger", origin)}
@@ -153,9 +179,9 @@ class KeyStore:
             raise store_problem("there are no keys for this ledger", "Open the ledger first.")
         return LedgerNoteSigner(origin, seeds["Ed25519"], seeds["ML-DSA-44"])
 
-    def cosigner(self, member: str) -> LedgerCosigner | None:
+    def cosigner(self, member: str, state: State = "current") -> LedgerCosigner | None:
         """What signs others' checkpoints as a witness, under the member's name; None without such keys."""
-        seeds = {key.public.alg: key.seed for key in self._keys if key.use == "witness"}
+        seeds = {key.public.alg: key.seed for key in self._keys if (key.use, key.state) == ("witness", state)}
         return LedgerCosigner(member, seeds["Ed25519"], seeds["ML-DSA-44"]) if seeds else None
 
     def sealer(self) -> Tw1Sealer:
@@ -193,11 +219,18 @@ class KeyStore:
         """
         signed = []
         for key in self._keys:
-            here = key.use not in _OFFLINE or (self._folder / f"{key.use}.key").exists()
+            here = key.use not in _OFFLINE or self._path(key).exists()
             if key.use in _PUBLISHED and key.state != "old" and here:
-                seed = self._offline_seed(key.use) if key.use in _OFFLINE else key.seed
+                seed = self._seed_of(key) if key.use in _OFFLINE else key.seed
                 signed.append((key.public, _signer(key.public.alg, seed).sign(message)))
         return signed
+
+    def succession(self, message: bytes) -> bytes | None:
+        """`message` signed by the record key before the current one; None without one, or where its file was taken away."""
+        for key in self._keys:
+            if (key.use, key.state) == ("record", "old") and self._path(key).exists():
+                return _signer(key.public.alg, self._seed_of(key)).sign(message)
+        return None
 
     def _current(self, use: Use) -> KeyInfo:
         for key in self._keys:
@@ -206,14 +239,22 @@ class KeyStore:
         raise store_problem(f"there is no {use} key", "Run `tracewire init`, or add one.")
 
     def _offline_seed(self, use: OfflineUse) -> bytes:
-        listed = self._current(use).public
-        path = self._folder / f"{use}.key"
+        return self._seed_of(self._current(use))
+
+    def _seed_of(self, key: KeyInfo) -> bytes:
+        path = self._path(key)
         if not path.exists():
-            raise store_problem(f"the {use} key is not here", f"Put {path.name} back into the key folder.")
+            raise store_problem(f"the {key.use} key is not here", f"Put {path.name} back into the key folder.")
         seed = self._secret.open(path.name, read_private(path))
-        if len(seed) != SEED_BYTES or MlDsaSigner("ML-DSA-65", seed).public != listed:
-            raise store_problem(f"{path.name} is another {use} key", "Put the file of the listed key back.")
+        if len(seed) != SEED_BYTES or MlDsaSigner("ML-DSA-65", seed).public != key.public:
+            raise store_problem(f"{path.name} is another {key.use} key", "Put the file of the listed key back.")
         return seed
+
+    def _path(self, key: KeyInfo) -> Path:
+        """The file of an offline key: the first of a use has a plain name, its successors that of their kid."""
+        first = next(each for each in self._keys if each.use == key.use)
+        plain = key == first and not (self._folder / _file_of(key)).exists()
+        return self._folder / (f"{key.use}.key" if plain else _file_of(key))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -245,7 +286,7 @@ class KeyStore:
 class CurrentSigner:
     """The port Signer over the current key of a use."""
 
-    def __init__(self, store: KeyStore, use: Literal["message", "request"]) -> None:
+    def __init__(self, store: KeyStore, use: Literal["message", "request", "token"]) -> None:
         self._store, self._use = store, use
         self._seed, self._signer = b"", store.signer(use)
 
@@ -263,6 +304,10 @@ class CurrentSigner:
         if seed != self._seed:
             self._seed, self._signer = seed, Ed25519Signer(seed)
         return self._signer
+
+
+def _file_of(key: KeyInfo) -> str:
+    return f"{key.use}-{key.public.kid[:8]}.key"
 
 
 def _algorithms(use: Use) -> tuple[str, ...]:

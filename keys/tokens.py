@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from keys.suite import Ed25519Signer
+from keys.keystore import KeyStore
 from protocols.codes import LISTS
 from protocols.jwk import PublicKey
 from protocols.ports.access import Caller, Client
@@ -25,6 +25,7 @@ from protocols.problems import ProblemError
 from protocols.strict import b64u, dump_json, parse_object, unb64u
 
 TOKEN_LIFE_S = 300
+_LATE_S = 120  # a process may sign with the former key until it looks again, each minute
 _AHEAD_MAX_S = 60  # how far a client's clock may run before ours
 _TOKEN_CHARS_MAX = 8 * 1024
 _ID_CHARS_MAX = 200
@@ -36,10 +37,13 @@ _ASSERTION_TYPS = ("JWT", "client-authentication+jwt")
 
 
 class TokenAccess:
-    """The port Access. `issuer` names the node, `audience` is the URL of its token endpoint."""
+    """The port Access. `issuer` names the node, `audience` is the URL of its token endpoint.
 
-    def __init__(self, signer: Ed25519Signer, *, issuer: str, audience: str) -> None:
-        self._signer = signer
+    A token key that was changed still vouches for the tokens that it signed; one that was revoked is gone.
+    """
+
+    def __init__(self, keys: KeyStore, *, issuer: str, audience: str) -> None:
+        self._keys, self._signer = keys, keys.current_signer("token")
         self._issuer = issuer
         self._audience = audience
         self._seen: dict[tuple[str, str], int] = {}  # (client, jti) -> exp
@@ -74,7 +78,9 @@ class TokenAccess:
 
     def authenticate(self, token: str, now: datetime) -> Caller:
         """The caller of one of our tokens; `auth.invalid` for everything else."""
-        claims = self._verified(token)
+        claims, kid = self._verified(token)
+        if self._keys.token_key(kid) is None:
+            raise _invalid("its key was revoked")
         _check_times(claims, now.timestamp())
         act = claims.get("act")
         if _text(claims, "iss") != self._issuer or not isinstance(act, dict):
@@ -84,8 +90,17 @@ class TokenAccess:
         purpose = _text(claims, _PURPOSE) if _PURPOSE in claims else ""
         return Caller(client=_text(claims, "sub"), actor=_text(act, "sub"), scopes=scopes, purpose=purpose)
 
-    def _own_claims(self, token: str) -> dict[str, Any]:
-        return _verified_claims(token, (_ACCESS_TYP,), self._signer.public.jwk)
+    def _own_claims(self, token: str) -> tuple[dict[str, Any], str]:
+        kid = str(_split(token, (_ACCESS_TYP,))[0].get("kid"))
+        key = self._keys.token_key(kid)
+        if key is None:
+            raise _invalid("not a token of this node")
+        if (
+            key.retired is not None
+            and _int(_split(token, (_ACCESS_TYP,))[1], "iat") > key.retired.timestamp() + _LATE_S
+        ):
+            raise _invalid("signed after its key was changed")
+        return _verified_claims(token, (_ACCESS_TYP,), key.public.jwk), kid
 
     def _sign(self, caller: Caller, now_s: int) -> str:
         header = {"alg": "EdDSA", "typ": _ACCESS_TYP, "kid": self._signer.kid}

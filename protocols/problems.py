@@ -125,6 +125,12 @@ CODES: dict[str, Kind] = {
     "tile.missing": Kind(404, "No such tile", "never", "Ask for tiles of a size that a checkpoint names."),
     # directory
     "dir.invalid": Kind(400, "Directory document is invalid", "after-fix", "The authority must publish a valid one."),
+    "dir.notice": Kind(
+        409,
+        "A new record key needs 72 hours of notice",
+        "later",
+        "Ask the member on another channel; then admit it again.",
+    ),
     "dir.stale": Kind(503, "Directory is stale", "later", "Fetch the directory; ask the authority to publish."),
     "dir.key_unknown": Kind(503, "Key not in our directory", "later", "Wait until the directory version is fetched."),
     "dir.key_use": Kind(422, "One key for two uses", "never", "Make a key for every use."),

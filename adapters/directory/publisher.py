@@ -11,11 +11,11 @@ import fcntl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from securesystemslib.signer import Signer
+from securesystemslib.signer import Key, Signer
 from tuf.api.metadata import DelegatedRole, Delegations, MetaFile, Role, Root, Snapshot, Targets, Timestamp
 
 from adapters.directory.repository import (
@@ -38,6 +38,7 @@ from adapters.directory.request import (
     check_answer,
     check_possession,
     delegated_role,
+    endorsed,
     new_seal_keys,
     parse_request,
 )
@@ -58,7 +59,7 @@ from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint, verify_che
 from protocols.limits import MEMBER_REQUEST_BYTES_MAX
 from protocols.ports.crypto import Sealer, Verifier
 from protocols.problems import ProblemError
-from protocols.strict import b64u, dump_json, parse_object, unb64u
+from protocols.strict import b64u, dump_json, format_time, parse_object, parse_time, unb64u
 
 Status = Literal["active", "suspended", "revoked"]
 # docs/domain.md section 1: an investigator may ask, may be told "restricted", and may not search registries
@@ -86,6 +87,8 @@ MATRIX = {
     "marking.notice": Rule(senders=["focal-point", "manufacturer"], recipients=_PARTIES),
 }
 DEADLINES = {"acknowledgement_days": 2, "urgent_hours": 24, "routine_days": 30}
+
+_NOTICE = timedelta(hours=72)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,11 +179,18 @@ class Authority:
         self._verifier = verifier
 
     def admit(
-        self, data: bytes, *, roles: Sequence[MemberRole], status: Status, signers: Sequence[Signer], now: datetime
+        self,
+        data: bytes,
+        *,
+        roles: Sequence[MemberRole],
+        status: Status,
+        signers: Sequence[Signer],
+        now: datetime,
+        lost: bool = False,
     ) -> bytes | None:
         """Delegates a member's record to the record key of its request; the next `publish` brings it into force.
 
-        `signers` are those of targets. A challenge comes back instead, and nothing is changed, until the request
+        A new record key is signed for by the former one, or has stood in a notice for 72 h (`lost`, docs/protocol.md section 5): `dir.notice`. `signers` are those of targets. A challenge comes back instead, and nothing is changed, until the request
         answers the one made for its seal keys. ProblemError `dir.*` for a request that must not be admitted.
         """
         request = parse_request(data)
@@ -189,7 +199,9 @@ class Authority:
             delegations = _delegations(desk.targets)
             standing = delegations.get(request.role)
             if standing and standing.keyids != [request.key.keyid]:
-                raise ProblemError("dir.invalid", "the member is admitted under another record key")
+                former = _key(desk.targets, standing.keyids[0])
+                if not endorsed(request, former, self._verifier):
+                    self._noticed(request, now, lost=lost)
             self._check(request, desk)
             if asked := self._ask(request, desk):
                 return asked
@@ -199,6 +211,23 @@ class Authority:
             write(self._folder / "admitted" / f"{request.role}.json", data)
             self._change_targets(desk, _with_member(desk.network, request.record.member, roles, status), signers, now)
         return None
+
+    def _noticed(self, request: MemberRequest, now: datetime, *, lost: bool) -> None:
+        """Returns where the notice of this very key is old enough; the first word of it writes the notice."""
+        if not lost:
+            raise ProblemError(
+                "dir.invalid", "the member is admitted under another record key, which did not sign the request"
+            )
+        path = self._folder / "notices" / f"{request.role}.json"
+        noticed = parse_object(path.read_bytes(), bytes_max=MEMBER_REQUEST_BYTES_MAX) if path.exists() else {}
+        if noticed.get("key") != request.key.keyid:
+            noticed = {"key": request.key.keyid, "from": format_time(now)}
+            write(path, dump_json(noticed))
+        until = parse_time(noticed["from"]) + _NOTICE
+        if now < until:
+            raise ProblemError(
+                "dir.notice", f"tell the member by a second channel; from {format_time(until)} on it is admitted"
+            )
 
     def set_member(
         self, member: str, *, roles: Sequence[MemberRole], status: Status, signers: Sequence[Signer], now: datetime
@@ -347,6 +376,11 @@ class Authority:
         self._repository.keep(target_name(path, target_info(path, request.record_bytes)), request.record_bytes)
         self._repository.keep(f"{request.version}.{request.role}.json", request.metadata)
         return file_info(request.version, request.metadata)
+
+
+def _key(targets: Targets, keyid: str) -> Key:
+    assert targets.delegations is not None  # there is a role
+    return targets.delegations.keys[keyid]
 
 
 def _delegations(targets: Targets) -> dict[str, DelegatedRole]:

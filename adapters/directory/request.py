@@ -1,6 +1,6 @@
 """A member's request to the directory: its record, signed by its record key, with proof that it holds every key."""
 
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,6 +32,7 @@ from protocols.strict import b64u, dump_json, parse_object, unb64u
 
 NONCE_BYTES = 32
 _POSSESSION = b"tracewire member request 1\0"
+_SUCCESSION = b"tracewire record key succession 1\0"
 _SEAL = b"tracewire seal possession 1"
 # RFC 9881: SEQUENCE { SEQUENCE { OID id-ml-dsa-65 } BIT STRING }, before the 1,952 bytes of the key
 _SPKI_MLDSA65 = bytes.fromhex("308207b2300b0609608648016503040312038207a100")
@@ -46,8 +47,10 @@ class MemberRequest:
     record_bytes: bytes
     metadata: bytes
     version: int
+    record_key: PublicKey
     key: Key
     possession: Mapping[str, bytes]
+    succession: bytes
     answer: Mapping[str, bytes]
 
     @property
@@ -66,6 +69,11 @@ def possession_message(record: bytes) -> bytes:
     return _POSSESSION + record
 
 
+def succession_message(record: bytes, key: PublicKey) -> bytes:
+    """What a record key signs for the one that follows it: which key that is, and with which record."""
+    return _SUCCESSION + sha256(record).digest() + key.public
+
+
 def build_request(
     *,
     record: bytes,
@@ -74,6 +82,7 @@ def build_request(
     record_signer: Signer,
     possession: Iterable[tuple[PublicKey, bytes]],
     now: datetime,
+    succession: bytes | None = None,
 ) -> bytes:
     """The request for exact record bytes; `version` is one more than that of the member's last request."""
     path = record_path(parse_record(record).member)
@@ -84,16 +93,21 @@ def build_request(
         "record": b64u(record),
         "metadata": b64u(signed_bytes(role, [record_signer])),
         "possession": {key.kid: b64u(signature) for key, signature in possession},
+        **({"succession": b64u(succession)} if succession else {}),
     })  # fmt: skip
 
 
 def parse_request(data: bytes) -> MemberRequest:
     """The request; `dir.signature` where the record key did not sign it, `dir.*`, `json.*` or `b64.*` else."""
     found = parse_object(data, bytes_max=MEMBER_REQUEST_BYTES_MAX)
-    if found.keys() - {"answer"} != {"v", "record_key", "record", "metadata", "possession"} or found["v"] != 1:
+    if (
+        found.keys() - {"answer", "succession"} != {"v", "record_key", "record", "metadata", "possession"}
+        or found["v"] != 1
+    ):
         raise ProblemError("dir.invalid", "not a member request of version 1")
     record_bytes, metadata = unb64u(found["record"]), unb64u(found["metadata"])
-    record, key = parse_record(record_bytes), tuf_key(PublicKey.parse(found["record_key"]))
+    record, record_key = parse_record(record_bytes), PublicKey.parse(found["record_key"])
+    key = tuf_key(record_key)
     role = record.member.partition("/")[2]
     delegator = Targets(delegations=Delegations({key.keyid: key}, {role: delegated_role(record.member, key)}))
     signed = parse_role(metadata, delegator=delegator, role=role)
@@ -106,8 +120,10 @@ def parse_request(data: bytes) -> MemberRequest:
         record_bytes=record_bytes,
         metadata=metadata,
         version=signed.version,
+        record_key=record_key,
         key=key,
         possession=_texts(found["possession"]),
+        succession=unb64u(found["succession"]) if "succession" in found else b"",
         answer=_texts(found.get("answer", {})),
     )
 
@@ -123,6 +139,14 @@ def check_possession(request: MemberRequest, *, known: Record | None, verifier: 
         alg: Algorithm = "Ed25519" if key.alg == "Ed25519" else "ML-DSA-44"
         if signature is None or not verifier.verify(alg, key.public, message, signature):
             raise ProblemError("dir.key_pop", "a key of the record did not sign the request")
+
+
+def endorsed(request: MemberRequest, former: Key, verifier: Verifier) -> bool:
+    """Whether the record key that the request's is to follow signed for it."""
+    pem = "".join(str(former.keyval["public"]).split("\n")[1:-2])
+    public = PublicKey("ML-DSA-65", b64decode(pem)[len(_SPKI_MLDSA65) :])
+    message = succession_message(request.record_bytes, request.record_key)
+    return verifier.verify("ML-DSA-65", public.public, message, request.succession)
 
 
 def new_seal_keys(record: Record, known: Record | None) -> list[PublicKey]:

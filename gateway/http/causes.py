@@ -66,6 +66,7 @@ CAUSES: dict[str, str] = {
     "ledger.tile_corrupt": "What the database holds of our ledger's tree does not give the root that we signed: its disk or memory is damaged.",
     "tile.missing": "The ledger has not grown that far, or the tile never existed.",
     "dir.invalid": "A signed document of the directory breaks its form or its rules, so the version before stays in force.",
+    "dir.notice": "The record key that a member is admitted under did not sign for the new one: whoever asks may be somebody else.",
     "dir.stale": "No fresh directory could be fetched for longer than its rules allow; who may do what is uncertain.",
     "dir.key_unknown": "The other side uses a key that stands in a newer directory than ours.",
     "dir.key_use": "A key is used, or listed, for two purposes; a signature for one could pass for the other.",

@@ -143,7 +143,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     receive, blobs, pace = receiving(settings, ports, keys, committer, linking, prove, vault)
     witness = Witness(
         member=member, committer=committer, directory=ports.directory, ledger=ports.ledger, store=ports.exchange, linking=linking, prove=prove,
-        transport=ports.transport, cosigner=keys.cosigner(member), sealer=sealer, verifier=verifier, clock=clock,
+        transport=ports.transport, cosigner=lambda: keys.cosigner(member), sealer=sealer, verifier=verifier, clock=clock,
     )  # fmt: skip
     ways = ways_of(settings, ports, keys, committer, linking, prove, submit, receive, blobs, vault, witness)
     read = Read(
@@ -166,7 +166,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
         member=member, office=office, read=read, submit=submit, directory=ports.directory, clock=clock, approve=approve,
     )  # fmt: skip
     erase = eraser(settings, ports, read, records, approve, ways.settle, committer, vault, sealer)
-    access = TokenAccess(keys.signer("token"), issuer=member, audience=settings.audience)
+    access = TokenAccess(keys, issuer=member, audience=settings.audience)
     trail = Trail(read=read, threads=ports.threads, ledger=ports.ledger, clients=ports.clients, actors=(ACTOR,))
     agency = agency_of(
         member, ports, access, submit, read, view, probe, export, converse, approve, records, notices, blobs, erase, trail

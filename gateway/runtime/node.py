@@ -23,7 +23,7 @@ from gateway.runtime.settings import Settings, load_settings
 from gateway.services.changes import Noted
 from keys.keystore import KeyStore
 from keys.secret import Secret
-from protocols.directory import Directory, year_and_number
+from protocols.directory import Directory, witness_keys, year_and_number
 from protocols.ledger.entry import NONCE_BYTES, Entry, PeerRef, parse_entry
 from protocols.limits import BLOB_UNNAMED_S
 from protocols.ports.crypto import Guard
@@ -346,5 +346,10 @@ def follow_keys(keys: KeyStore, directory: Directory, now: datetime) -> list[str
         if following is not None and following.kid in listed and listed[following.kid].valid(now):
             keys.promote(use, now)  # type: ignore[arg-type]
             promoted.append(following.kid)
+    witnesses = {each.ed25519.public for record in directory.records.values() if (each := witness_keys(record))}
+    following = keys.next("witness")
+    if following is not None and following.public in witnesses:
+        keys.promote("witness", now)
+        promoted.append(following.kid)
     keys.opener()  # it learns what is new
     return promoted

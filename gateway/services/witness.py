@@ -7,6 +7,7 @@ from the size that stands.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -35,7 +36,7 @@ _TRIES = 3
 
 
 class Witness:
-    """Both sides of `add-checkpoint`; `cosigner` is None where this node has no witness key."""
+    """Both sides of `add-checkpoint`; `cosigner` gives None where this node has no witness key."""
 
     def __init__(
         self,
@@ -48,7 +49,7 @@ class Witness:
         linking: Linking,
         prove: Prove,
         transport: Transport,
-        cosigner: Cosigner | None,
+        cosigner: Callable[[], Cosigner | None],
         sealer: Sealer,
         verifier: Verifier,
         clock: Clock,
@@ -67,7 +68,12 @@ class Witness:
         old, path, claimed = parse_request(body)
         directory = current(self._directory)
         ledger = directory.ledgers.get(claimed.origin)
-        if self._cosigner is None or ledger is None or ledger.state == "abandoned" or ledger.member == self._member:
+        if (
+            (cosigner := self._cosigner()) is None
+            or ledger is None
+            or ledger.state == "abandoned"
+            or ledger.member == self._member
+        ):
             raise ProblemError("witness.origin", "we do not witness this ledger")
         await self._linking.check_member(ledger.member, directory)
         try:
@@ -81,7 +87,7 @@ class Witness:
         linked = await self._linking.advance(checkpoint, old, path, directory)
         if linked is not None:
             return linked
-        return await self._cosign(checkpoint, self._cosigner)
+        return await self._cosign(checkpoint, cosigner)
 
     async def carried(self, origin: str, directory: Directory) -> bytes | None:
         """The newest linked checkpoint of a ledger with our signature lines, for a courier; None without one, or without our keys.
@@ -91,10 +97,10 @@ class Witness:
         await self._linking.check_member(directory.ledgers[origin].member, directory)
         size = (await self._store.held(origin)).linked
         note = await self._store.foreign_note(origin, size) if size else None
-        if note is None or self._cosigner is None or directory.ledgers[origin].state == "abandoned":
+        if note is None or (cosigner := self._cosigner()) is None or directory.ledgers[origin].state == "abandoned":
             return None
         checkpoint = self._linking.verify(origin, size, note, directory)
-        return checkpoint.note + await self._cosign(checkpoint, self._cosigner)
+        return checkpoint.note + await self._cosign(checkpoint, cosigner)
 
     async def brought(self, witness: str, note: bytes, directory: Directory) -> None:
         """Keeps what a member signed under a checkpoint of ours and a courier brought.

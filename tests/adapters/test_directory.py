@@ -302,6 +302,51 @@ def test_an_update_under_another_record_key_or_of_an_old_version_is_refused(netw
     assert code_of(lambda: network.admit(forged)) == "dir.invalid"
 
 
+def test_the_next_record_key_comes_in_by_the_word_of_the_former(network: Network) -> None:
+    member = network.join("reg")
+    before = member.store.public("record")
+    member.store.renew_record(NOW)
+    assert member.store.public("record") != before
+    network.admit(member.ask(NOW))
+    network.publish()
+    found = network.client().refresh
+    assert member.name in asyncio.run(found(NOW)).records
+    network.publish(member.ask(NOW))  # an update needs no offline key of the authority
+    member.store.renew_record(NOW)
+    assert len([key for key in member.store.inventory() if key.use == "record"]) == 2, "what is two changes old is gone"
+    network.admit(member.ask(NOW))
+    network.publish()
+    assert member.name in asyncio.run(network.client("late").refresh(NOW)).records
+
+
+def test_a_record_key_that_the_former_did_not_sign_for_has_to_stand_in_a_notice(network: Network) -> None:
+    member = network.join("reg")
+    (former,) = (network.folder / "testnet-reg").glob("record*.key")
+    former.unlink()
+    member.store.renew_record(NOW)
+    request = member.ask(NOW)
+
+    def admit(data: bytes, at: datetime, *, lost: bool = True) -> str:
+        try:
+            network.authority.admit(
+                data, roles=["registry"], status="active", signers=network.targets, now=at, lost=lost
+            )
+        except ProblemError as problem:
+            return problem.code
+        return ""
+
+    assert admit(request, NOW, lost=False) == "dir.invalid"
+    assert admit(request, NOW) == "dir.notice"
+    assert admit(request, NOW + 3 * DAY - timedelta(seconds=1)) == "dir.notice"
+    member.store.renew_record(NOW)
+    other = member.ask(NOW)
+    assert admit(other, NOW + 3 * DAY) == "dir.notice", "another key begins anew"
+    assert admit(request, NOW + 3 * DAY) == "dir.notice"
+    assert admit(request, NOW + 6 * DAY) == ""
+    network.publish(now=NOW + 6 * DAY)
+    assert member.name in asyncio.run(network.client().refresh(NOW + 6 * DAY)).records
+
+
 def test_a_record_that_drops_its_ledger_and_a_member_of_another_network_are_refused(network: Network) -> None:
     member = network.join("reg")
     member.store.add("ledger", origin="testnet/reg/2027.1")

@@ -574,6 +574,17 @@ def test_the_next_ledger_is_opened_under_load_and_the_former_is_closed(world: Wo
     assert claims[2] == former
 
 
+def _with_token(member: Member, token: str) -> int:
+    url = f"http://127.0.0.1:{member.ports['agency']}/v1/traces"
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+        ) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
 def test_keys_of_every_use_are_rotated_and_revoked_by_command(world: World) -> None:
     before = {key["use"]: key for key in world.run("keys", "list", world.a.folder, *world.a.secret)["keys"]}
     for use in ("message", "seal", "request"):
@@ -587,6 +598,20 @@ def test_keys_of_every_use_are_rotated_and_revoked_by_command(world: World) -> N
     for use in ("message", "seal", "request"):
         states = {key["state"]: key["kid"] for key in found if key["use"] == use}
         assert (set(states), states["old"]) == ({"current", "old"}, before[use]["kid"])
+    with_old = world.run("token", world.a.folder)["access_token"]
+    for use in ("witness", "record"):
+        world.run("keys", "rotate", world.a.folder, use, *world.a.secret)
+    world.run("keys", "rotate", world.a.folder, "token", *world.a.secret)
+    _in_force(world)
+    _restart(world.a)
+    world.becomes(world.submit("ROTATED2"), "ACKNOWLEDGED")
+    assert _with_token(world.a, with_old) == 200, "it is good for its five minutes"
+    found = world.run("keys", "list", world.a.folder, *world.a.secret)["keys"]
+    assert {key["state"] for key in found if key["use"] == "witness"} == {"current", "old"}
+    former = next(key["kid"] for key in found if (key["use"], key["state"]) == ("token", "old"))
+    world.run("keys", "revoke", world.a.folder, former, *world.a.secret)
+    _restart(world.a)  # else within a minute
+    assert _with_token(world.a, with_old) == 401
     stolen = next(key["kid"] for key in found if (key["use"], key["state"]) == ("message", "current"))
     world.run("keys", "revoke", world.a.folder, stolen, *world.a.secret)
     world.run("keys", "revoke", world.a.folder, "nonsense", *world.a.secret, code=1)

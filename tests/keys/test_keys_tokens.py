@@ -1,13 +1,15 @@
 """Client assertions and access tokens: what is accepted, and each way to be refused."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from keys.suite import Ed25519Signer
+from keys.keystore import KeyStore
+from keys.secret import Secret
 from keys.tokens import TokenAccess, client_assertion, new_client_key
 from protocols.ports.access import Access, Caller, Client
 from protocols.problems import ProblemError
@@ -22,8 +24,21 @@ CLAIMS = {"iss": "local", "sub": "local", "aud": AUDIENCE, "actor": "A", "jti": 
 
 
 @pytest.fixture
-def access() -> Access:
-    return TokenAccess(Ed25519Signer(bytes(32)), issuer="test/registry", audience=AUDIENCE)
+def store(tmp_path: Path) -> KeyStore:
+    return store_in(tmp_path / "keys")
+
+
+def store_in(folder: Path) -> KeyStore:
+    secret = folder.with_name(f"{folder.name}.secret")
+    Secret.make_key_file(secret)
+    store = KeyStore.create(folder, Secret.key_file(secret))
+    store.add("token")
+    return store
+
+
+@pytest.fixture
+def access(store: KeyStore) -> Access:
+    return TokenAccess(store, issuer="test/registry", audience=AUDIENCE)
 
 
 def assertion(pem: bytes = PEM, headers: dict[str, Any] | None = None, **claims: Any) -> str:
@@ -138,10 +153,12 @@ def test_a_duplicate_claim_is_refused(access: Access) -> None:
     refused(access, f"{head}.{doubled}.{b64u(key.sign(f'{head}.{doubled}'.encode()))}")  # type: ignore[union-attr,call-arg]
 
 
-def test_an_assertion_is_no_token_and_a_foreign_or_changed_token_is_refused(access: Access) -> None:
+def test_an_assertion_is_no_token_and_a_foreign_or_changed_token_is_refused(
+    access: Access, store: KeyStore, tmp_path: Path
+) -> None:
     token = access.issue(assertion(), CLIENT, NOW)
-    foreign = TokenAccess(Ed25519Signer(bytes([1]) * 32), issuer="test/registry", audience=AUDIENCE)
-    other_node = TokenAccess(Ed25519Signer(bytes(32)), issuer="test/other", audience=AUDIENCE)
+    foreign = TokenAccess(store_in(tmp_path / "foreign"), issuer="test/registry", audience=AUDIENCE)
+    other_node = TokenAccess(store, issuer="test/other", audience=AUDIENCE)
     head, claims, signature = token.split(".")
     for wrong in (
         assertion(jti="2"),
@@ -165,3 +182,36 @@ def test_a_token_says_what_content_is_read_for_if_its_client_does(access: Access
     assert access.authenticate(access.issue(text, CLIENT, NOW), NOW).purpose == "TRACING"
     assert access.authenticate(access.issue(assertion(jti="none"), CLIENT, NOW), NOW).purpose == ""
     refused(access, client_assertion(PEM, "local", "A", AUDIENCE, NOW, purpose="CURIOSITY"), CLIENT)
+
+
+def test_a_changed_token_key_vouches_for_what_it_signed_and_for_nothing_later(
+    access: Access, store: KeyStore, tmp_path: Path
+) -> None:
+    before = access.issue(assertion(jti="1"), CLIENT, NOW)
+    other = TokenAccess(
+        KeyStore.open(tmp_path / "keys", Secret.key_file(tmp_path / "keys.secret")),
+        issuer="test/registry",
+        audience=AUDIENCE,
+    )
+    store.add("token")
+    store.promote("token", NOW)
+    after = access.issue(assertion(jti="2"), CLIENT, NOW)
+    kids = {jwt.get_unverified_header(token)["kid"] for token in (before, after)}
+    assert len(kids) == 2
+    late = other.issue(assertion(jti="3", iat=NOW_S + 300, exp=NOW_S + 360), CLIENT, NOW + timedelta(minutes=5))
+    for token in (before, after):
+        assert access.authenticate(token, NOW + timedelta(minutes=1)).client == "local"
+        assert other.authenticate(token, NOW).client == "local", "another process of the node learns of it"
+    with pytest.raises(ProblemError, match=r"signed after its key was changed"):
+        access.authenticate(late, NOW + timedelta(minutes=5))
+
+
+def test_a_revoked_token_key_vouches_for_nothing(access: Access, store: KeyStore) -> None:
+    token = access.issue(assertion(), CLIENT, NOW)
+    assert access.authenticate(token, NOW).client == "local"
+    kid = store.public("token")[0].kid
+    store.add("token")
+    store.promote("token", NOW)
+    store.drop(kid)
+    with pytest.raises(ProblemError, match=r"auth.invalid"):
+        access.authenticate(token, NOW)

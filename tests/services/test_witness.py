@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.runtime.cli.member import Changes
+from gateway.runtime.node import follow_keys
 from keys.suite import Tw1Verifier
 from protocols.directory import witness_keys
 from protocols.ledger.checkpoint import checkpoint_text
@@ -256,6 +257,25 @@ async def test_what_a_witness_answers_is_verified(fed: Federation) -> None:
     a.wire.add_checkpoint = forged  # type: ignore[method-assign]
     assert await a.parts.witness.collect() == 0
     assert await a._ports.ledger.cosignatures(a.origin, 1) == {}
+
+
+async def test_a_witness_changes_its_keys_when_the_directory_lists_the_next(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    await a.becomes(await a.trace(b), "delivered")
+    assert await a.parts.witness.collect() == 1
+    former = b.keys.cosigner(b.name)
+    b.keys.add("witness")
+    request = b.ask()
+    assert follow_keys(b.keys, fed.directory, fed.clock.now()) == [], "not yet"
+    await fed.publish(request)
+    (promoted,) = follow_keys(b.keys, fed.directory, fed.clock.now())
+    now = b.keys.cosigner(b.name)
+    assert former is not None
+    assert now is not None
+    assert former.vkeys != now.vkeys == tuple(fed.directory.records[b.name].witness or ())
+    assert promoted == b.keys.public("witness")[0].kid
+    await a.becomes(await a.trace(b), "delivered")
+    assert await a.parts.witness.collect() == 1, "the node goes on without a restart"
 
 
 async def test_the_end_of_a_closed_ledger_is_cosigned_too(fed: Federation) -> None:

@@ -99,6 +99,7 @@ def admit(
     *,
     role: Annotated[list[Role] | None, Parameter(negative="")] = None,
     status: Status = "active",
+    record_key_lost: bool = False,
     secret: SecretFrom = _NO_SECRET,
     json: AsJson = False,
 ) -> None:
@@ -117,6 +118,9 @@ def admit(
         What the member is; give it once for each role.
     status
         `suspended` and `revoked` members stay listed, and nobody exchanges with them.
+    record_key_lost
+        The member has a new record key that the former one did not sign for: the first run is the notice, the same again
+        after 72 hours admits it.
     json
         Print one JSON object.
     """
@@ -129,7 +133,9 @@ def admit(
         if not role:
             raise ProblemError("config.invalid", "a new member needs a role: give --role")
         data = read_file(path)
-        asked = _authority(folder).admit(data, roles=role, status=status, signers=signers, now=clock())
+        asked = _authority(folder).admit(
+            data, roles=role, status=status, signers=signers, now=clock(), lost=record_key_lost
+        )
         member = parse_request(data).record.member
         if asked is None:
             say(f"{member} is admitted, once published.", {"state": "admitted", "member": member}, as_json=json)

@@ -23,7 +23,7 @@ from protocols.strict import b64u, format_time
 app = cyclopts.App(name="keys", help="Keys of this node: list them, rotate or revoke one, open the next ledger.")
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 _NO_SECRET = SecretFrom()
-_Use = Literal["message", "seal", "request", "ledger"]
+_Use = Literal["message", "seal", "request", "token", "witness", "record", "ledger"]
 
 
 @app.command(name="list")
@@ -59,6 +59,7 @@ def rotate(
     use: _Use,
     *,
     overlap_hours: Annotated[int, Parameter()] = 1,
+    lost: bool = False,
     secret: SecretFrom = _NO_SECRET,
     json: AsJson = False,
 ) -> None:
@@ -66,7 +67,9 @@ def rotate(
 
     Send the file to the authority, as with `tracewire member request`. A message, seal or request key is used from the
     overlap after now on, and its predecessor is good for as long again: so every member has the new directory in time. The
-    running node changes over by itself. The next ledger is opened when the node is started again after it was listed: the
+    running node changes over by itself; a witness key when it is listed. A token key changes at once, and nobody is asked: tokens of the former
+    stay good for their five minutes. A new record key is listed once the authority has admitted the request, which the former one signs too; without it
+    the authority lets three days of notice pass. The next ledger is opened when the node is started again after it was listed: the
     former one is closed, and another `member request` says so. Needs the record key.
 
     Parameters
@@ -74,20 +77,36 @@ def rotate(
     node
         The node's folder.
     use
-        message, seal, request, or ledger.
+        message, seal, request, token, witness, record, or ledger.
     overlap_hours
         How long both are good; the directory's members refresh it within minutes where they run.
+    lost
+        With record: the former key is lost, so that it signs nothing.
     json
         Print one JSON object.
     """
     with problems(as_json=json):
         store = KeyStore.open(node / "keys", secret.secret())
         overlap = timedelta(hours=max(overlap_hours, 0))
+        if use == "token":
+            _change_token(store)
+            say("The node signs tokens with the new key within a minute.", {"use": use}, as_json=json)
+            return
         if use == "ledger":
             _next_ledger(node, store)
+        elif use == "record":
+            if not lost:
+                store.record_private()  # says so where it is not here
+            store.renew_record(clock())
         else:
             store.add(use)
         _say_request(node, store, Changes(overlap=overlap), as_json=json)
+
+
+def _change_token(store: KeyStore) -> None:
+    if store.next("token") is None:
+        store.add("token")
+    store.promote("token", clock())
 
 
 def _next_ledger(node: Path, store: KeyStore) -> None:
@@ -123,11 +142,12 @@ def _next_ledger(node: Path, store: KeyStore) -> None:
 def revoke(
     node: Path, kid: str, *, from_size: int | None = None, secret: SecretFrom = _NO_SECRET, json: AsJson = False
 ) -> None:
-    """Revoke a stolen message, seal or request key at a ledger position, and replace it at once; writes the request.
+    """Revoke a stolen message, seal or request key at a ledger position, and replace it at once; writes the request. Or a token key.
 
     What stands in our ledger before the position stays good, later entries under the key count no more: without
     `--from-size` that is all from now on. Telephone the authority; every node obeys within a minute of its publishing. What
-    still waits under the key ends as `undelivered` (`key.revoked`): submit it again.
+    still waits under the key ends as `undelivered` (`key.revoked`): submit it again. Tokens under a revoked token key end within a minute, and
+    nobody else is told.
 
     Parameters
     ----------
@@ -142,12 +162,17 @@ def revoke(
     """
     with problems(as_json=json):
         store, guard = KeyStore.open(node / "keys", secret.secret()), FileGuard(node / "keys")
-        found = [
-            key for key in store.inventory() if key.public.kid == kid and key.use in ("message", "seal", "request")
-        ]
+        uses = ("message", "seal", "request", "token")
+        found = [key for key in store.inventory() if key.public.kid == kid and key.use in uses]
         if not found:
             fault = Fault("/kid", "key.store", "", f"Take one from: tracewire keys list {node}")
-            raise ProblemError("key.store", "no message, seal or request key has this name", errors=[fault])
+            raise ProblemError("key.store", f"no {', '.join(uses[:3])} or token key has this name", errors=[fault])
+        if found[0].use == "token":
+            if found[0].state == "current":
+                _change_token(store)
+            store.drop(kid)
+            say("Tokens under it are refused within a minute.", {"use": "token"}, as_json=json)
+            return
         origin = origin_in_use(store, guard)
         mark = guard.read(origin)
         size = from_size if from_size is not None else (mark.size if mark else 0)

@@ -11,7 +11,13 @@ import cyclopts
 from cyclopts import Parameter
 
 from adapters.directory.repository import write
-from adapters.directory.request import answer_request, build_request, parse_request, possession_message
+from adapters.directory.request import (
+    answer_request,
+    build_request,
+    parse_request,
+    possession_message,
+    succession_message,
+)
 from gateway.runtime.cli.say import SecretFrom, clock, problems, read_file, say
 from gateway.runtime.settings import load_settings
 from keys.guard import FileGuard
@@ -122,7 +128,7 @@ def member_request(
     modes = {"modes": ["push" if url else "pull"]} | dict(facts or {})
     if url is not None and "push" in modes["modes"]:
         shown["endpoint"] = {"url": url, "spki": list(spki)}
-    cosigner = keystore.cosigner(member)
+    cosigner = keystore.cosigner(member, "next") or keystore.cosigner(member)
     witness = {"witness": list(cosigner.vkeys)} if cosigner else {}
     record = dump_json(shown | {"keys": keys, **witness, "ledgers": ledgers, **modes})
     parse_record(record)
@@ -132,6 +138,7 @@ def member_request(
         record_key=keystore.public("record")[0],
         record_signer=tuf_signer(keystore.record_private()),
         possession=keystore.possession(possession_message(record)),
+        succession=keystore.succession(succession_message(record, keystore.public("record")[0])),
         now=now,
     )
 
