@@ -1,7 +1,7 @@
 """Who looks at the console: a one-time link of the node's operator makes a session of some hours."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from urllib.parse import parse_qs
 
@@ -21,8 +21,12 @@ _FAILURES_MAX, _FAILURES_S = 20, 300.0
 class Door:
     """Login, logout, and the guard of every page. Nothing is told of why a link does not open."""
 
-    def __init__(self, sessions: Sessions, now_s: Callable[[], float]) -> None:
-        self._sessions, self._now_s, self._failures = sessions, now_s, deque[float](maxlen=_FAILURES_MAX)
+    def __init__(
+        self, sessions: Sessions, now_s: Callable[[], float], looks: Callable[[Caller], Awaitable[None]]
+    ) -> None:
+        """`looks` is told who is about to see a page."""
+        self._sessions, self._now_s, self._looks = sessions, now_s, looks
+        self._failures = deque[float](maxlen=_FAILURES_MAX)
 
     def routes(self) -> list[web.RouteDef]:
         """A link shows a button, since programs that look at links must not use it up."""
@@ -41,6 +45,7 @@ class Door:
                 return page("login.html", status=401, link="", wrong="")
             permit_client(caller, "ledger:read")
             permit_client(caller, "audit:read")
+            await self._looks(caller)
             return await endpoint(request)
 
         return guarded

@@ -114,7 +114,7 @@ class Agency:
         self._shared, self._attachments = SharedRecords(records), Attachments(blobs, read)
         self._chains, self._reports, self._trail, self._erase = chains, reports, trail, erase
         self._converse, self._dialogue = converse, Dialogue(converse)
-        self._export, self._outside = export, Outside(directory, probe, ledger)
+        self._export, self._outside = export, Outside(directory, probe, ledger, read)
         self._member, self._access, self._clients, self._submit = member, access, clients, submit
         self._read, self._clock = read, clock
         self._callers: dict[str, tuple[Caller, float]] = {}

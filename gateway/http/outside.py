@@ -7,6 +7,7 @@ from gateway.http.openapi import OCTETS, Asked, Operation
 from gateway.http.serve import json_response
 from gateway.services.committed import LedgerView
 from gateway.services.probe import Probe, probed_json
+from gateway.services.read import Read
 from gateway.services.submit import current
 from protocols.ports.directory import DirectorySource
 
@@ -14,8 +15,8 @@ from protocols.ports.directory import DirectorySource
 class Outside:
     """The operations about other members and the ledger."""
 
-    def __init__(self, directory: DirectorySource, probe: Probe, ledger: LedgerView) -> None:
-        self._directory, self._probe, self._ledger = directory, probe, ledger
+    def __init__(self, directory: DirectorySource, probe: Probe, ledger: LedgerView, read: Read) -> None:
+        self._directory, self._probe, self._ledger, self._read = directory, probe, ledger, read
 
     def operations(self) -> tuple[Operation, ...]:
         """All of them."""
@@ -77,7 +78,9 @@ class Outside:
         return web.Response(body=note, content_type="text/plain")
 
     async def get_tile(self, request: web.Request, asked: Asked) -> web.Response:
-        """Read a hash tile or an entry bundle (C2SP tlog-tiles)."""
-        del asked
-        data = await self._ledger.tile(request.match_info["log"], f"tile/{request.match_info['tile']}")
+        """Read a hash tile or an entry bundle (C2SP tlog-tiles). That entries are read is an entry, once an hour."""
+        path = f"tile/{request.match_info['tile']}"
+        data = await self._ledger.tile(request.match_info["log"], path)
+        if path.startswith("tile/entries/"):
+            await self._read.ledger(asked.caller)
         return web.Response(body=data, content_type=OCTETS)

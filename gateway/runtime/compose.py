@@ -177,7 +177,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     measured = measure(node, settings, ports, committer, ways.settle, receive, linking, health)
     operations = Operations(wrong=measured.look, warnings=lambda: warnings(ports, linking), registry=measured.registry)
     halted = unless_halted(lambda: committer.halted, but=_WHILE_HALTED)
-    pages = node_console(view, ports, trail, sealer, linking)
+    pages = node_console(view, ports, trail, sealer, linking, read)
     listeners = {"agency": agency.app(halted, more=pages), "exchange": exchange.app(halted), "operations": operations.app()}  # fmt: skip
     return Parts(
         committer=committer, submit=submit, read=read, converse=converse, approve=approve, records=records, export=export, answer=answer,

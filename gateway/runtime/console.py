@@ -13,6 +13,7 @@ from gateway.runtime.ports import Ports
 from gateway.services.committed import LedgerView, log_name
 from gateway.services.explore import Explore
 from gateway.services.link import Linking
+from gateway.services.read import Read
 from gateway.services.session import Sessions
 from gateway.services.submit import current
 from gateway.services.trail import Trail
@@ -104,9 +105,11 @@ def inside(trail: Trail, ports: Ports, linking: Linking) -> Inside:
     )  # fmt: skip
 
 
-def node_console(view: LedgerView, ports: Ports, trail: Trail, sealer: Sealer, linking: Linking) -> list[web.RouteDef]:
+def node_console(
+    view: LedgerView, ports: Ports, trail: Trail, sealer: Sealer, linking: Linking, read: Read
+) -> list[web.RouteDef]:
     """The console of a node, behind its sessions."""
-    door = Door(Sessions(ports.sessions, sealer, ports.clock), time.monotonic)
+    door = Door(Sessions(ports.sessions, sealer, ports.clock), time.monotonic, read.ledger)
     explore = Explore(OwnLedgers(view, ports.ledger, ports.directory), ports.verifier)
     within = inside(trail, ports, linking)
     return [*door.routes(), *Explorer(explore, inside=within).routes(door.guard)]

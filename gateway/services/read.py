@@ -61,6 +61,7 @@ class Read:
         self._opener, self._sealer, self._clock, self._answered = opener, sealer, clock, answered
         self._erasures = erasures
         self._changed, self._ending = asyncio.Event(), False
+        self._ledger_read = dict[tuple[str, str], str]()
 
     def wake(self) -> None:
         """The feed has grown."""
@@ -205,6 +206,15 @@ class Read:
     async def note(self, looks: Sequence[Entry]) -> None:
         """Commits what `thread` gave: all that somebody is about to see."""
         await asyncio.gather(*[self._committer.enqueue(Noted(entry=entry)) for entry in looks])
+
+    async def ledger(self, caller: Caller) -> None:
+        """Notes that somebody reads entries of our ledger: an entry an hour for each actor, without its name, which all others would read."""
+        hour, who = f"{self._clock.now():%Y%m%d%H}", (caller.client, caller.actor)
+        if self._ledger_read.get(who) == hour:
+            return
+        nonce = self._sealer.random(NONCE_BYTES)
+        await self.note([Entry(kind="admin", at=self._clock.now(), n=nonce, code="ledger.read")])
+        self._ledger_read = {each: at for each, at in self._ledger_read.items() if at == hour} | {who: hour}
 
     def _look(self, content: Content, caller: Caller, what: str) -> Entry:
         """Reading is an entry of its own: of which message what, what for, and by whom."""

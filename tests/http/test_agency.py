@@ -546,6 +546,10 @@ async def test_the_owner_reads_checkpoint_tiles_and_entries_of_its_ledger(world:
     bundle = await office.get(f"/v1/ledger/{log}/tile/entries/000.p/2")
     tile = await office.get(f"/v1/ledger/{log}/tile/0/000.p/2")
     assert b"".join(leaf_hash(entry) for entry in parse_bundle(bundle.body)) == tile.body
+    reads = [entry.code for entry in await office.node.entries() if entry.kind == "admin"]
+    await office.get(f"/v1/ledger/{log}/tile/entries/000.p/2")
+    assert [entry.code for entry in await office.node.entries() if entry.kind == "admin"] == reads, "once an hour"
+    assert reads.count("ledger.read") == 1
     for path in ("tile/0/000.p/255", "tile/0/001", "tile/entries/000.p/255"):
         assert (await office.get(f"/v1/ledger/{log}/{path}")).said == (404, "tile.missing"), path
     for path in ("tile/x", "tile/0/000.p/0", "tile/0/000.p/256", "tile/0/0", "tile/64/000"):
