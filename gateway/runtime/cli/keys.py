@@ -140,7 +140,12 @@ def _next_ledger(node: Path, store: KeyStore) -> None:
 
 @app.command
 def revoke(
-    node: Path, kid: str, *, from_size: int | None = None, secret: SecretFrom = _NO_SECRET, json: AsJson = False
+    node: Path,
+    kid: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    *,
+    from_size: int | None = None,
+    secret: SecretFrom = _NO_SECRET,
+    json: AsJson = False,
 ) -> None:
     """Revoke a stolen message, seal or request key at a ledger position, and replace it at once; writes the request. Or a token key.
 
