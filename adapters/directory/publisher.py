@@ -190,7 +190,8 @@ class Authority:
     ) -> bytes | None:
         """Delegates a member's record to the record key of its request; the next `publish` brings it into force.
 
-        A new record key is signed for by the former one, or has stood in a notice for 72 h (`lost`, docs/protocol.md section 5): `dir.notice`. `signers` are those of targets. A challenge comes back instead, and nothing is changed, until the request
+        A new record key is signed for by the former one, or has stood in a notice for 72 h (`lost`, docs/protocol.md
+        section 5): `dir.notice`. `signers` are those of targets. A challenge comes back instead, and nothing is changed, until the request
         answers the one made for its seal keys. ProblemError `dir.*` for a request that must not be admitted.
         """
         request = parse_request(data)
@@ -209,6 +210,7 @@ class Authority:
             assert desk.targets.delegations is not None
             desk.targets.delegations.keys[request.key.keyid] = request.key
             write(self._folder / "admitted" / f"{request.role}.json", data)
+            (self._folder / "notices" / f"{request.role}.json").unlink(missing_ok=True)
             self._change_targets(desk, _with_member(desk.network, request.record.member, roles, status), signers, now)
         return None
 

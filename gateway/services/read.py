@@ -212,9 +212,13 @@ class Read:
         hour, who = f"{self._clock.now():%Y%m%d%H}", (caller.client, caller.actor)
         if self._ledger_read.get(who) == hour:
             return
-        nonce = self._sealer.random(NONCE_BYTES)
-        await self.note([Entry(kind="admin", at=self._clock.now(), n=nonce, code="ledger.read")])
         self._ledger_read = {each: at for each, at in self._ledger_read.items() if at == hour} | {who: hour}
+        nonce = self._sealer.random(NONCE_BYTES)
+        try:
+            await self.note([Entry(kind="admin", at=self._clock.now(), n=nonce, code="ledger.read")])
+        except ProblemError:  # the next one notes it
+            self._ledger_read.pop(who, None)
+            raise
 
     def _look(self, content: Content, caller: Caller, what: str) -> Entry:
         """Reading is an entry of its own: of which message what, what for, and by whom."""

@@ -111,6 +111,8 @@ class Witness:
         ours = await self._ledger.checkpoint(claimed.origin, claimed.size)
         if ours is None or ours.root != claimed.root:
             self._linking.verify(claimed.origin, claimed.size, note, directory)
+            if ours is not None:
+                await self._store.keep_conflict(ours.note, note, origin=claimed.origin, at=self._clock.now())
             raise ProblemError("ledger.split_view", "a checkpoint under our ledger's keys that is not in our ledger")
         keys = witness_keys(directory.records[witness])
         lines = keys.cosignature(note, self._verifier) if keys else None

@@ -110,9 +110,12 @@ def damage(folder: Path, random: Random) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, busy: Exchange) -> Path:
-    """A folder with full and partial tiles, and a partial one of when the ledger was smaller."""
-    folder = busy.a.write(tmp_path_factory.mktemp("whole") / "a")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with full and partial tiles, partial ones of when the ledger was smaller, and a few checkpoints."""
+    found = three(void)
+    for count in (280, 40):
+        found.add(*(found.entry("admin", code=f"n{n}") for n in range(count)))
+    folder = found.write(tmp_path_factory.mktemp("whole") / "a")
     bundle = (folder / "tile/entries/000").read_bytes()
     first = int.from_bytes(bundle[:2], "big") + 2
     put(folder / "tile/entries/000.p/1", bundle[:first])

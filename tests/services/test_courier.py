@@ -288,6 +288,12 @@ async def test_a_checkpoint_under_our_keys_that_we_do_not_hold_is_named(fed: Fed
     relist(seen)
     _, wrong = await take(a, bag)
     assert wrong == {f"data/checkpoints/{seen.name}": "ledger.split_view: Two histories of one ledger"}
+    ours = await a._ports.ledger.checkpoint(a.origin)
+    assert ours is not None
+    seen.write_bytes(a.keys.note_signer(a.origin).sign(ours.size, bytes(32), fed.clock.now()))
+    relist(seen)
+    await take(a, bag)
+    assert await a._ports.exchange.conflict(a.origin) == (ours.note, seen.read_bytes()), "the thief's is evidence"
 
 
 @pytest.mark.parametrize(("facts", "hours"), [(ON_FOOT, 7 * 24 - 1), ({}, 0)], ids=["on foot", "network"])
