@@ -51,7 +51,8 @@ async def test_axe_finds_nothing_and_nothing_is_wider_than_the_window(
     found = {"login": (await Axe().run(page)).response["violations"]}
     await sign_in(page, office)
     log = f"/audit/ledgers/{log_name(office.node.origin)}"
-    more = [f"{log}/entries/2", f"{log}/entries/999", "/v1", "/problems", "/problems/ledger.gap"]
+    more = [f"{log}/entries/2", f"{log}/entries/999", "/problems/ledger.gap"]
+    more += ["/v1", "/problems"] if dark and width == 360 else []  # long pages: one look is enough
     for path in [*pages(office, office.tokens["thread", ""]), *more]:
         if path.endswith(".csv"):
             continue
