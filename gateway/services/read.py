@@ -216,9 +216,12 @@ class Read:
         nonce = self._sealer.random(NONCE_BYTES)
         try:
             await self.note([Entry(kind="admin", at=self._clock.now(), n=nonce, code="ledger.read")])
-        except ProblemError:  # the next one notes it
+        except ProblemError as problem:  # the next one notes it
             self._ledger_read.pop(who, None)
-            raise
+            if (
+                problem.code != "ledger.rollback"
+            ):  # a ledger that is signed no further says nothing, and is looked at all the more
+                raise
 
     def _look(self, content: Content, caller: Caller, what: str) -> Entry:
         """Reading is an entry of its own: of which message what, what for, and by whom."""

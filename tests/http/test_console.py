@@ -18,6 +18,7 @@ from gateway.console.session import COOKIE
 from gateway.services.committed import log_name
 from gateway.services.session import Sessions
 from keys.suite import Tw1Sealer
+from protocols.problems import ProblemError
 from tests.federation import Federation
 from tests.http.office import Office, Reply, World, office_of
 from tests.http.wire import PATIENCE_S
@@ -151,6 +152,18 @@ async def test_u03_u07_no_page_is_framed_cached_or_told_from_where_one_came(worl
         assert (policy["script-src"], policy["require-trusted-types-for"]) == ("'self'", "'script'"), path
         assert (headers["Cache-Control"], headers["Referrer-Policy"]) == ("no-store", "no-referrer"), path
         assert headers["X-Content-Type-Options"] == "nosniff", path
+
+
+async def test_the_pages_of_a_halted_node_are_shown_though_it_can_note_nothing(world: World) -> None:
+    office = world.asker
+    session = await signed_in(office)
+    office.node.fed.clock.ahead += timedelta(hours=1)
+    office.node.parts.committer.halted = ProblemError("ledger.rollback", "played by the test")
+    try:
+        for path in pages(office):
+            assert (await look(office, path, session)).status == 200, path
+    finally:
+        office.node.parts.committer.halted = None
 
 
 async def test_u03_u07_what_is_refused_is_not_framed_or_cached_either(world: World) -> None:
