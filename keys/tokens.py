@@ -91,14 +91,12 @@ class TokenAccess:
         return Caller(client=_text(claims, "sub"), actor=_text(act, "sub"), scopes=scopes, purpose=purpose)
 
     def _own_claims(self, token: str) -> tuple[dict[str, Any], str]:
-        kid = str(_split(token, (_ACCESS_TYP,))[0].get("kid"))
+        header, said = _split(token, (_ACCESS_TYP,))
+        kid = str(header.get("kid"))
         key = self._keys.token_key(kid)
         if key is None:
             raise _invalid("not a token of this node")
-        if (
-            key.retired is not None
-            and _int(_split(token, (_ACCESS_TYP,))[1], "iat") > key.retired.timestamp() + _LATE_S
-        ):
+        if key.retired is not None and _int(said, "iat") > key.retired.timestamp() + _LATE_S:
             raise _invalid("signed after its key was changed")
         return _verified_claims(token, (_ACCESS_TYP,), key.public.jwk), kid
 

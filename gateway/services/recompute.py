@@ -29,6 +29,13 @@ class Recomputed:
     wrong: Mapping[TileId, tuple[bytes | None, bytes]]
     first: int | None
 
+    @property
+    def code(self) -> str | None:
+        """The problem; None where all is as it was signed."""
+        if not self.holds:
+            return "ledger.entry_changed"
+        return "ledger.tile_corrupt" if self.wrong else None
+
 
 async def recompute(store: LedgerStore, newest: Checkpoint, *, breath_s: float = 0.0) -> Recomputed:
     """A ledger up to a checkpoint of ours, bundle by bundle, in bounded memory."""
@@ -82,14 +89,7 @@ class Recomputing:
             if newest is None:
                 continue
             found = await recompute(self._store, newest, breath_s=breath_s)
-            code = (
-                None
-                if found.holds and not found.wrong
-                else "ledger.tile_corrupt"
-                if found.holds
-                else "ledger.entry_changed"
-            )
-            if code:
+            if (code := found.code) is not None:
                 _log.error("ledger_damaged", origin=origin, code=code, index=found.first)
                 self._linking.alarms[origin] = code
             elif self._linking.alarms.get(origin) in ("ledger.tile_corrupt", "ledger.entry_changed"):

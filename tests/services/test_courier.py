@@ -243,12 +243,18 @@ async def test_a_ledger_is_witnessed_by_courier_and_its_cosignatures_count_for_a
     assert a.parts.linking.alarms[a.origin] == "checkpoint.unwitnessed"
 
 
-async def test_cosignatures_in_a_bag_that_are_not_the_members_are_set_aside(fed: Federation, tmp_path: Path) -> None:
+async def answered_on_foot(fed: Federation, medium: Path) -> tuple[Node, Node, Path, Path]:
+    """Two nodes, the bag that brings the receipt back to the first, and what it says there of the first one's ledger."""
     a, b = await on_foot(fed)
     await a.trace(b)
-    await take(b, await export(a, b, tmp_path))
-    bag = await export(b, a, tmp_path)
+    await take(b, await export(a, b, medium))
+    bag = await export(b, a, medium)
     (seen,) = (bag / "data" / "checkpoints").iterdir()
+    return a, b, bag, seen
+
+
+async def test_cosignatures_in_a_bag_that_are_not_the_members_are_set_aside(fed: Federation, tmp_path: Path) -> None:
+    a, b, bag, seen = await answered_on_foot(fed, tmp_path)
     note = seen.read_bytes()
     lines = note.splitlines(keepends=True)
     at = next(number for number, line in enumerate(lines) if line.startswith(f"— {b.name} ".encode()))
@@ -279,11 +285,7 @@ async def test_a_courier_shows_that_somebody_was_shown_another_history(fed: Fede
 
 
 async def test_a_checkpoint_under_our_keys_that_we_do_not_hold_is_named(fed: Federation, tmp_path: Path) -> None:
-    a, b = await on_foot(fed)
-    await a.trace(b)
-    await take(b, await export(a, b, tmp_path))
-    bag = await export(b, a, tmp_path)
-    (seen,) = (bag / "data" / "checkpoints").iterdir()
+    a, b, bag, seen = await answered_on_foot(fed, tmp_path)
     seen.write_bytes(a.keys.note_signer(a.origin).sign(99, bytes(32), fed.clock.now()))
     relist(seen)
     _, wrong = await take(a, bag)

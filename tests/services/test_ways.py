@@ -17,6 +17,7 @@ from tests.federation import (
     Federation,
     Json,
     Node,
+    Stranger,
     match_ledgers,
     refused,
     unreachable,
@@ -68,12 +69,18 @@ async def test_two_members_without_inbound_ports_reach_each_other_by_no_way_but_
     await match_ledgers(a, b)
 
 
-async def test_what_is_offered_is_offered_until_a_receipt_came(fed: Federation) -> None:
-    (a,) = await fed.nodes("a")
+async def fetching(fed: Federation) -> Stranger:
+    """A member without a node that fetches what waits for it."""
     (b,) = await fed.strangers("b")
     b.facts = PULL
     b.ask()
     await fed.publish(b.request)
+    return b
+
+
+async def test_what_is_offered_is_offered_until_a_receipt_came(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    b = await fetching(fed)
     sent = [await a.trace(b) for _ in range(3)]
     client, record = b.client(), fed.directory.records[a.name]
     try:
@@ -99,10 +106,7 @@ async def test_what_is_offered_is_offered_until_a_receipt_came(fed: Federation) 
 
 async def test_whoever_asks_is_told_as_soon_as_something_waits(fed: Federation) -> None:
     (a,) = await fed.nodes("a")
-    (b,) = await fed.strangers("b")
-    b.facts = PULL
-    b.ask()
-    await fed.publish(b.request)
+    b = await fetching(fed)
     client, record = b.client(), fed.directory.records[a.name]
     try:
         asking = asyncio.ensure_future(client.fetch(record, 30))
@@ -150,10 +154,7 @@ async def test_nobody_fetches_or_settles_what_is_anothers(fed: Federation) -> No
 
 async def test_a_late_receipt_that_comes_by_itself_supersedes_undelivered(fed: Federation) -> None:
     (a,) = await fed.nodes("a")
-    (b,) = await fed.strangers("b")
-    b.facts = PULL
-    b.ask()
-    await fed.publish(b.request)
+    b = await fetching(fed)
     sent = await a.trace(b)
     client, record = b.client(), fed.directory.records[a.name]
     try:
@@ -183,10 +184,7 @@ async def test_a_second_receipt_changes_nothing_and_is_kept_as_evidence_with_an_
     fed: Federation, changes: Json
 ) -> None:
     (a,) = await fed.nodes("a")
-    (b,) = await fed.strangers("b")
-    b.facts = PULL
-    b.ask()
-    await fed.publish(b.request)
+    b = await fetching(fed)
     sent = [await a.trace(b) for _ in range(2)]
     client, record = b.client(), fed.directory.records[a.name]
     try:

@@ -136,7 +136,7 @@ async function checkNote(note, origin, vkeys) {
 
 // Whether what this browser or others saw before is more than there is now, or other at the same size: then the reason.
 function older(note, seen, cosigned) {
-  const saw = seen ? [{ size: seen.size, root: bytesOf(seen.root), who: "This browser has seen", at: "seen" }] : [];
+  const saw = seen ? [{ size: seen.size, root: bytesOf(seen.root), who: "This browser has seen" }] : [];
   for (const { size, root, who } of [...saw, ...(cosigned ? [{ ...cosigned, who: `${cosigned.names.join(", ")} cosigned` }] : [])]) {
     if (size > note.size) return `${who} ${size} entries of this ledger; now it has ${note.size}. Entries were taken away.`;
     if (size === note.size && !same(root, note.root)) return `${who} another history of ${size} entries.`;

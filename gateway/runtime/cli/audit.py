@@ -244,6 +244,7 @@ def fork(node: Path, origin: str, folder: Path, *, json: AsJson = False) -> None
         found = asyncio.run(kept())
         if found is None:
             raise ProblemError("http.not_found", f"this node holds no two histories of {origin}")
+        keys = " ".join(f"--vkey={key}" for key in vkeys_of(node, origin))
         try:
             folder.mkdir(parents=True)
             files = [folder / name for name in ("first", "second")]
@@ -251,7 +252,6 @@ def fork(node: Path, origin: str, folder: Path, *, json: AsJson = False) -> None
                 path.write_bytes(data)
         except OSError as error:
             raise ProblemError("config.invalid", f"{folder} cannot be written: {error.strerror}") from None
-        keys = " ".join(f"--vkey={key}" for key in vkeys_of(node, origin))
         text = f"{files[0]}\n{files[1]}\nCheck them: python tracewire_verify.py fork {files[0]} {files[1]} {keys}"
         say(text, {"origin": origin, "files": [str(path) for path in files]}, as_json=json)
 
