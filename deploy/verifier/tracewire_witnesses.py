@@ -98,7 +98,11 @@ def _cosigned(note: bytes, key: Key) -> bool:
 
 
 def verify_witnessed(folder: Path, policy: Policy, vkeys: Sequence[str] | None = None) -> dict[str, Any]:
-    """The ledger, and up to which size the policy's quorum has cosigned it; Failure `witness` where it has not."""
+    """The ledger, and up to which size the policy's quorum has cosigned it; Failure `witness` where it has not.
+
+    Without `vkeys`: the two that the policy names, else those of the folder.
+    """
+    vkeys = vkeys or (policy.logs if len(policy.logs) > 1 else None)
     log = verify_log(folder, vkeys)
     path = folder / "checkpoint.witnessed"
     note = _read(path if path.exists() else folder / "checkpoint")
@@ -127,7 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Verify a Tracewire ledger and who has witnessed it, offline.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--policy", type=Path, required=True, help="a C2SP tlog-policy file")
-    parser.add_argument("--vkey", action="append", help="a key of the ledger that you trust; repeat it")
+    parser.add_argument(
+        "--vkey", action="append", help="a key of the ledger that you trust, else the policy's; repeat it"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(arguments)
 

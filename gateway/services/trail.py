@@ -1,4 +1,4 @@
-"""What our ledgers say of one thread: who sent, took, answered and read its messages."""
+"""What our ledgers say of one thread: who sent, took, answered and read its messages; and whether others hold that too."""
 
 from typing import Any
 from uuid import UUID
@@ -23,15 +23,19 @@ class Trail:
         self._read, self._threads, self._ledger, self._clients, self._actors = read, threads, ledger, clients, actors
 
     async def entries(self, thread: UUID) -> list[Json]:
-        """The entries about a thread by ledger and index; `actor` where it is one that this node knows. `thread.not_found`."""
+        """The entries about a thread by ledger and index; `actor` where it is one that this node knows. `thread.not_found`.
+
+        `grade`: `witnessed` where another member has cosigned a checkpoint that covers the entry, else `signed`.
+        """
         await self._read.legs(thread)
         ids = [each.id for each in await self._read.messages(thread)]
         names = await self._names(thread)
         found: list[Json] = []
-        for origin in await self._ledger.heads():
+        for origin, (size, _) in (await self._ledger.heads()).items():
+            witnessed = await self._ledger.witnessed(origin, size, 1)
             entries = await self._threads.entries_about(origin, ids)
             entries |= await self._threads.entries_about(origin, ids, opened=READINGS_MAX)
-            found += [_shown(origin, index, data, names) for index, data in sorted(entries.items())]
+            found += [_shown(origin, index, data, names, witnessed) for index, data in sorted(entries.items())]
         return found
 
     async def _names(self, thread: UUID) -> dict[bytes, str]:
@@ -42,11 +46,11 @@ class Trail:
         return {actor_commitment(salt, actor): actor for salt in salts for actor in actors}
 
 
-def _shown(origin: str, index: int, data: bytes, names: dict[bytes, str]) -> Json:
+def _shown(origin: str, index: int, data: bytes, names: dict[bytes, str], witnessed: int) -> Json:
     entry = parse_entry(data)
     shown: Json = {"origin": origin, "index": index, "at": format_time(entry.at), "kind": entry.kind}
     if entry.code:
         shown["code"] = entry.code
     if entry.actor_c and (actor := names.get(entry.actor_c)):
         shown["actor"] = actor
-    return shown | {"message": str(entry.id)}
+    return shown | {"grade": "witnessed" if index < witnessed else "signed", "message": str(entry.id)}

@@ -2,10 +2,10 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint, read_checkpoint, signature_by
+from protocols.ledger.checkpoint import Checkpoint, LedgerKeys, parse_checkpoint, read_checkpoint, signature_by
 from protocols.ledger.merkle import HASH_BYTES
 from protocols.ledger.note import COSIGNATURE, VerifierKey, format_signature, parse_pair, unb64
 from protocols.limits import NOTE_BYTES_MAX, PATH_HASHES_MAX
@@ -82,6 +82,18 @@ class Policy:
         for name, (least, members) in self.groups.items():  # each names only what stands above it
             holds[name] = sum(holds[member] for member in members) >= least
         return self.quorum is None or holds[self.quorum]
+
+
+def format_policy(ledger: LedgerKeys, witnesses: Sequence[WitnessKeys], quorum: int) -> str:
+    """A tlog-policy file for one ledger: so many of the witnesses have to cosign it, each with both of its keys."""
+    lines = [f"log {ledger.ed25519}", f"log {ledger.mldsa44}"]
+    names = [keys.ed25519.name for keys in witnesses]
+    for name, keys in zip(names, witnesses, strict=True):
+        lines += [f"witness {name}/{key.type:#04x} {key}" for key in (keys.ed25519, keys.mldsa44)]
+        lines.append(f"group {name} all {name}/{keys.ed25519.type:#04x} {name}/{keys.mldsa44.type:#04x}")
+    if quorum:
+        lines.append(f"group witnesses {quorum} {' '.join(names)}")
+    return "\n".join((*lines, "quorum witnesses" if quorum else "quorum none", ""))
 
 
 def parse_policy(data: bytes) -> Policy:

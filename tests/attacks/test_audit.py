@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.runtime.cli.ledger import keys_of, verified
+from gateway.runtime.cli.folder import keys_of, verified
 from gateway.runtime.serving import OneLedger, _folder
 from gateway.services.explore import Explore
 from keys.suite import Tw1Verifier

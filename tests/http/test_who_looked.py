@@ -61,8 +61,12 @@ async def test_every_reading_is_an_entry_with_who_and_what_for(world: World) -> 
     await office.get(f"/v1/traces/{thread}", client="trace-read")
     await office.get(f"/v1/traces/{thread}/chain")
     assert (await looks(office, thread))[2:] == [("body/TRACING", "A"), ("chain/TRACING", "A")]
-    kinds = [(await office.get(f"/v1/traces/{thread}/entries")).json["entries"][0]["kind"]]
-    assert kinds == ["received"]
+    shown = (await office.get(f"/v1/traces/{thread}/entries")).json["entries"]
+    assert (shown[0]["kind"], {each["grade"] for each in shown}) == ("received", {"signed"})
+    covered = await office.node.parts.witness.collect()
+    await office.get(f"/v1/traces/{thread}")
+    grades = [each["grade"] for each in (await office.get(f"/v1/traces/{thread}/entries")).json["entries"]]
+    assert (covered, grades[: len(shown)], grades[-1]) == (1, ["witnessed"] * len(shown), "signed")
     assert (await office.get("/v1/traces/01900000-0000-7000-8000-000000000000/entries")).said[1] == "thread.not_found"
 
 

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from gateway.runtime.cli.ledger import keys_of, sound
+from gateway.runtime.cli.folder import keys_of, sound
 from protocols.problems import ProblemError
 from tests.fault.invariants import VERIFIER
 from tests.interop.conftest import Exchange, Ledger, put

@@ -16,6 +16,7 @@ from keys.suite import Tw1Verifier
 from protocols.directory import witness_keys
 from protocols.ledger.checkpoint import parse_checkpoint
 from protocols.ledger.entry import Entry
+from protocols.ledger.witness import parse_policy
 from protocols.ledger.tiles import parse_bundle
 from tests.federation import Federation, Node
 
@@ -112,6 +113,43 @@ async def test_d08_an_export_that_a_full_disk_cuts_leaves_nothing_half_and_is_go
     forked = await tracewire("ledger", "verify", out, "--policy", policy)
     assert forked["code"] == "ledger.split_view", "witnesses were shown another history than auditors"
     assert (again["size"], files(out)["tile/0/000"]) == (552, first["tile/0/000"])
+
+
+async def test_a_proof_says_whether_others_hold_what_it_proves(fed: Federation, tmp_path: Path) -> None:
+    a, b = await fed.nodes("a", "b")
+    await a.becomes(await a.trace(b), "delivered")
+    policy, root = tmp_path / "policy", tmp_path / "root.json"
+    root.write_bytes(fed.root)
+    where = ["--directory", fed.repository, "--root", root]
+    vkeys = [f"--vkey={key}" for key in a.keys.note_signer(a.origin).vkeys]
+    unknown = await tracewire("audit", "policy", "testnet/a/2031.1", policy, *where)
+    assert (unknown["code"], policy.exists()) == ("http.not_found", False)
+    named = await tracewire("audit", "policy", a.origin, policy, *where)
+    assert (named["witnesses"], named["quorum"], parse_policy(policy.read_bytes()).quorum) == ([b.name], 0, None)
+    fed.authority.set_witnesses([a.name, b.name], 1, signers=fed._targets, now=fed.clock.now())
+    await fed.publish()
+    assert (await tracewire("audit", "policy", a.origin, policy, *where))["code"] == "config.invalid", "it stands there"
+    policy.unlink()
+    assert (await tracewire("audit", "policy", a.origin, policy, *where))["quorum"] == 1
+    early = await tracewire("ledger", "proof", a.folder, "1", tmp_path / "early")
+    assert (early["grade"], early["witnesses"]) == ("signed", [])
+    assert (await tracewire("verify", tmp_path / "early", *vkeys))["grade"] == "signed"
+    assert (await tracewire("verify", tmp_path / "early", "--policy", policy))["code"] == "checkpoint.unwitnessed"
+    assert await a.parts.witness.collect() == 1
+    await grow(a, 1)
+    late = await tracewire("ledger", "proof", a.folder, "1", tmp_path / "late")
+    assert (late["grade"], late["witnesses"]) == ("witnessed", [b.name])
+    assert (await tracewire("verify", tmp_path / "late", "--policy", policy))["grade"] == "witnessed"
+    newest = len(await a.entries()) - 1
+    assert (await tracewire("ledger", "proof", a.folder, newest, tmp_path / "newest"))["grade"] == "signed"
+    out = tmp_path / "out"
+    await tracewire("ledger", "export", a.folder, out)
+    assert (await tracewire("ledger", "verify", out))["witnessed"] is None
+    assert (await tracewire("ledger", "verify", out, "--policy", policy))["witnessed"] == newest
+    (out / "vkeys").write_text("what the folder says of itself\n")
+    program = [sys.executable, str(ROOT / "deploy/verifier/tracewire_witnesses.py"), str(out), "--policy", str(policy)]
+    alone = await asyncio.to_thread(subprocess.run, program, capture_output=True, text=True, check=False)
+    assert alone.returncode == 0, alone.stdout
 
 
 @pytest.mark.parametrize("what", ["another ledger", "another history", "strange files"])

@@ -12,15 +12,17 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Parameter
 
-from gateway.runtime.cli.ledger import AsJson, keys_of, verified, vkeys_of
-from gateway.runtime.cli.say import problems, progress, read_file, say
+from gateway.runtime.cli.folder import demanded, keys_of, verified
+from gateway.runtime.cli.ledger import AsJson, vkeys_of, write_new
+from gateway.runtime.cli.say import clock, problems, progress, read_file, say
 from gateway.runtime.settings import load_settings
+from protocols.directory import witness_keys
 from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint
 from protocols.ledger.merkle import inclusion_path
 from protocols.ledger.proof import Place, format_proof
 from protocols.ledger.reconcile import Difference, Direction, Side, reconcile
 from protocols.ledger.tiles import ENTRIES, WIDTH, TileReader, TilesWanted, parse_bundle, tile_path, tile_width
-from protocols.ledger.witness import parse_policy
+from protocols.ledger.witness import format_policy
 from protocols.problems import Fault, ProblemError
 
 app = cyclopts.App(name="audit", help="For auditors: ledgers beside each other, and as pages.")
@@ -216,6 +218,54 @@ def _vkeys(vkey: list[str] | None, node: Path | None) -> Callable[[str], Sequenc
 
 
 @app.command
+def policy(origin: str, file: Path, *, directory: str, root: Path, json: AsJson = False) -> None:
+    """Write a C2SP tlog-policy file for a ledger from the network's directory: its keys, and who has to witness it.
+
+    `ledger verify`, `verify`, `audit serve` and `tracewire_witnesses.py` take it as `--policy`: it says in one file what an
+    auditor trusts. Nothing is believed but what the pinned root leads to; no node is needed.
+
+    Parameters
+    ----------
+    origin
+        The ledger, NETWORK/MEMBER/YEAR.N.
+    file
+        A new file.
+    directory
+        URL or folder of the network's directory.
+    root
+        The network's root.json, as its members pin it.
+    json
+        Print one JSON object.
+    """
+    from adapters.directory.client import DirectoryClient
+
+    with problems(as_json=json), tempfile.TemporaryDirectory(prefix="tracewire-audit-") as place:
+        client = DirectoryClient(Path(place), read_file(root), directory)
+        found = asyncio.run(client.refresh(clock()))
+        if origin not in found.ledgers:
+            raise ProblemError(
+                "http.not_found", f"version {found.ref.version} of the directory lists no ledger {origin}"
+            )
+        member = found.ledgers[origin].member
+        names, quorum = found.witnesses_of(member), found.quorum_of(member)
+        if quorum > len(names):
+            detail = f"the network demands {quorum} witnesses, and only {len(names)} members can witness this ledger"
+            raise ProblemError("dir.invalid", detail)
+        keys = [keys for name in names if (keys := witness_keys(found.records[name]))]
+        head = f"# {origin}, as version {found.ref.version} of the directory says\n"
+        write_new(file, (head + format_policy(found.ledgers[origin].keys, keys, quorum)).encode)
+        text = f"{file}: two keys of {origin}, {len(names)} witnesses, of whom {quorum} have to cosign."
+        shown = {
+            "file": str(file),
+            "origin": origin,
+            "version": found.ref.version,
+            "witnesses": names,
+            "quorum": quorum,
+        }
+        say(text, shown, as_json=json)
+
+
+@app.command
 def fork(node: Path, origin: str, folder: Path, *, json: AsJson = False) -> None:
     """Take out the proof that a member signed two histories of a ledger (`ledger.split_view`): anybody can check it, with its keys alone.
 
@@ -316,10 +366,10 @@ def serve(
     ledger
         A folder that `ledger export` wrote, or the URL of such files, or of a node's /v1/ledger/LOG.
     vkey
-        The ledger's two verifier keys, from a directory that you trust; without: those that the directory of `node` lists, else
-        the file `vkeys` beside the ledger, for which nobody vouches.
+        The ledger's two verifier keys, from a directory that you trust; without: those of the policy, or that the directory
+        of `node` lists, else the file `vkeys` beside the ledger, for which nobody vouches.
     policy
-        A C2SP tlog-policy file: whose cosignatures count.
+        A C2SP tlog-policy file (`audit policy` writes it): whose cosignatures count.
     node
         For a node's /v1: the folder with the client's key (NODE/clients/CLIENT.pem) and the node's settings.
     client
@@ -332,7 +382,7 @@ def serve(
     from gateway.runtime.serving import Place, serve_ledger
 
     with problems(as_json=False):
-        wanted = parse_policy(read_file(policy)) if policy else None
+        wanted, vkey = demanded(policy, vkey)
         place = Place(url=ledger, vkeys=_vkeys(vkey, node), node=node, client=client, actor=actor)
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +10,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from gateway.runtime.cli.client import node_pool
+from gateway.runtime.cli.folder import covered, demanded, keys_of, satisfied, sound
 from gateway.runtime.cli.say import SecretFrom, problems, read_file, say
 from gateway.runtime.exported import ExportFolder
 from gateway.runtime.settings import load_settings
@@ -21,24 +22,14 @@ from keys.guard import FileGuard
 from keys.keystore import KeyStore
 from keys.suite import Tw1Verifier
 from protocols.directory import Directory, year_and_number
-from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint, verify_checkpoint
-from protocols.ledger.entry import Entry, parse_entry
-from protocols.ledger.merkle import HASH_BYTES, leaf_hash
+from protocols.ledger.checkpoint import Checkpoint, LedgerKeys
+from protocols.ledger.merkle import HASH_BYTES
 from protocols.ledger.note import VerifierKey
-from protocols.ledger.order import Order
-from protocols.ledger.proof import Place, format_proof, parse_proof
+from protocols.ledger.proof import Place, format_proof, parse_proof, read_proof
 from protocols.ledger.tiles import (
-    ENTRIES,
     WIDTH,
-    Edge,
-    TileId,
-    encode_bundle,
-    parse_bundle,
-    parse_tile_path,
     tile_path,
-    tile_width,
 )
-from protocols.ledger.witness import Policy, parse_policy
 from protocols.ports.store import (
     LedgerStore,
 )
@@ -190,125 +181,41 @@ def verify(folder: Path, *, vkey: list[str] | None = None, policy: Path | None =
     folder
         What `ledger export` wrote, or any C2SP tlog-tiles folder of ours.
     vkey
-        The ledger's two verifier keys, from a directory that you trust; without: the file `vkeys`.
+        The ledger's two verifier keys, from a directory that you trust; without: those of the policy, else the file `vkeys`.
     policy
-        A C2SP tlog-policy file: whose cosignatures under `checkpoint.witnessed` you demand.
+        A C2SP tlog-policy file (`audit policy` writes it): whose cosignatures under `checkpoint.witnessed` you demand.
     json
         Print one JSON object.
     """
     with problems(as_json=json):
-        keys, kinds, witnessed = keys_of(folder, vkey), Counter[str](), None
-        wanted = parse_policy(read_file(policy)) if policy else None
+        wanted, vkey = demanded(policy, vkey)
+        keys, kinds, size = keys_of(folder, vkey), Counter[str](), 0
         try:
             kinds.update(entry.kind for entry in sound(folder, keys))
             if wanted is not None:
-                witnessed = _witnessed(folder, keys, wanted)
+                size = covered(folder, keys, wanted) if wanted.quorum else 0
         except ProblemError as problem:
             text = f"WRONG {problem.code}: {problem.detail}"
             say(text, {"ok": False, "code": problem.code, "detail": problem.detail}, as_json=json)
             return _FAILED
         shown = "\n".join(f"  {kind:<14} {count}" for kind, count in sorted(kinds.items()))
         text = f"OK {keys.origin}: {kinds.total()} entries, root, tiles, checkpoints and signatures hold\n{shown}"
-        text += f"\nWITNESSED up to entry {witnessed - 1}, as the policy demands" if witnessed else ""
-        found = {"ok": True, "origin": keys.origin, "size": kinds.total(), "kinds": kinds, "witnessed": witnessed}
+        text += (
+            f"\nWITNESSED up to entry {size - 1}, as the policy demands"
+            if size
+            else "\nSIGNED by its owner; with --policy, who has witnessed it is judged too"
+        )
+        found = {"ok": True, "origin": keys.origin, "size": kinds.total(), "kinds": kinds, "witnessed": size or None}
         say(text, found, as_json=json)
     return 0
-
-
-def _witnessed(folder: Path, keys: LedgerKeys, policy: Policy) -> int:
-    """The size up to which the policy's quorum has cosigned; `verified` has found that checkpoint to be of this very tree."""
-    if policy.logs and {keys.ed25519, keys.mldsa44}.isdisjoint(policy.logs):
-        raise ProblemError("proof.origin", "the policy does not name this ledger")
-    path = folder / "checkpoint.witnessed"
-    note = verify_checkpoint(read_file(path), keys, Tw1Verifier()) if path.exists() else None
-    if note is None or not policy.satisfied(note.note, Tw1Verifier()):
-        raise ProblemError(
-            "checkpoint.unwitnessed", "no checkpoint here carries the cosignatures that the policy demands"
-        )
-    return note.size
-
-
-def keys_of(folder: Path, vkeys: Sequence[str] | None) -> LedgerKeys:
-    """The keys of an exported ledger: two of those given, by its origin; none given: the file `vkeys`."""
-    given = vkeys or read_file(folder / "vkeys").decode().split()
-    names = {VerifierKey.parse(key).name for key in given}
-    origin = names.pop() if len(names) == 1 else parse_checkpoint(read_file(folder / "checkpoint")).origin
-    return LedgerKeys.among(origin, given)
-
-
-def sound(folder: Path, keys: LedgerKeys) -> Iterator[Entry]:
-    """As `verified`; and every entry is one, and may stand where it does, and no file is there that the tree does not have."""
-    size = parse_checkpoint(read_file(folder / "checkpoint")).size
-    order = Order(keys.origin, size)
-    for index, data in enumerate(verified(folder, keys)):
-        try:
-            entry = parse_entry(data)
-        except ProblemError as problem:
-            raise ProblemError(problem.code, f"entry {index}: {problem.detail}") from None
-        order.check(index, entry)
-        yield entry
-    for path in folder.glob("tile/**/*"):
-        if path.is_file():
-            _belongs(folder, path.relative_to(folder).as_posix(), size)
-
-
-def _belongs(folder: Path, name: str, size: int) -> None:
-    """A file is a tile or bundle of the tree, or the beginning of one as it was when the tree was smaller."""
-    tile, width = parse_tile_path(name)
-    if width > (whole := tile_width(tile, size)):
-        raise ProblemError("tile.missing", f"{name} is no tile of a tree of size {size}")
-    if width < whole:
-        data = read_file(folder / tile_path(tile, whole))
-        begins = encode_bundle(list(parse_bundle(data))[:width]) if tile[0] == ENTRIES else data[: width * HASH_BYTES]
-        if read_file(folder / name) != begins:
-            raise ProblemError("tile.missing", f"{name} differs from the entries")
-
-
-def verified(folder: Path, keys: LedgerKeys) -> Iterator[bytes]:
-    """Every entry of an exported ledger; at its end, and at every checkpoint, ProblemError where the files do not hold."""
-    verifier = Tw1Verifier()
-    checkpoint = verify_checkpoint(read_file(folder / "checkpoint"), keys, verifier)
-    older = {checkpoint.size: checkpoint.root}
-    for path in (*(folder / "checkpoints").glob("*"), *folder.glob("checkpoint.*")):
-        note = verify_checkpoint(read_file(path), keys, verifier)
-        if older.setdefault(note.size, note.root) != note.root or path.name not in (
-            str(note.size),
-            f"checkpoint{path.suffix}",
-        ):
-            raise ProblemError(
-                "ledger.split_view",
-                f"{path.name} is of size {note.size}: misnamed, or a second root of that size",
-            )
-    edge = Edge(0, {})
-    for start in range(0, checkpoint.size, WIDTH):
-        tile = ENTRIES, start // WIDTH
-        bundle = read_file(folder / tile_path(tile, tile_width(tile, checkpoint.size)))
-        for data in parse_bundle(bundle):
-            _grow(edge, data, folder, checkpoint.size)
-            if edge.size in older and older.pop(edge.size) != edge.root():
-                raise ProblemError("proof.path", f"the entries do not give the root signed at size {edge.size}")
-            yield data
-    if edge.size != checkpoint.size or older:
-        raise ProblemError("proof.path", f"{edge.size} entries do not fit the checkpoints")
-    for tile, found in edge.tiles().items():
-        _same_tile(folder, tile, tile_width(tile, edge.size), found)
-
-
-def _grow(edge: Edge, entry: bytes, folder: Path, size: int) -> None:
-    for tile, data in edge.append([leaf_hash(entry)]).items():
-        if tile_width(tile, edge.size) == WIDTH:
-            _same_tile(folder, tile, tile_width(tile, size), data)
-
-
-def _same_tile(folder: Path, tile: TileId, width: int, data: bytes) -> None:
-    path = tile_path(tile, width)
-    if read_file(folder / path) != data:
-        raise ProblemError("tile.missing", f"{path} differs from the entries")
 
 
 @app.command
 def proof(node: Path, index: int, file: Path, *, origin: str | None = None, json: AsJson = False) -> None:
     """Write the proof of one entry as a C2SP tlog-proof file: whoever has the verifier keys can check it offline.
+
+    It stands under the newest checkpoint that other members have cosigned, with their signatures: *witnessed*. Where none
+    of these covers the entry yet, it is under the newest one: *signed*.
 
     Parameters
     ----------
@@ -324,8 +231,19 @@ def proof(node: Path, index: int, file: Path, *, origin: str | None = None, json
         Print one JSON object.
     """
     with problems(as_json=json):
-        _write_new(file, lambda: asyncio.run(_proof(node, index, origin))[1])
-        say(f"{file}: entry {index}", {"file": str(file), "index": index}, as_json=json)
+        by: list[str] = []
+
+        def make() -> bytes:
+            place, under, names = asyncio.run(_proof(node, index, origin))
+            by.extend(names)
+            return format_proof(place, under.note)
+
+        write_new(file, make)
+        text = (
+            f"witnessed by {', '.join(by)}" if by else "signed; no checkpoint that others have cosigned covers it yet"
+        )
+        found = {"file": str(file), "index": index, "grade": "witnessed" if by else "signed", "witnesses": by}
+        say(f"{file}: entry {index}, {text}", found, as_json=json)
 
 
 @app.command
@@ -357,20 +275,20 @@ def receipt(
     """
 
     def make() -> bytes:
-        place, _, root = asyncio.run(_proof(node, index, origin))
+        place, under, _ = asyncio.run(_proof(node, index, origin))
         signer = KeyStore.open(node / "keys", secret.secret()).note_signer(place.origin)
         entry.append(place.entry)
-        return signer.receipt(place, root)
+        return signer.receipt(place, under.root)
 
     entry: list[bytes] = []
     with problems(as_json=json):
-        _write_new(file, make)
+        write_new(file, make)
         file.with_name(f"{file.name}.json").write_bytes(entry[0])
         say(f"{file}: entry {index}, which is {file}.json", {"file": str(file), "index": index}, as_json=json)
 
 
-async def _proof(node: Path, index: int, origin: str | None) -> tuple[Place, bytes, bytes]:
-    """The place of an entry, its tlog-proof, and the root."""
+async def _proof(node: Path, index: int, origin: str | None) -> tuple[Place, Checkpoint, list[str]]:
+    """The place of an entry, the checkpoint that it is proven under, and who has cosigned that."""
     from adapters.postgres.ledger import PostgresLedger
 
     async with node_pool(node) as pool:
@@ -379,41 +297,62 @@ async def _proof(node: Path, index: int, origin: str | None) -> tuple[Place, byt
         newest = await prove.newest(await _origin(ledger, origin))
         if not 0 <= index < newest.size:
             raise ProblemError("tile.missing", f"the ledger has the entries 0..{newest.size - 1}")
-        place = (await prove.places_at(newest, [index]))[index]
-        return place, format_proof(place, newest.note), newest.root
+        quorum = _directory(node, newest.origin).quorum_of(newest.origin.rpartition("/")[0])
+        cosigned = await witnessed(ledger, newest.origin, newest.size, quorum)
+        under = cosigned if cosigned and index < cosigned.size else newest
+        names = list(await ledger.cosignatures(under.origin, under.size)) if under is cosigned else []
+        return (await prove.places_at(under, [index]))[index], under, names
 
 
-def _write_new(file: Path, make: Callable[[], bytes]) -> None:
+def write_new(file: Path, make: Callable[[], bytes]) -> None:
+    """Writes what is made to a file that is not there yet; `config.invalid` else."""
     if file.exists():
         raise ProblemError("config.invalid", f"{file} exists; nothing was written")
     file.write_bytes(make())
 
 
-def verify_proof(file: Path, *, vkey: list[str], json: AsJson = False) -> int:
-    """Check a tlog-proof file offline and print its entry. Exit code 3: it does not hold.
+def verify_proof(
+    file: Path,
+    *,
+    vkey: Annotated[list[str] | None, Parameter(negative="")] = None,
+    policy: Path | None = None,
+    json: AsJson = False,
+) -> int:
+    """Check a tlog-proof file offline and print its entry, which is *signed*, or *witnessed* as a policy demands.
+
+    Exit code 3: it does not hold.
 
     Parameters
     ----------
     file
         A C2SP tlog-proof with the entry in its extra line.
     vkey
-        The ledger's two verifier keys, from a directory that you trust; give the option twice.
+        The ledger's two verifier keys, from a directory that you trust; give the option twice. Without: those of the policy.
+    policy
+        A C2SP tlog-policy file (`audit policy` writes it): whose cosignatures you demand.
     json
         Print one JSON object.
     """
     with problems(as_json=json):
-        if len(vkey) != 2:
+        wanted, vkey = demanded(policy, vkey)
+        if not vkey or len(vkey) != 2:
             raise ProblemError("config.invalid", "a ledger has two verifier keys, Ed25519 and ML-DSA-44")
         keys = LedgerKeys.parse(VerifierKey.parse(vkey[0]).name, (vkey[0], vkey[1]))
         try:
-            place = parse_proof(read_file(file), keys, Tw1Verifier())
+            data = read_file(file)
+            place = parse_proof(data, keys, Tw1Verifier())
+            if wanted is not None:
+                satisfied(wanted, keys, read_proof(data)[1])
         except ProblemError as problem:
             text = f"WRONG {problem.code}: {problem.detail}"
             say(text, {"ok": False, "code": problem.code, "detail": problem.detail}, as_json=json)
             return _FAILED
         entry = place.entry.decode()
-        text = f"OK entry {place.index} of {place.origin} under size {place.size}\n{entry}"
-        found = {"ok": True, "origin": place.origin, "index": place.index, "size": place.size, "entry": entry}
+        grade = "witnessed" if wanted and wanted.quorum else "signed"
+        text = f"OK entry {place.index} of {place.origin} under size {place.size}, {grade}\n{entry}"
+        found = {
+            "ok": True, "origin": place.origin, "index": place.index, "size": place.size, "grade": grade, "entry": entry,
+        }  # fmt: skip
         say(text, found, as_json=json)
     return 0
 

@@ -122,7 +122,7 @@ def _threads_text(found: dict[str, Any]) -> str:
 
 def _entries_text(found: dict[str, Any]) -> str:
     return "\n".join(
-        f"{each['at']}  {each['kind']:<11} {each.get('code', ''):<24} {each.get('actor', ''):<12} "
+        f"{each['at']}  {each['kind']:<11} {each['grade']:<9} {each.get('code', ''):<24} {each.get('actor', ''):<12} "
         f"{each['message']}  {each['origin']} entry {each['index']}"
         for each in found["entries"]
     )
