@@ -754,7 +754,7 @@ async def _empty(dsn: str) -> None:
         )
         tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         kept = ("alembic_version", "epoch")
-        await connection.execute("UPDATE epoch SET generation = 1")
+        await connection.execute("UPDATE epoch SET generation = 1, opened = now()")
         await connection.execute(";".join(f'DELETE FROM "{table}"' for (table,) in tables if table not in kept))
     finally:
         await connection.close()

@@ -39,6 +39,8 @@ def sentence(entry: Entry | None, owner: str) -> str:
     if entry.kind in _OURS and entry.sender not in (None, owner):
         return f"{owner} logged {entry.kind} in the name of {entry.sender}: no such entry belongs into its ledger."
     what, _, more = (entry.code or "").partition("/")
+    if (entry.kind, what) == ("opened", "approval"):
+        return f"Somebody at {owner} read what a second person was asked to approve, for {more}."
     ground, _, until = more.partition("/")
     peer = entry.peer or PeerRef(origin="nobody")
     return _KINDS[entry.kind].format(

@@ -7,7 +7,7 @@ from aiohttp import web
 from gateway.http.documents import Approval, Approvals, Cursor, PageQuery, Ruled
 from gateway.http.openapi import Asked, Operation
 from gateway.http.serve import json_response
-from gateway.services.approve import Approve
+from gateway.services.approve import Approve, shown
 from protocols.ledger.entry import uuid7
 from protocols.problems import ProblemError
 
@@ -24,20 +24,21 @@ class Rulings:
         return (
             Operation(
                 method="GET", path="/v1/approvals", scope=scope, call=self.get_approvals, query=PageQuery, answer=Approvals,
+                problems=("auth.purpose",),
             ),
             Operation(
                 method="POST", path="/v1/approvals/{approval}", scope=scope, call=self.post_approval, body=Ruled, answer=Approval,
-                problems=("approval.not_found", "approval.self", "approval.ruled", "content.erased"),
+                problems=("approval.not_found", "approval.self", "approval.ruled"),
             ),
         )  # fmt: skip
 
     async def get_approvals(self, request: web.Request, asked: Asked) -> web.Response:
-        """List what waits for a second person, oldest first, each with the whole of what is asked."""
+        """List what waits for a second person, oldest first, each with the whole of what is asked: an `opened` entry says that you read it."""
         del request
         query: PageQuery = asked.query
         rows = await self._approve.waiting(query.after, query.limit)
         following = {"next": str(Cursor(rows[-1].asked, rows[-1].id))} if len(rows) == query.limit else {}
-        return json_response({"approvals": [await self._approve.shown(row) for row in rows], **following})
+        return json_response({"approvals": await self._approve.read(rows, asked.caller), **following})
 
     async def post_approval(self, request: web.Request, asked: Asked) -> web.Response:
         """Approve or refuse what another person of another client asked; an entry of the ledger says so.
@@ -46,7 +47,7 @@ class Rulings:
         """
         ruled: Ruled = asked.body
         row = await self._approve.rule(_id(request), asked.caller, ruled.ruling)
-        return json_response(await self._approve.shown(row))
+        return json_response(shown(row))
 
 
 def _id(request: web.Request) -> UUID:

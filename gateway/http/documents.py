@@ -392,7 +392,7 @@ class Approval(Model):
     client: str
     actor: str
     asked: ShownTime
-    about: Annotated[Object, Field(description="The whole of what is asked.")]
+    about: Annotated[Maybe[Object], Field(description="The whole of what is asked; in a list.")] = None
     ruling: Maybe[Literal["APPROVED", "REFUSED"]] = None
 
 

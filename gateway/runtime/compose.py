@@ -203,7 +203,7 @@ def eraser(
     return Erase(
         member=settings.member, store=ports.erasures, exchange=ports.exchange, read=read, records=records, approve=approve,
         settle=settle, committer=committer, directory=ports.directory, vault=vault, sealer=sealer, clock=ports.clock,
-        backup_days=settings.backup_days,
+        backup_days=settings.backup_days, retention_days=settings.retention_days,
     )  # fmt: skip
 
 

@@ -12,11 +12,13 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from protocols.directory import MemberName, Text
+from protocols.limits import EXPIRES_MAX_S
 from protocols.problems import Fault, ProblemError
 
 FILE = "tracewire.toml"
 _REGISTRY = ("trace.request", "registry.record", "registry.withdrawal", "registry.search")
 Address = Annotated[str, StringConstraints(pattern=r"^[^:\s]+:\d{1,5}$")]
+_RETENTION_DAYS_MIN = EXPIRES_MAX_S // 86_400
 _LOOPBACK = re.compile(r"127\.\d+\.\d+\.\d+|localhost|\[::1\]")
 
 
@@ -50,6 +52,9 @@ class Settings(BaseModel):
     backup_days: Annotated[
         int, Field(ge=1, le=3_650, description="how long backups of the keys are kept: erased content opens with them")
     ] = 35
+    retention_days: Annotated[
+        int, Field(ge=0, le=36_500, description="days after the last word in a thread when its content goes; 0: never")
+    ] = 0
     retry_first_s: Annotated[float, Field(gt=0, le=60)] = 5.0
 
     @property
@@ -78,6 +83,10 @@ def _check(settings: Settings) -> None:
         fix = "Make a node of another network: `tracewire init`."
         detail = "the network `demo` is for trying out on one machine: its keys lie open"
         raise ProblemError("config.invalid", detail, errors=[Fault("/member", "config.invalid", detail, fix)])
+    if 0 < settings.retention_days < _RETENTION_DAYS_MIN:
+        raise ProblemError(
+            "config.invalid", f"retention_days: 0, or at least the {_RETENTION_DAYS_MIN} days that a message lives"
+        )
     if not settings.exchange_tls:
         for address in (urlsplit(settings.exchange_url).hostname or "", settings.exchange_bind.rpartition(":")[0]):
             if not _LOOPBACK.fullmatch(address):

@@ -5,7 +5,7 @@ that, and is then sent again; the change that it makes uses the approval up, and
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from uuid import UUID
 from gateway.services.changes import Approval, Noted
 from gateway.services.commit import Committer, Done
 from gateway.services.content import open_row, sealed_row
+from gateway.services.policy import permit_reading
 from protocols.exchange.message import SALT_BYTES
 from protocols.ledger.entry import NONCE_BYTES, Entry, actor_commitment, content_commitment
 from protocols.limits import APPROVAL_DAYS, APPROVALS_OPEN_MAX, REQUEST_BYTES_MAX
@@ -108,17 +109,13 @@ class Approve:
         """What waits for a second person, oldest first."""
         return await self._store.waiting(self._since(), after=after, count=count)
 
-    async def shown(self, row: ApprovalRow) -> dict[str, Any]:
-        """What is asked, as the interface shows it."""
-        shown = {
-            "id": str(row.id),
-            "act": row.act,
-            "client": row.client,
-            "actor": row.actor,
-            "asked": format_time(row.asked),
-        }
-        about = (await self._content(row))["about"]
-        return shown | {"about": about, **({"ruling": row.ruling} if row.ruling else {})}
+    async def read(self, rows: Sequence[ApprovalRow], caller: Caller) -> list[dict[str, Any]]:
+        """The whole of what is asked: that the caller reads it is an `opened` entry of each, before it is shown. `auth.purpose`."""
+        permit_reading(caller)
+        contents = [await self._content(row) for row in rows]
+        looks = [self._looked(row, content, caller) for row, content in zip(rows, contents, strict=True)]
+        await asyncio.gather(*[self._committer.enqueue(Noted(entry=entry)) for entry in looks])
+        return [shown(row) | {"about": content["about"]} for row, content in zip(rows, contents, strict=True)]
 
     async def _asked(self, act: Act, caller: Caller, about: Mapping[str, Any]) -> ApprovalRow | None:
         """What this caller asked before in the same words and has not used: found by opening what it asked."""
@@ -153,5 +150,21 @@ class Approve:
             content_c=content_commitment(salt, about), actor_c=actor_commitment(salt, caller.actor),
         )  # fmt: skip
 
+    def _looked(self, row: ApprovalRow, content: Mapping[str, Any], caller: Caller) -> Entry:
+        entry, code = self._entry(row, content, caller, "read"), f"approval/{caller.purpose}"
+        return replace(entry, kind="opened", sender=self._member, recipient=self._member, code=code)
+
     def _since(self) -> datetime:
         return self._clock.now() - timedelta(days=APPROVAL_DAYS)
+
+
+def shown(row: ApprovalRow) -> dict[str, Any]:
+    """Who asked, and what was ruled, as the interface shows it."""
+    found = {
+        "id": str(row.id),
+        "act": row.act,
+        "client": row.client,
+        "actor": row.actor,
+        "asked": format_time(row.asked),
+    }
+    return found | ({"ruling": row.ruling} if row.ruling else {})

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -41,6 +41,8 @@ _KEYS_MAX = 500_000  # of a generation: what one erasure has to wrap anew, and h
 _WORDS = frozenset(("handling.change", "consent.request", "consent.answer"))
 GROUND_KEPT = "DELETE_AFTER"
 """The ground of what nobody asked for: the day after which its sender lets nobody keep it."""
+GROUND_RETENTION = "RETENTION_ENDED"
+"""The other: the member keeps nothing for longer than it said in its settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +75,17 @@ class Erase:
         sealer: Sealer,
         clock: Clock,
         backup_days: int,
+        retention_days: int,
     ) -> None:
-        """`backup_days`: how long backups of the key store are kept; with one of them, erased content still opens."""
+        """`backup_days`: how long backups of the key store are kept; with one of them, erased content still opens.
+
+        `retention_days`: after so many in which nothing happened in a thread its content goes; 0: nothing goes because of its age.
+        """
         self._member, self._store, self._exchange, self._read = member, store, exchange, read
         self._records, self._approve, self._settle, self._committer = records, approve, settle, committer
         self._directory, self._vault, self._sealer, self._clock = directory, vault, sealer, clock
         self._backup, self._wake = timedelta(days=backup_days), asyncio.Event()
+        self._retention = timedelta(days=retention_days)
 
     async def order(self, order: Order, caller: Caller) -> dict[str, Any]:
         """Erases once two people want it (`approval.*`): what will be, and until when backups hold it. The same again changes nothing.
@@ -122,7 +129,7 @@ class Erase:
                 return None
             await self._agree()
             done = await self._carry_out()
-            await self._store.pend(await self._due())
+            await self._store.pend([*await self._due(), *await self._ended()])
             return done + await self._carry_out()
 
     async def lost(self) -> int:
@@ -153,7 +160,7 @@ class Erase:
         if opened.strftime("%Y-%m") != now.strftime("%Y-%m") or held.get(self._vault.generation, 0) > _KEYS_MAX:
             await self._rotate()
         await asyncio.to_thread(partial(self._vault.forget, now - self._backup, but=held.keys()))
-        await self._store.drop_asked(now - timedelta(days=APPROVAL_DAYS))
+        await self._store.drop_asked(now - timedelta(days=APPROVAL_DAYS), self._retained(now))
 
     async def _rotate(self) -> None:
         await self._store.raise_generation(await asyncio.to_thread(self._vault.rotate), self._clock.now())
@@ -212,6 +219,20 @@ class Erase:
                 over = [each for each in over if each not in words]
             found += [self._row(each, "", GROUND_KEPT) for each in over]
         return found
+
+    def _retained(self, now: datetime) -> datetime | None:
+        """Nothing is kept that was last touched before."""
+        return now - self._retention if self._retention else None
+
+    async def _ended(self) -> list[ErasureRow]:
+        """What the member itself keeps no longer, ours and theirs."""
+        if (before := self._retained(self._clock.now())) is None:
+            return []
+        return [
+            self._row(each, "", GROUND_RETENTION)
+            for thread in await self._store.idle(before, _AT_ONCE)
+            for each in await self._read.contents(thread)
+        ]
 
     def _over(self, said: Sequence[Message], message: Message, today: date) -> bool:
         source = origin_of(said, message)

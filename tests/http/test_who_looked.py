@@ -128,6 +128,11 @@ async def test_z04_z12_an_auditor_sees_what_another_person_has_granted_once(worl
     await office.register("his other client", ("AUD",), ("approval:rule",))
     await speak(office, "his other client", "AUD")
     [asked] = (await office.get("/v1/approvals", client="chief")).json["approvals"]
+    looked = (await office.node.entries())[-1]
+    assert (looked.kind, str(looked.id), looked.code) == ("opened", asked["id"], "approval/TRACING")
+    assert looked.actor_c, "who is asked to approve reads what it is about"
+    await speak(office, "his other client", "AUD", purpose="")
+    assert (await office.get("/v1/approvals", client="his other client")).said == (403, "auth.purpose")
     alone = await office.post(f"/v1/approvals/{asked['id']}", {"ruling": "APPROVED"}, client="his other client")
     assert alone.said == (403, "approval.self"), "nobody breaks the glass alone"
     assert (asked["act"], asked["about"]) == ("thread.read", {"thread": thread, "purpose": "TRACING"})

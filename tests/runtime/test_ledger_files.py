@@ -16,8 +16,8 @@ from keys.suite import Tw1Verifier
 from protocols.directory import witness_keys
 from protocols.ledger.checkpoint import parse_checkpoint
 from protocols.ledger.entry import Entry
-from protocols.ledger.witness import parse_policy
 from protocols.ledger.tiles import parse_bundle
+from protocols.ledger.witness import parse_policy
 from tests.federation import Federation, Node
 
 ROOT = Path(__file__).parents[2]

@@ -26,6 +26,11 @@ def problem(values: dict[str, object]) -> ProblemError:
     return caught.value
 
 
+def test_nothing_goes_because_of_its_age_before_it_has_expired() -> None:
+    assert "at least the 90 days" in problem(GIVEN | {"retention_days": 89}).detail
+    assert [make_settings(GIVEN | {"retention_days": days}, "here").retention_days for days in (0, 90)] == [0, 90]
+
+
 def test_settings_are_read_from_the_folder_of_the_node(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(
         'member="net/a"\nname="A"\ncountry="DE"\ndirectory="x"\nexchange_url="http://localhost:1"'
