@@ -3,6 +3,7 @@
     python tracewire_match.py DIR_A DIR_B [--live] [--vkey KEY ...] [--json]
 
 Both ledgers are verified whole first (tracewire_verify.py, which lies beside this file). Exit codes and output are as there.
+Long ones are verified and compared several times, each time for the messages of some ids: memory does not grow with them.
 """
 
 import argparse
@@ -12,8 +13,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zlib import crc32
 
 from tracewire_verify import ARRIVALS, OURS, Entry, Failure, Log, _read, _Tree, shown, told, verify_log
+
+_AT_ONCE = 100_000  # entries: some 250 MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,19 +45,24 @@ class Match:
 
 
 class _Side:
-    """A verified ledger: what it says about the exchange with one other member, and all its leaf hashes."""
+    """A verified ledger: what it says about the exchange with one other member, of one part of `parts`; and all its leaf hashes."""
 
-    def __init__(self, folder: Path, vkeys: Sequence[str] | None, other: Path) -> None:
+    def __init__(self, folder: Path, vkeys: Sequence[str] | None, other: Path, part: int, parts: int) -> None:
+        self._part, self._parts = part, parts
         self._other = _read(other / "checkpoint").partition(b"\n")[0].decode(errors="replace").rpartition("/")[0]
-        self.leaves, self.facts, self.others = list[bytes](), dict[int, Entry](), 0
+        self.leaves, self.facts, self.others = bytearray(), dict[int, Entry](), 0
         self.log = verify_log(folder, vkeys, seen=self._see)
 
     def _see(self, index: int, leaf: bytes, entry: Entry) -> None:
-        self.leaves.append(leaf)
-        if entry["kind"] in ARRIVALS + OURS[:3]:
+        self.leaves += leaf
+        if entry["kind"] in ARRIVALS + OURS[:3] and crc32(entry["id"].encode()) % self._parts == self._part:
             ours = entry["from" if entry["kind"] in ARRIVALS else "to"] == self._other
             self.facts |= {index: entry} if ours else {}
             self.others += not ours
+
+    def leaf(self, index: int) -> bytes:
+        """The leaf hash of an entry."""
+        return bytes(self.leaves[32 * index : 32 * index + 32])
 
     def named(self, index: int, other: "_Side", kinds: Sequence[str], *, live: bool) -> Entry | None:
         """The other's entry that ours names and agrees with; None where it stands in another of its ledgers."""
@@ -67,7 +76,7 @@ class _Side:
             return None
         found = other.facts.get(peer["index"], {"kind": ""})
         leaf = base64.urlsafe_b64decode(peer["leaf"] + "=")
-        if peer["origin"] != origin or found["kind"] not in kinds or leaf != other.leaves[peer["index"]]:
+        if peer["origin"] != origin or found["kind"] not in kinds or leaf != other.leaf(peer["index"]):
             raise Failure("mismatch", f"{both}: what is named is no such entry")
         same = {"id", "from", "to", "pair_seq", "kid", "seal_kid", "suite", "envelope", "content_c", "thread_c"}
         differ = [name for name in sorted(same & entry.keys() & found.keys()) if entry[name] != found[name]]
@@ -83,26 +92,43 @@ class _Side:
         shown = [(peer["size"], index, peer) for index, peer in named if peer.get("origin") == other.log.origin]
         for size, index, peer in sorted(shown, key=lambda each: each[:2]):
             while tree.size < min(size, other.log.size):
-                tree.append(other.leaves[tree.size])
+                tree.append(other.leaf(tree.size))
             root = base64.urlsafe_b64decode(peer["root"] + "=")
             if peer["index"] >= size or (tree.size == size and root != tree.root()):
                 both = f"{self.log.origin} entry {index} and {other.log.origin} entry {peer['index']}"
                 raise Failure("mismatch", f"{both}: proven under another tree of size {size}, a split view")
 
 
-def match(folder_a: Path, folder_b: Path, vkeys: Sequence[str] | None = None, *, live: bool = False) -> Match:
+def match(
+    folder_a: Path, folder_b: Path, vkeys: Sequence[str] | None = None, *, live: bool = False, at_once: int = _AT_ONCE
+) -> Match:
     """Verifies both ledgers, then each message both ways; Failure `mismatch` or `missing` names both indexes.
 
     `live` counts what lies past the end of the other folder instead: busy ledgers have no common instant to export.
+    `at_once`: so many entries are in memory at a time.
     """
-    a, b = _Side(folder_a, vkeys, folder_b), _Side(folder_b, vkeys, folder_a)
-    if a.log.origin == b.log.origin:
-        raise Failure("mismatch", "two folders of one ledger")
-    ways = {"there": _direction(a, b, live=live), "back": _direction(b, a, live=live)}
-    return Match(a=a.log, b=b.log, other_peers=a.others + b.others, **ways)
+    parts, others = sum(map(_size, (folder_a, folder_b))) // at_once + 1, 0
+    logs, ways = list[Log](), (Counter[str](), Counter[str]())
+    for part in range(parts):
+        a, b = _Side(folder_a, vkeys, folder_b, part, parts), _Side(folder_b, vkeys, folder_a, part, parts)
+        if a.log.origin == b.log.origin:
+            raise Failure("mismatch", "two folders of one ledger")
+        ways[0].update(_direction(a, b, live=live))
+        ways[1].update(_direction(b, a, live=live))
+        others, logs = others + a.others + b.others, [a.log, b.log]
+        del a, b  # before the next part is read
+    there, back = (Direction(sent=way.pop("sent", 0), outside=way.pop("outside", 0), **way) for way in ways)
+    return Match(a=logs[0], b=logs[1], other_peers=others, there=there, back=back)
 
 
-def _direction(sender: _Side, receiver: _Side, *, live: bool) -> Direction:
+def _size(folder: Path) -> int:
+    """What the checkpoint says, which nobody has verified: it only divides the work."""
+    line = [*_read(folder / "checkpoint").split(b"\n", 2), b"", b""][1]
+    return int(line) if line.isdigit() and len(line) < 10 else 0
+
+
+def _direction(sender: _Side, receiver: _Side, *, live: bool) -> Counter[str]:
+    """The members of Direction, of this part."""
     sender.check_roots(receiver)
     from_, to = sender.log.origin, receiver.log.origin
     state, first, outside = dict[str, str](), dict[str, int](), 0
@@ -128,7 +154,7 @@ def _direction(sender: _Side, receiver: _Side, *, live: bool) -> Direction:
             state |= {id_: "matched" if found else "elsewhere"} if id_ in state else {}
         elif kind == "undelivered" and id_ in state:
             state[id_] = kind
-    return Direction(sent=len(state), outside=outside, **dict[str, int](Counter(state.values())))
+    return Counter(state.values()) + Counter({"sent": len(state), "outside": outside})
 
 
 def lines(found: Match) -> Iterator[str]:

@@ -2,19 +2,26 @@
 
 Both ledgers have been verified from their bytes before; here only what they say is compared. A ledger may have been taken out
 earlier than the other: what names a place past its end is counted as `later`, and is no difference.
+
+Long ledgers are compared in parts, each with the messages of some ids: both are read once for each part, and memory holds one part,
+32 bytes of every entry and 40 of every message.
 """
 
 import sys
-from collections import Counter
+from array import array
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import starmap
 from uuid import UUID
+from zlib import crc32
 
 from protocols.ledger.entry import RECEIPT_KINDS, Entry, PeerRef, parse_entry
-from protocols.ledger.merkle import leaf_hash
+from protocols.ledger.merkle import HASH_BYTES, leaf_hash
 from protocols.ledger.tiles import Edge
 
 _SKEW_MAX_S = 120.0  # of docs/protocol.md: what a doctor calls a wrong clock
+_ID, _ID_CHARS, _CLOSED = b',"id":"', 36, b'{"v":1,"kind":"ledger-closed",'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +51,9 @@ class _Said:
     peer: PeerRef | None
 
     @classmethod
-    def of(cls, index: int, data: bytes, entry: Entry, id_: UUID) -> "_Said":
+    def of(cls, index: int, leaf: bytes, entry: Entry, id_: UUID) -> "_Said":
         return cls(
-            index=index, kind=sys.intern(entry.kind), leaf=leaf_hash(data), at=entry.at.timestamp(), id=id_, envelope=entry.envelope,
+            index=index, kind=sys.intern(entry.kind), leaf=leaf, at=entry.at.timestamp(), id=id_, envelope=entry.envelope,
             content_c=entry.content_c, pair_seq=entry.pair_seq, code=entry.code, peer=entry.peer,
         )  # fmt: skip
 
@@ -57,12 +64,18 @@ class _Said:
 
 @dataclass(slots=True)
 class Side:
-    """One ledger's entries about messages with one other member, by index and by message; and every leaf hash of it."""
+    """One ledger's entries about messages with one other member, by index and by message; and every leaf hash of it.
+
+    Of `parts` it keeps the messages of one `part`, counted from 0.
+    """
 
     origin: str
     other: str
+    part: int = 0
+    parts: int = 1
     closed: bool = False
-    leaves: list[bytes] = field(default_factory=list)
+    size: int = 0
+    leaves: bytearray = field(default_factory=bytearray)
     said: dict[int, _Said] = field(default_factory=dict)
     sent: dict[UUID, list[_Said]] = field(default_factory=dict)
     ends: dict[UUID, list[_Said]] = field(default_factory=dict)
@@ -80,24 +93,28 @@ class Side:
         return self
 
     def _take(self, data: bytes) -> None:
-        entry, index = parse_entry(data), len(self.leaves)
-        self.leaves.append(leaf_hash(data))
-        self.closed = entry.kind == "ledger-closed"
+        index, self.size, leaf = self.size, self.size + 1, leaf_hash(data)
+        self.leaves += leaf
+        self.closed = data.startswith(_CLOSED)
+        start = data.find(_ID) + len(_ID)
+        if crc32(data[start : start + _ID_CHARS]) % self.parts != self.part:
+            return
+        entry = parse_entry(data)
         if entry.id is None or {entry.sender, entry.recipient} != {self.member, self.other}:
             return
         ours = entry.sender == self.member
         mine = {"sent": self.sent, "receipt": self.ends, "undelivered": self.ends}
         place = (mine if ours else dict.fromkeys(RECEIPT_KINDS, self.arrived)).get(entry.kind)
         if place is not None:
-            said = self.said[index] = _Said.of(index, data, entry, entry.id)
+            said = self.said[index] = _Said.of(index, leaf, entry, entry.id)
             place.setdefault(entry.id, []).append(said)
 
     def roots(self, sizes: Iterable[int]) -> dict[int, bytes]:
         """The tree's root at each of these sizes that it has."""
         edge, found = Edge(0, {}), dict[int, bytes]()
         for size in sorted(sizes):
-            if 0 < size <= len(self.leaves):
-                edge.append(self.leaves[edge.size : size])
+            if 0 < size <= self.size:
+                edge.append(bytes(self.leaves[n * HASH_BYTES : (n + 1) * HASH_BYTES]) for n in range(edge.size, size))
                 found[size] = edge.root()
         return found
 
@@ -118,17 +135,71 @@ class Direction:
     took_s: tuple[float, float, float] | None  # least, median, most
 
 
-def reconcile(a: Side, b: Side) -> tuple[list[Direction], list[Difference]]:
-    """Both directions, and every difference in the order of the sender's ledger."""
-    directions, found = [], list[Difference]()
-    for sender, receiver in ((a, b), (b, a)):
-        differences = [
-            *_sent(sender), *_arrivals(sender, receiver), *_ends(sender, receiver), *_clocks(sender, receiver),
-            *_trees(sender, receiver),
-        ]  # fmt: skip
-        directions.append(_direction(sender, receiver))
-        found += sorted(differences, key=lambda each: (each.index is None, each.index))
-    return directions, found
+@dataclass(slots=True, kw_only=True)
+class _Way:
+    """One direction, part by part: what was found, and what has to be known of all parts."""
+
+    sender: str
+    recipient: str
+    found: list[Difference] = field(default_factory=list)
+    states: Counter[str] = field(default_factory=Counter)
+    numbers: "array[int]" = field(default_factory=lambda: array("q"))
+    places: "array[int]" = field(default_factory=lambda: array("q"))
+    ids: bytearray = field(default_factory=bytearray)
+    took: "array[float]" = field(default_factory=lambda: array("d"))
+    latest: tuple[float, int, int] = (0.0, 0, 0)
+    tree: Difference | None = None
+
+    def add(self, sender: Side, receiver: Side) -> None:
+        self.found += [*_sent(sender), *_arrivals(sender, receiver), *_ends(sender, receiver)]
+        trees = [each for each in (self.tree, _tree(sender, receiver)) if each]
+        self.tree = min(trees, key=lambda each: each.index or 0, default=None)
+        for id_, all_ in sender.sent.items():
+            self.numbers.append(all_[0].pair_seq or 0)
+            self.places.append(all_[0].index)
+            self.ids += id_.bytes
+        for seconds, arrived, sent in _took(sender, receiver):
+            self.took.append(seconds)
+            self.latest = min(self.latest, (seconds, arrived, sent))
+        self.states += _states(sender, receiver)
+
+    def differences(self) -> list[Difference]:
+        found = [*self.found, *self._gap(), *([self.tree] if self.tree else ())]
+        seconds, arrived, sent = self.latest
+        if seconds < -_SKEW_MAX_S:
+            found.append(Difference(kind="clock.skew", member=self.sender, index=sent, other=arrived, id=None))
+        return sorted(found, key=lambda each: (each.index is None, each.index))
+
+    def _gap(self) -> Iterator[Difference]:
+        """The numbers of a pair count from 1, each once."""
+        order = sorted(range(len(self.numbers)), key=lambda n: (self.numbers[n], self.places[n]))
+        for number, n in enumerate(order, 1):
+            if self.numbers[n] != number:
+                id_ = UUID(bytes=bytes(self.ids[n * 16 : (n + 1) * 16]))
+                yield Difference(kind="sequence.gap", member=self.sender, index=self.places[n], other=None, id=id_)
+                return
+
+    def direction(self) -> Direction:
+        took, states = sorted(self.took), self.states
+        return Direction(
+            sender=self.sender, recipient=self.recipient, sent=len(self.numbers), receipted=states["receipted"],
+            undelivered=states["undelivered"], pending=states["pending"], unanswered=states["unanswered"],
+            later=states["later"], elsewhere=states["elsewhere"],
+            took_s=(took[0], took[len(took) // 2], took[-1]) if took else None,
+        )  # fmt: skip
+
+
+def reconcile(parts: Iterable[tuple[Side, ...]]) -> tuple[list[Direction], list[Difference]]:
+    """Both directions, and every difference in the order of the sender's ledger; of all parts of two ledgers, one or more."""
+    ways: list[_Way] = []
+
+    def add(a: Side, b: Side) -> None:
+        ways.extend(() if ways else [_Way(sender=x.member, recipient=y.member) for x, y in ((a, b), (b, a))])
+        ways[0].add(a, b)
+        ways[1].add(b, a)
+
+    deque(starmap(add, parts), maxlen=0)  # no name holds a part while the next one is read
+    return [way.direction() for way in ways], [each for way in ways for each in way.differences()]
 
 
 def _named(said: _Said, other: Side) -> _Said | str | None:
@@ -138,23 +209,18 @@ def _named(said: _Said, other: Side) -> _Said | str | None:
         return None
     if peer.origin != other.origin:
         return "elsewhere" if peer.origin.rpartition("/")[0] == other.member else None
-    if peer.index >= len(other.leaves):
+    if peer.index >= other.size:
         return "later"
     found = other.said.get(peer.index)
     return found if found is not None and found.leaf == peer.leaf else None
 
 
 def _sent(sender: Side) -> Iterator[Difference]:
-    """One id is one content under one number, however often it was sealed; the numbers of a pair count from 1, each once."""
+    """One id is one content under one number, however often it was sealed."""
     for id_, all_ in sender.sent.items():
         for said in all_[1:]:
             if (said.content_c, said.pair_seq) != (all_[0].content_c, all_[0].pair_seq):
                 yield Difference(kind="sent.content", member=sender.member, index=said.index, other=None, id=id_)
-    first = sorted((all_[0].pair_seq or 0, all_[0].index, id_) for id_, all_ in sender.sent.items())
-    for number, (seq, index, id_) in enumerate(first, 1):
-        if seq != number:
-            yield Difference(kind="sequence.gap", member=sender.member, index=index, other=None, id=id_)
-            return
 
 
 def _arrivals(sender: Side, receiver: Side) -> Iterator[Difference]:
@@ -207,15 +273,8 @@ def _ends(sender: Side, receiver: Side) -> Iterator[Difference]:
             )
 
 
-def _clocks(sender: Side, receiver: Side) -> Iterator[Difference]:
-    took = list(_took(sender, receiver))
-    if took and min(took)[0] < -_SKEW_MAX_S:
-        _, arrived, sent = min(took)
-        yield Difference(kind="clock.skew", member=sender.member, index=sent, other=arrived, id=None)
-
-
-def _trees(sender: Side, receiver: Side) -> Iterator[Difference]:
-    """Every root of the receiver's ledger that the sender was shown is its root at that size: no second history."""
+def _tree(sender: Side, receiver: Side) -> Difference | None:
+    """Every root of the receiver's ledger that the sender was shown is its root at that size, else there is a second history."""
     shown = [
         (said, peer)
         for said in sender.said.values()
@@ -224,8 +283,8 @@ def _trees(sender: Side, receiver: Side) -> Iterator[Difference]:
     roots = receiver.roots({peer.size or 0 for _, peer in shown})
     for said, peer in shown:
         if (root := roots.get(peer.size or 0)) is not None and peer.root not in (None, root):
-            yield Difference(kind="tree.other", member=sender.member, index=said.index, other=peer.index, id=said.id)
-            return
+            return Difference(kind="tree.other", member=sender.member, index=said.index, other=peer.index, id=said.id)
+    return None
 
 
 def _took(sender: Side, receiver: Side) -> Iterator[tuple[float, int, int]]:
@@ -236,7 +295,8 @@ def _took(sender: Side, receiver: Side) -> Iterator[tuple[float, int, int]]:
                 yield said.at - sent[0].at, said.index, sent[0].index
 
 
-def _direction(sender: Side, receiver: Side) -> Direction:
+def _states(sender: Side, receiver: Side) -> Counter[str]:
+    """How many messages ended how, and how many entries name what is not here."""
     states = Counter[str]()
     for id_ in sender.sent:
         kinds = {said.kind for said in sender.ends.get(id_, ())}
@@ -244,11 +304,6 @@ def _direction(sender: Side, receiver: Side) -> Direction:
         states[state or ("pending" if id_ in receiver.arrived else "unanswered")] += 1
     ours = [_named(said, receiver) for ends in sender.ends.values() for said in ends]
     theirs = [_named(said, sender) for all_ in receiver.arrived.values() for said in all_]
-    named = Counter(each for each in (*ours, *theirs) if isinstance(each, str))
-    took = sorted(seconds for seconds, _, _ in _took(sender, receiver))
-    return Direction(
-        sender=sender.member, recipient=receiver.member, sent=len(sender.sent), receipted=states["receipted"],
-        undelivered=states["undelivered"], pending=states["pending"], unanswered=states["unanswered"], later=named["later"],
-        elsewhere=named["elsewhere"] + len(sender.ends.keys() - sender.sent.keys()),
-        took_s=(took[0], took[len(took) // 2], took[-1]) if took else None,
-    )  # fmt: skip
+    states.update(each for each in (*ours, *theirs) if isinstance(each, str))
+    states["elsewhere"] += len(sender.ends.keys() - sender.sent.keys())
+    return states

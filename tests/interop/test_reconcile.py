@@ -21,7 +21,13 @@ from tests.runtime.test_serving import web_server
 
 def compared(exchange: Exchange) -> tuple[list[Direction], list[Difference]]:
     a, b = exchange.a, exchange.b
-    return reconcile(Side(a.origin, b.member).read(a.entries), Side(b.origin, a.member).read(b.entries))
+
+    def part(n: int, of: int) -> tuple[Side, Side]:
+        return Side(a.origin, b.member, n, of).read(a.entries), Side(b.origin, a.member, n, of).read(b.entries)
+
+    whole = reconcile([part(0, 1)])
+    assert reconcile(part(n, 3) for n in range(3)) == whole, "in parts as at once"
+    return whole
 
 
 def end(exchange: Exchange, number: int, seq: int, sender: Ledger, receiver: Ledger) -> int:

@@ -274,6 +274,8 @@ def test_two_ledgers_match_and_every_message_is_counted_once(exchange, tmp_path)
     assert found.back == MATCH.Direction(sent=1, matched=1, outside=0)
     assert found.other_peers == 1
     assert not found.a.own_keys
+    again = MATCH.match(tmp_path / "a", tmp_path / "b", (*a.signer.vkeys, *b.signer.vkeys), at_once=5)
+    assert again == found, "in parts as at once"
 
 
 def test_a_receipt_after_undelivered_supersedes_it(exchange, tmp_path):

@@ -29,6 +29,7 @@ app = cyclopts.App(name="audit", help="For auditors: ledgers beside each other, 
 _DIFFER = 3
 _LOOKS = ("audit:read", "ledger:read")
 _SHOWN = 20
+_AT_ONCE = 100_000  # entries that are compared at once: some 100 MiB
 _MEANING = {
     "arrival.unsent": "says that it got what the other never logged as sent",
     "arrival.content": "got another content than the other logged as sent",
@@ -90,14 +91,14 @@ def reconcile_ledgers(
         if keys[0].origin == keys[1].origin:
             raise ProblemError("config.invalid", "these are two folders of one ledger")
         try:
-            sides = [_side(folder, each, other) for folder, each, other in zip(folders, keys, keys[::-1], strict=True)]
+            directions, found = reconcile(_parts(folders, keys))
         except ProblemError as problem:
             text = f"WRONG {problem.code}: {problem.detail}"
             say(text, {"ok": False, "code": problem.code, "detail": problem.detail}, as_json=json)
             return _DIFFER
-        directions, found = reconcile(*sides)
         if proofs is not None:
-            _write_proofs(proofs, found, {side.member: folder for side, folder in zip(sides, folders, strict=True)})
+            members = (each.origin.rpartition("/")[0] for each in keys)
+            _write_proofs(proofs, found, dict(zip(members, folders, strict=True)))
         shown = {
             "ok": not found, "directions": [asdict(each) for each in directions],
             "differences": [asdict(each) | {"id": str(each.id) if each.id else None, "says": _MEANING[each.kind]} for each in found],
@@ -106,11 +107,20 @@ def reconcile_ledgers(
     return _DIFFER if found else 0
 
 
-def _side(folder: Path, keys: LedgerKeys, other: LedgerKeys) -> Side:
-    size = parse_checkpoint(read_file(folder / "checkpoint")).size
-    with progress(keys.origin) as bar:
-        read = bar.track(verified(folder, keys), total=size, description=keys.origin)
-        return Side(keys.origin, other.origin.rpartition("/")[0]).read(read)
+def _parts(folders: Sequence[Path], keys: Sequence[LedgerKeys]) -> Iterator[tuple[Side, ...]]:
+    """Both ledgers, verified each time, as often as it takes so that little of them is in memory at once."""
+    sizes = [parse_checkpoint(read_file(folder / "checkpoint")).size for folder in folders]
+    parts = sum(sizes) // _AT_ONCE + 1
+    origins = [each.origin for each in keys]
+    with progress(" and ".join(origins)) as bar:
+        tasks = [bar.add_task(origin, total=size * parts) for origin, size in zip(origins, sizes, strict=True)]
+        for part in range(parts):
+            yield tuple(
+                Side(origin, other.rpartition("/")[0], part, parts).read(
+                    bar.track(verified(folder, each), task_id=task)
+                )
+                for origin, other, folder, each, task in zip(origins, origins[::-1], folders, keys, tasks, strict=True)
+            )
 
 
 def _lines(directions: Sequence[Direction], found: Sequence[Difference]) -> Iterator[str]:
