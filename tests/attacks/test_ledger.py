@@ -204,7 +204,7 @@ async def test_l10_a_message_without_its_entry_is_never_sent(fed: Federation) ->
 
 @pytest.mark.parametrize("level", [0, 1])
 async def test_l07_a_bit_that_flipped_in_a_tile_is_noticed_before_a_proof_leaves_and_mended_from_the_entries(
-    fed: Federation, level: int
+    fed: Federation, tmp_path: Path, level: int
 ) -> None:
     (a,) = await fed.nodes("a")
     entries = (Entry(kind="admin", at=fed.clock.now(), n=os.urandom(16), code="test") for _ in range(599))
@@ -217,6 +217,8 @@ async def test_l07_a_bit_that_flipped_in_a_tile_is_noticed_before_a_proof_leaves
     await refused("ledger.tile_corrupt", prove.places_at(newest, [away]))
     await a.parts.recomputing.look()
     assert a.parts.linking.alarms == {a.origin: "ledger.tile_corrupt"}
+    wrong = await audit(a, tmp_path / "flipped")
+    assert wrong.startswith(f"tile: tile/{level}/000"), "an auditor who gets such files is told which one, and where"
     assert (await tracewire("ledger", "repair", a.folder))["mended"] == [("tile/0/000", "tile/1/000.p/2")[level]]
     assert (await prove.places_at(newest, [away]))[away].index == away
     await a.parts.recomputing.look()
