@@ -277,8 +277,8 @@ async def _sweep(parts: Parts, ports: Ports) -> None:
 
 
 async def _watch(parts: Parts, ports: Ports) -> None:
-    del ports
-    await parts.linking.watch()
+    if ports.directory.current is not None:
+        await parts.linking.watch(ports.directory.current)
 
 
 async def _tidy(parts: Parts, ports: Ports) -> None:

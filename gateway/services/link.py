@@ -23,7 +23,7 @@ from protocols.strict import b64u
 Key = tuple[str, int]
 _VERIFIED_MAX = 1_024
 _LONGEST, _GAPS_MAX = timedelta(seconds=EXPIRES_MAX_S), 1_000
-_WATCHED = ("ledger.gap", "ledger.contradiction", "ledger.skew")
+_WATCHED = ("ledger.gap", "ledger.contradiction", "ledger.skew", "ledger.split_view")
 
 
 class Linking:
@@ -98,11 +98,14 @@ class Linking:
 
     async def check_member(self, member: str, directory: Directory) -> None:
         """`ledger.split_view` while two histories of a ledger of this member are held that nobody has abandoned."""
-        for origin in await self._store.split():
-            ledger = directory.ledgers.get(origin)
-            if ledger is not None and ledger.member == member and ledger.state != "abandoned":
+        for origin in await self._split(directory):
+            if directory.ledgers[origin].member == member:
                 self.alarms[origin] = "ledger.split_view"
                 raise ProblemError("ledger.split_view", "two histories of a ledger of this member are held")
+
+    async def _split(self, directory: Directory) -> list[str]:
+        ledgers = directory.ledgers
+        return [each for each in await self._store.split() if each in ledgers and ledgers[each].state != "abandoned"]
 
     async def _keep(
         self, origin: str, size: int, note: bytes, directory: Directory, links: Sequence[Link]
@@ -158,13 +161,19 @@ class Linking:
         if apart > timedelta(seconds=REQUEST_AHEAD_MAX_S):
             self.alarms.setdefault(origin, "ledger.skew")
 
-    async def watch(self) -> None:
-        """Alarms of what members' ledgers leave out, or say against each other; one of a clock is given again by what comes next."""
+    async def watch(self, directory: Directory) -> None:
+        """Alarms of what ledgers leave out, or say against each other, our own too: another process may have found it.
+
+        One of a clock is given again by what comes next.
+        """
         now = self._clock.now()
         gaps = [gap.origin for gap in await self._store.gaps(_GAPS_MAX) if now - gap.since > _LONGEST]
         found = dict.fromkeys(gaps, "ledger.gap")
         twice = [each.origin for each in await self._store.contradictions(_GAPS_MAX)]
         found |= dict.fromkeys(twice, "ledger.contradiction")
+        split = dict.fromkeys(await self._split(directory), "ledger.split_view")
+        self.alarms |= split
+        found |= split
         for origin in [each for each, code in self.alarms.items() if code in _WATCHED and code != found.get(each)]:
             del self.alarms[origin]
         for origin, code in found.items():

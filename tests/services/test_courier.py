@@ -296,6 +296,8 @@ async def test_a_checkpoint_under_our_keys_that_we_do_not_hold_is_named(fed: Fed
     relist(seen)
     await take(a, bag)
     assert await a._ports.exchange.conflict(a.origin) == (ours.note, seen.read_bytes()), "the thief's is evidence"
+    await a.parts.linking.watch(fed.directory)
+    assert a.parts.linking.alarms == {a.origin: "ledger.split_view"}, "whichever process has found it"
 
 
 @pytest.mark.parametrize(("facts", "hours"), [(ON_FOOT, 7 * 24 - 1), ({}, 0)], ids=["on foot", "network"])

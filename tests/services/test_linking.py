@@ -124,7 +124,7 @@ async def test_a_members_clock_that_is_wrong_is_an_alarm_while_messages_say_so(f
     await a.becomes(await a.trace(m), "delivered")
     wrong = {m.origin: "ledger.skew"} if abs(minutes) > 2 else {}
     assert a.parts.linking.alarms == wrong
-    await a.parts.linking.watch()
+    await a.parts.linking.watch(fed.directory)
     assert a.parts.linking.alarms == {}
     await m.give(a, m.parcel(a, entry={"at": fed.clock.now() + timedelta(minutes=minutes)}))
     assert a.parts.linking.alarms == (wrong if minutes > 0 else {}), "what is sent may wait for long"

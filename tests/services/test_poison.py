@@ -129,8 +129,8 @@ async def test_a_number_that_must_have_come_is_an_alarm(fed: Federation) -> None
     (m,) = await fed.strangers("m")
     for number in (1, 3):
         assert isinstance(await m.give(b, m.parcel(b, entry={"pair_seq": number})), Place)
-    await b.parts.linking.watch()
+    await b.parts.linking.watch(fed.directory)
     assert b.parts.linking.alarms == {}, "it may be on its way still"
     fed.clock.ahead += timedelta(seconds=EXPIRES_MAX_S + 60)
-    await b.parts.linking.watch()
+    await b.parts.linking.watch(fed.directory)
     assert b.parts.linking.alarms == {m.origin: "ledger.gap"}

@@ -191,7 +191,7 @@ async def test_a_second_receipt_changes_nothing_and_is_kept_as_evidence_with_an_
         offered = parse_post(await client.fetch(record, 0), answer=False).items
         for parcel in offered:
             await client.receipts(record, encode_post(b.post_of(b.receipt(parcel))))
-        await a.parts.linking.watch()
+        await a.parts.linking.watch(fed.directory)
         assert a.parts.linking.alarms == {}
         for _ in range(6):
             other = b.receipt(offered[0], **changes)
@@ -200,11 +200,11 @@ async def test_a_second_receipt_changes_nothing_and_is_kept_as_evidence_with_an_
         await client.close()
     assert [await a.delivery(each) for each in sent] == ["delivered", "delivered"]
     assert (await a.kinds()).count("receipt") == 2
-    await a.parts.linking.watch()
+    await a.parts.linking.watch(fed.directory)
     assert a.parts.linking.alarms == {b.origin: "ledger.contradiction"}
     assert await a.count("peer_proof") == 5, "of each message a few are kept"
     await a.restart()
-    await a.parts.linking.watch()
+    await a.parts.linking.watch(fed.directory)
     assert a.parts.linking.alarms == {b.origin: "ledger.contradiction"}, "also after a restart"
 
 
