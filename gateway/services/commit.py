@@ -48,14 +48,14 @@ class Proofs:
 
     def __init__(self, checkpoint: Checkpoint, tiles: dict[TileId, bytes], entries: dict[int, bytes]) -> None:
         self.checkpoint = checkpoint
+        self.entries = entries
         self._reader = TileReader(tiles)
-        self._entries = entries
 
     def place(self, index: int) -> Place:
         """The place of an entry of this batch."""
         size = self.checkpoint.size
         path = tuple(inclusion_path(index, size, self._reader.node))
-        return Place(origin=self.checkpoint.origin, size=size, index=index, path=path, entry=self._entries[index])
+        return Place(origin=self.checkpoint.origin, size=size, index=index, path=path, entry=self.entries[index])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +64,11 @@ class Done:
 
     index: int
     proofs: Proofs
+
+    @property
+    def origin(self) -> str:
+        """The ledger."""
+        return self.proofs.checkpoint.origin
 
 
 Outcome = Done | Lost

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
+from gateway.services.commit import Done
 from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.linking import Link, chain
 from protocols.ledger.merkle import Node, consistency_path, inclusion_path
 from protocols.ledger.proof import Place
-from protocols.ledger.tiles import TileId, TileReader, TilesWanted, place, tile_width
+from protocols.ledger.tiles import WIDTH, TileId, TileReader, TilesWanted, place, tile_width
 from protocols.ports.crypto import Guard
 from protocols.ports.store import (
     LedgerStore,
@@ -86,7 +87,7 @@ class Prove:
     async def places(self, checkpoint: Checkpoint, entries: Mapping[int, bytes]) -> dict[int, Place]:
         """The places of entries by index under a checkpoint of ours that covers them; `ledger.tile_corrupt` where one does not hold."""
         wanted = TilesWanted()
-        for index in entries:
+        for index in {index // WIDTH: index for index in entries}.values():  # those of one tile need the same ones
             inclusion_path(index, checkpoint.size, wanted.node)
         node = await self._node(checkpoint, wanted.tiles)
         places = {
@@ -115,22 +116,26 @@ class Prove:
         return await self.places(checkpoint, entries)
 
     async def under_one(
-        self, standing: Sequence[Place | Standing]
+        self, standing: Sequence[Done | Standing]
     ) -> tuple[dict[tuple[str, int], Place], dict[tuple[str, int], bytes]]:
         """Entries of ours by (origin, index), each ledger's under one checkpoint; and those checkpoints' notes."""
         places: dict[tuple[str, int], Place] = {}
         notes: dict[tuple[str, int], bytes] = {}
         for origin in {each.origin for each in standing}:
             ours = [each for each in standing if each.origin == origin]
-            fresh = {each.index: each for each in ours if isinstance(each, Place)}
-            sizes = {place.size for place in fresh.values()}
-            if len(sizes) == 1 and len(fresh) == len({each.index for each in ours}):  # one batch took them all
-                checkpoint = await self.at(origin, sizes.pop())
+            fresh = {each.index: each.proofs for each in ours if isinstance(each, Done)}
+            batches = {proofs.checkpoint.size: proofs for proofs in fresh.values()}
+            old = {each.index for each in ours} - fresh.keys()
+            if len(batches) == 1 and not old:  # one batch took them all
+                proofs = next(iter(batches.values()))
+                checkpoint, found = proofs.checkpoint, {index: proofs.place(index) for index in fresh}
             else:
                 checkpoint = await self.newest(origin)
-                fresh = await self.places_at(checkpoint, {each.index for each in ours})
+                entries = {index: proofs.entries[index] for index, proofs in fresh.items()}
+                entries |= {index: await self.entry(origin, index) for index in old}
+                found = await self.places(checkpoint, entries)
             notes[origin, checkpoint.size] = checkpoint.note
-            places |= {(origin, index): place for index, place in fresh.items()}
+            places |= {(origin, index): place for index, place in found.items()}
         return places, notes
 
     async def links_of(

@@ -23,7 +23,6 @@ from protocols.directory import Directory
 from protocols.exchange.lines import Answer, Hello, Parcel, Post, ProblemLine, Receipt, encode_post
 from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.entry import Entry, parse_entry
-from protocols.ledger.proof import Place
 from protocols.limits import DIRECTORY_GRACE_S, REFUSALS_A_DAY_MAX
 from protocols.ports.directory import DirectorySource
 from protocols.ports.rows import (
@@ -53,7 +52,7 @@ class _Repeat:
     index: int
 
 
-_Result = Place | _Repeat | ProblemError
+_Result = Done | _Repeat | ProblemError
 
 
 class Receive:
@@ -326,6 +325,6 @@ def prove_parcel(
 
 def _result(outcome: Done | Lost) -> _Result:
     if isinstance(outcome, Done):
-        return outcome.proofs.place(outcome.index)
+        return outcome
     assert isinstance(outcome.row, InboxRow | RefusalRow)
     return _Repeat(origin=outcome.row.origin, index=outcome.row.index)

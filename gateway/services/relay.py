@@ -25,7 +25,6 @@ from protocols.exchange.envelope import parse_envelope
 from protocols.exchange.lines import Answer, Hello, Parcel, Post, ProblemLine, Receipt, encode_post, merge, parse_post
 from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.entry import NONCE_BYTES, RECEIPT_KINDS, Entry, parse_entry
-from protocols.ledger.proof import Place
 from protocols.limits import PARCELS_MAX, POST_BYTES_MAX
 from protocols.ports.carried import RelayStore
 from protocols.ports.crypto import Sealer
@@ -97,12 +96,12 @@ class Relay:
             *(self._committer.commit(each, len(each.row.post or b"")) for each in changes if isinstance(each, Relayed)),
             return_exceptions=True,
         )
-        answers: list[Place | RelayRow | ProblemError] = []
+        answers: list[Done | RelayRow | ProblemError] = []
         outcomes, fresh = iter(results), dict[bytes, bytes]()
         for change in changes:
             outcome = change if isinstance(change, ProblemError) else next(outcomes)
             if isinstance(outcome, Done):
-                answers.append(outcome.proofs.place(outcome.index))
+                answers.append(outcome)
             elif isinstance(outcome, Lost) and isinstance(outcome.row, RelayRow):
                 answers.append(outcome.row)
                 if isinstance(change, Relayed) and outcome.row.answer is None and change.row.post:
@@ -148,7 +147,7 @@ class Relay:
         return Relayed(entry=entry, row=row)
 
     async def _answer(
-        self, answers: Sequence[Place | RelayRow | ProblemError], post: Post, directory: Directory
+        self, answers: Sequence[Done | RelayRow | ProblemError], post: Post, directory: Directory
     ) -> Post:
         received = {
             row.digest: parse_post(row.answer, answer=True)
@@ -158,7 +157,7 @@ class Relay:
         taken = [
             each
             for each in answers
-            if isinstance(each, Place)
+            if isinstance(each, Done)
             or (isinstance(each, RelayRow) and each.digest not in received and each.problem != _BLOBS)
         ]
         places, notes = await self._prove.under_one(taken)
