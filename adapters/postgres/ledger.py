@@ -407,9 +407,10 @@ class PostgresLedger:
         return [Checkpoint(origin=origin, size=row["size"], root=row["root"], note=row["note"]) for row in rows]
 
     async def keep_cosignature(self, origin: str, size: int, witness: str, lines: bytes, at: datetime) -> None:
-        """Keeps a witness's signature lines; the first stays."""
+        """Keeps a witness's signature lines; newer ones are under its present keys."""
         await self._pool.execute(
-            "INSERT INTO cosignature (origin, size, witness, lines, at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+            "INSERT INTO cosignature (origin, size, witness, lines, at) VALUES ($1, $2, $3, $4, $5) "
+            "ON CONFLICT (origin, size, witness) DO UPDATE SET lines = $4, at = $5",
             *(origin, size, witness, lines, at),
         )
 

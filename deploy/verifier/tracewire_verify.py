@@ -220,8 +220,8 @@ def _grammar(kind: str) -> re.Pattern[str]:
         "first": rf'\{{"origin":{_TEXT},"index":{_NUMBER}(?:,"leaf":{_DIGEST})?\}}',
         "n": '"[A-Za-z0-9_-]{21}[AQgw]"',
     }
-    if kind == "refused":  # public codes only: the precise cause would be an oracle
-        forms["code"] = r'"(?:env\.invalid|schema\.invalid|type\.unknown|msg\.(?:expired|not_permitted|thread))"'
+    if kind in ("refused", "receipt"):  # public codes only: the precise cause would be an oracle
+        forms["code"] = r'"(?:env\.invalid|schema\.invalid|type\.unknown|msg\.(?:expired|not_permitted|correlation))"'
     if kind == "undelivered":
         forms["code"] = r'"(?:expired|key\.revoked|content\.erased|dropped)"'
     must, may = (members.split() for members in KINDS[kind])

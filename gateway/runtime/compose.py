@@ -340,7 +340,7 @@ def exporter(member: str, ports: Ports, read: Read, prove: Prove) -> Export:
     """The export of evidence over a node's ports."""
     return Export(
         member=member, read=read, threads=ports.threads, ledger=ports.ledger, exchange=ports.exchange, prove=prove,
-        transport=ports.transport, directory=ports.directory, clock=ports.clock,
+        transport=ports.transport, directory=ports.directory, verifier=ports.verifier, clock=ports.clock,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from gateway.services.read import Read
 from gateway.services.submit import current
 from gateway.services.terms import no_evidence, origin_of
 from gateway.services.witness import witnessed
+from protocols.directory import Directory, witness_keys
 from protocols.evidence import Content, Evidence, Exchanged, write_evidence
 from protocols.exchange.message import Message
 from protocols.ledger.checkpoint import parse_checkpoint
@@ -25,6 +26,7 @@ from protocols.ledger.merkle import HASH_BYTES, consistency_path, verify_consist
 from protocols.ledger.note import bare, others
 from protocols.ledger.proof import Place
 from protocols.ports.access import Caller
+from protocols.ports.crypto import Verifier
 from protocols.ports.directory import DirectorySource
 from protocols.ports.rows import ProofRow, StoredMessage
 from protocols.ports.store import ExchangeStore, LedgerStore, ThreadStore
@@ -51,11 +53,12 @@ class Export:
         prove: Prove,
         transport: Transport,
         directory: DirectorySource,
+        verifier: Verifier,
         clock: Clock,
     ) -> None:
         self._member, self._read, self._threads, self._ledger = member, read, threads, ledger
         self._exchange, self._prove, self._transport = exchange, prove, transport
-        self._directory, self._clock = directory, clock
+        self._directory, self._verifier, self._clock = directory, verifier, clock
 
     async def export(
         self, thread: UUID, caller: Caller, *, messages: Collection[UUID] | None = None, parts: Collection[str] = ()
@@ -76,10 +79,15 @@ class Export:
             for each in stored
         ]
         places, notes = await self._ours(stored)
+        directory = current(self._directory)
+        notes = {(origin, size): self._cosigned(note, origin, directory) for (origin, size), note in notes.items()}
         await self._theirs(stored, places, notes)
         links = await self._links(places, notes)
         cosigned = {name for (origin, _), note in notes.items() for name in others(note, origin)}
-        directories, tuf = await self._versions({*members, *cosigned}, places)
+        refs = (
+            {directory.ref} if cosigned else set[DirRef]()
+        )  # it lists the keys that cosigned, whoever was there before
+        directories, tuf = await self._versions({*members, *cosigned}, places, refs)
         about: dict[tuple[Any, ...], list[Place]] = {}
         for place in places:
             entry = parse_entry(place.entry)
@@ -133,6 +141,15 @@ class Export:
                     entries = {index: entry for index, entry in entries.items() if index not in held}
         return places, notes
 
+    def _cosigned(self, note: bytes, origin: str, directory: Directory) -> bytes:
+        """The note with our lines, and those of others that hold under the keys that are listed now."""
+        lines = b""
+        for name in dict.fromkeys(others(note, origin)):
+            listed = name in directory.records and name not in directory.failing
+            keys = witness_keys(directory.records[name]) if listed else None
+            lines += (keys.cosignature(note, self._verifier) if keys else None) or b""
+        return bare(note, origin) + lines
+
     async def _theirs(self, stored: Sequence[StoredMessage], places: list[Place], notes: dict[_Key, bytes]) -> None:
         """Adds the proofs that the peer gave us, and those checkpoints of ours that its entries name."""
         for each in stored:
@@ -185,10 +202,10 @@ class Export:
         return links
 
     async def _versions(
-        self, members: Collection[str], places: Iterable[Place]
+        self, members: Collection[str], places: Iterable[Place], refs: Collection[DirRef]
     ) -> tuple[tuple[DirRef, ...], dict[str, bytes]]:
-        """The directory versions that the entries name, as far as we accepted them, with the two members' records."""
-        refs = {entry.dir for entry in map(_entry, places) if entry.dir is not None}
+        """These directory versions and those that the entries name, as far as we accepted them, with these members' records."""
+        refs = {*refs, *(entry.dir for entry in map(_entry, places) if entry.dir is not None)}
         tuf: dict[str, bytes] = {}
         known = []
         for ref in sorted(refs, key=lambda each: (each.version, each.sha256)):

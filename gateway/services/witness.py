@@ -165,7 +165,9 @@ class Witness:
 
     async def _ask(self, origin: str, witness: str, directory: Directory) -> bool:
         checkpoint = await self._prove.newest(origin)
-        if witness in await self._ledger.cosignatures(origin, checkpoint.size):
+        keys = witness_keys(directory.records[witness])
+        lines = (await self._ledger.cosignatures(origin, checkpoint.size)).get(witness)
+        if lines and keys and keys.cosignature(checkpoint.note + lines, self._verifier):  # not under former keys
             return True
         try:
             checkpoint, lines = await self._cosignature(witness, checkpoint, directory)

@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from protocols.ledger.entry import REFUSED_CODES, UNDELIVERED_CODES, parse_entry
+from protocols.problems import ProblemError
 from tests.fault.invariants import MATCH
 from tests.fault.invariants import VERIFIER as verify
 
@@ -236,6 +239,27 @@ def test_texts_with_escapes_and_every_kind_of_entry_are_read(exchange, tmp_path)
     a.add(a.entry("admin", code='"\\\n\x01é\u2028🔫'))
     a.add(a.entry("key", code="added", kid="kid-1"), a.entry("directory", dir=exchange.message(1, a, "x")["dir"]))
     assert sum(verify.verify_log(a.write(tmp_path)).kinds.values()) == 4
+
+
+@pytest.mark.parametrize("kind", ["refused", "undelivered", "receipt"])
+def test_both_readers_take_the_same_codes_and_no_other(exchange, kind):
+    a, b = exchange.a, exchange.b
+    members = exchange.message(1, a, b.member) | {"pair_seq": 1, "code": "expired"}
+    if kind == "refused":
+        refused = exchange.arrived(
+            1, 1, exchange.sent(1, 1, a, b.member), a, b, kind="refused", code="msg.expired", read=True
+        )
+        data, first = b.entries[refused], b"msg.expired"
+    elif kind == "undelivered":
+        data, first = a.entry(kind, **members).encode(), b"expired"
+    else:
+        data, first = a.entries[exchange.receipt(1, 1, 0, a, b, code="msg.expired")], b"msg.expired"
+    for code in sorted({*REFUSED_CODES, *UNDELIVERED_CODES, "msg.thread", "env.alg", "x"}):
+        entry = data.replace(b'"code":"%s"' % first, b'"code":"%s"' % code.encode())
+        allowed = code in (UNDELIVERED_CODES if kind == "undelivered" else REFUSED_CODES)
+        for reader, refusal in ((verify.parse_entry, verify.Failure), (parse_entry, ProblemError)):
+            with nullcontext() if allowed else pytest.raises(refusal):
+                reader(entry)
 
 
 def test_an_entry_of_another_member_has_no_place_here(exchange, tmp_path):

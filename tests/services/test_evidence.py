@@ -525,6 +525,27 @@ def agree(data: bytes, root: bytes, folder: Path) -> bool:
     return bool(alone(data, root, folder)["ok"])
 
 
+async def test_an_old_thread_is_witnessed_by_who_came_or_changed_its_keys_since(
+    fed: Federation, tmp_path: Path
+) -> None:
+    a, b, sent = await answered(fed)
+    assert await a.parts.witness.collect() == 1
+    b.keys.add("witness")
+    await fed.publish(b.ask())
+    follow_keys(b.keys, fed.directory, fed.clock.now())
+
+    async def witnesses() -> set[str]:
+        data = await evidence(a, sent)
+        said = alone(data, fed.root, tmp_path)
+        assert said["ok"], said
+        return {name for fact in check(data, fed.root).facts for name in fact.witnesses if fact.member == a.name}
+
+    assert b.name in await witnesses(), "its entries name ours; what it signed under its former keys is left out"
+    (c,) = await fed.nodes("c")
+    assert await a.parts.witness.collect() == 2, "the former keys are asked to give way too, at the same size"
+    assert await witnesses() == {b.name, c.name}
+
+
 async def test_evidence_outlives_its_keys_its_content_its_ledger_and_its_node(fed: Federation, tmp_path: Path) -> None:
     a, b, sent = await answered(fed, parts=PARTS)
     assert await a.parts.witness.collect() == await b.parts.witness.collect() == 1
