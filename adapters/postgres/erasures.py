@@ -103,23 +103,22 @@ class PostgresErasures:
         )
         return [row["thread"] for row in rows]
 
-    async def idle(self, before: datetime, count: int) -> list[UUID]:
-        """Threads with content in which nothing happened since."""
+    async def idle(self, before: datetime, generations: Sequence[int], count: int) -> list[UUID]:
+        """Threads with content in which nothing happened since, nor was due."""
         rows = await self._pool.fetch(
-            "SELECT thread FROM content c WHERE part = '' AND NOT EXISTS "
+            "SELECT thread FROM content c WHERE part = '' AND generation = ANY($2) AND NOT EXISTS "
             "(SELECT FROM erasure e WHERE e.sender = c.sender AND e.id = c.id AND e.part = '') AND "
-            "(SELECT bool_and(updated < $1 AND kind NOT IN ('registry.record', 'marking.notice')) FROM leg l WHERE l.thread = c.thread) "
-            "GROUP BY thread ORDER BY thread LIMIT $2",
-            *(before, count),
+            "(SELECT bool_and(greatest(updated, due, delayed) < $1 AND kind NOT IN ('registry.record', 'marking.notice')) FROM leg l WHERE l.thread = c.thread) "
+            "GROUP BY thread ORDER BY thread LIMIT $3",
+            *(before, generations, count),
         )
         return [row["thread"] for row in rows]
 
-    async def drop_asked(self, before: datetime, ended: datetime | None) -> None:
-        """Searches that were asked before a time and never used, and whatever was asked before `ended`."""
+    async def drop_asked(self, before: datetime) -> None:
+        """What was asked before a time and never used."""
         await self._pool.execute(
-            "DELETE FROM content c USING approval a WHERE c.id = a.id AND c.part = 'about' AND (a.asked < $2 OR "
-            "(a.asked < $1 AND NOT a.used AND a.act IN ('registry.search', 'registry.lookup')))",
-            *(before, ended),
+            "DELETE FROM content c USING approval a WHERE c.id = a.id AND c.part = 'about' AND a.asked < $1 AND NOT a.used",
+            before,
         )
 
     async def wrapped_of(self, rows: Sequence[ErasureRow]) -> list[WrappedRow]:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -160,7 +160,7 @@ class Erase:
         if opened.strftime("%Y-%m") != now.strftime("%Y-%m") or held.get(self._vault.generation, 0) > _KEYS_MAX:
             await self._rotate()
         await asyncio.to_thread(partial(self._vault.forget, now - self._backup, but=held.keys()))
-        await self._store.drop_asked(now - timedelta(days=APPROVAL_DAYS), self._retained(now))
+        await self._store.drop_asked(now - timedelta(days=APPROVAL_DAYS))
 
     async def _rotate(self) -> None:
         await self._store.raise_generation(await asyncio.to_thread(self._vault.rotate), self._clock.now())
@@ -220,17 +220,14 @@ class Erase:
             found += [self._row(each, "", GROUND_KEPT) for each in over]
         return found
 
-    def _retained(self, now: datetime) -> datetime | None:
-        """Nothing is kept that was last touched before."""
-        return now - self._retention if self._retention else None
-
     async def _ended(self) -> list[ErasureRow]:
         """What the member itself keeps no longer, ours and theirs."""
-        if (before := self._retained(self._clock.now())) is None:
+        if not self._retention:
             return []
+        here = [generation for generation in await self._store.generations() if self._vault.holds(generation)]
         return [
             self._row(each, "", GROUND_RETENTION)
-            for thread in await self._store.idle(before, _AT_ONCE)
+            for thread in await self._store.idle(self._clock.now() - self._retention, here, _AT_ONCE)
             for each in await self._read.contents(thread)
         ]
 

@@ -449,12 +449,12 @@ class ErasureStore(Protocol):
         """Threads with content whose last day is before today, or whose handling was changed since."""
         ...
 
-    async def idle(self, before: datetime, count: int) -> list[UUID]:
-        """Threads with content in which nothing happened since a time; without shared records, which have a last day, and marking notices, which stand."""
+    async def idle(self, before: datetime, generations: Sequence[int], count: int) -> list[UUID]:
+        """Threads with content under these generations in which nothing happened since a time, nor was due; without shared records, which have a last day, and marking notices, which stand."""
         ...
 
-    async def drop_asked(self, before: datetime, ended: datetime | None) -> None:
-        """Drops what people asked before a time to search for and nobody used; and whatever they asked before `ended`."""
+    async def drop_asked(self, before: datetime) -> None:
+        """Drops what people asked before a time and nobody used; what was used shows for ever on whose word something was done."""
         ...
 
     async def wrapped_of(self, rows: Sequence[ErasureRow]) -> list[WrappedRow]:

@@ -222,22 +222,25 @@ async def test_a_member_keeps_nothing_for_longer_than_its_own_rule_says(fed: Fed
     record = VALID["registry.record"] | {"retention_until": (fed.clock.now() + timedelta(days=900)).date().isoformat()}
     shared = await a.send(replace(a.draft(b), type="registry.record", body=record))
     old, lively, court = await a.trace(b), await a.trace(b), await a.trace(b)
-    for sent in (shared, old, lively, court):
+    wanted = await a.send(replace(a.draft(b), due=fed.clock.now() + timedelta(days=200)))
+    for sent in (shared, old, lively, court, wanted):
         await a.becomes(sent, "delivered")
     await grant(b, order(court, court))
     fed.clock.ahead += timedelta(days=50)
     await fed.publish()
     await a.becomes(await a.send(a.reply(b, lively, "trace.reminder", {})), "delivered")
-    fed.clock.ahead += timedelta(days=50)
+    fed.clock.ahead += timedelta(days=80)
     await fed.publish()
     for node in (a, b):
         await carried_out(node)
-        kept = ["body" in (await shown(node, sent))[0] for sent in (shared, old, lively, court)]
-        assert kept == [True, False, True, False], "one's own words too; shared records have a day of their own"
+        kept = ["body" in (await shown(node, sent))[0] for sent in (shared, old, lively, court, wanted)]
+        assert kept == [True, False, True, False, True], (
+            "one's own words too; not shared records, nor what is not due yet"
+        )
         erased = [entry for entry in await node.entries() if entry.kind == "erased"]
         assert {(entry.code or "").rpartition("/")[0] for entry in erased} == {"content/RETENTION_ENDED"}
         assert not any(entry.actor_c for entry in erased), "nobody ordered it"
-        assert await node.count("content", "part = 'about'") == 0, "what people asked goes with its time"
+        assert await node.count("content", "part = 'about'") == 0, "what people asked and never did goes after a week"
         assert await node.parts.erase.erase() == 0, "once"
 
 
