@@ -3,7 +3,7 @@
     python tracewire_match.py DIR_A DIR_B [--live] [--vkey KEY ...] [--json]
 
 Both ledgers are verified whole first (tracewire_verify.py, which lies beside this file). Exit codes and output are as there.
-Long ones are verified and compared several times, each time for the messages of some ids: memory does not grow with them.
+Long ones are verified and compared several times, each time for the messages of some ids: memory holds these, and 32 bytes an entry.
 """
 
 import argparse
@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from zlib import crc32
 
 from tracewire_verify import ARRIVALS, OURS, Entry, Failure, Log, _read, _Tree, shown, told, verify_log
 
@@ -55,7 +54,7 @@ class _Side:
 
     def _see(self, index: int, leaf: bytes, entry: Entry) -> None:
         self.leaves += leaf
-        if entry["kind"] in ARRIVALS + OURS[:3] and crc32(entry["id"].encode()) % self._parts == self._part:
+        if entry["kind"] in ARRIVALS + OURS[:3] and hash(entry["id"]) % self._parts == self._part:
             ours = entry["from" if entry["kind"] in ARRIVALS else "to"] == self._other
             self.facts |= {index: entry} if ours else {}
             self.others += not ours
@@ -115,6 +114,8 @@ def match(
             raise Failure("mismatch", "two folders of one ledger")
         ways[0].update(_direction(a, b, live=live))
         ways[1].update(_direction(b, a, live=live))
+        if logs and logs != [a.log, b.log]:
+            raise Failure("mismatch", "a ledger's files changed while they were read: compare a copy")
         others, logs = others + a.others + b.others, [a.log, b.log]
         del a, b  # before the next part is read
     there, back = (Direction(sent=way.pop("sent", 0), outside=way.pop("outside", 0), **way) for way in ways)
@@ -154,6 +155,10 @@ def _direction(sender: _Side, receiver: _Side, *, live: bool) -> Counter[str]:
             state |= {id_: "matched" if found else "elsewhere"} if id_ in state else {}
         elif kind == "undelivered" and id_ in state:
             state[id_] = kind
+    for id_ in received.keys() & {id_ for id_, ended in state.items() if ended == "undelivered"}:
+        if not sender.log.kinds.get("ledger-closed"):
+            both = f"{from_} entry {first[id_]} and {to} entry {received[id_]}"
+            raise Failure("mismatch", f"{both}: given up by the one, received by the other")
     return Counter(state.values()) + Counter({"sent": len(state), "outside": outside})
 
 

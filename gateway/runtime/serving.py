@@ -84,6 +84,8 @@ async def serve_ledger(place: Place, policy: Policy | None, port: int, ready: Ca
     async with AsyncExitStack() as stack:
         read = await _reader(place, stack)
         keys = await _keys(place, read)
+        if policy:
+            policy.check_log(keys)
         explore = Explore(OneLedger(read, keys, policy), Tw1Verifier())
         await explore.checkpoint(keys.origin)
         routes = Explorer(explore, trusted=True, vouched=place.vkeys is not None).routes(loopback(port))

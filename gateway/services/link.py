@@ -99,13 +99,13 @@ class Linking:
     async def check_member(self, member: str, directory: Directory) -> None:
         """`ledger.split_view` while two histories of a ledger of this member are held that nobody has abandoned."""
         for origin in await self._split(directory):
-            if directory.ledgers[origin].member == member:
+            if origin.rpartition("/")[0] == member:
                 self.alarms[origin] = "ledger.split_view"
                 raise ProblemError("ledger.split_view", "two histories of a ledger of this member are held")
 
     async def _split(self, directory: Directory) -> list[str]:
-        ledgers = directory.ledgers
-        return [each for each in await self._store.split() if each in ledgers and ledgers[each].state != "abandoned"]
+        given_up = {origin for origin, ledger in directory.ledgers.items() if ledger.state == "abandoned"}
+        return [each for each in await self._store.split() if each not in given_up]
 
     async def _keep(
         self, origin: str, size: int, note: bytes, directory: Directory, links: Sequence[Link]

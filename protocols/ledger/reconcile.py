@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import starmap
 from uuid import UUID
-from zlib import crc32
 
 from protocols.ledger.entry import RECEIPT_KINDS, Entry, PeerRef, parse_entry
 from protocols.ledger.merkle import HASH_BYTES, leaf_hash
 from protocols.ledger.tiles import Edge
+from protocols.limits import EXPIRES_MAX_S
 
 _SKEW_MAX_S = 120.0  # of docs/protocol.md: what a doctor calls a wrong clock
 _ID, _ID_CHARS, _CLOSED = b',"id":"', 36, b'{"v":1,"kind":"ledger-closed",'
@@ -74,6 +74,7 @@ class Side:
     part: int = 0
     parts: int = 1
     closed: bool = False
+    last: bytes = b""
     size: int = 0
     leaves: bytearray = field(default_factory=bytearray)
     said: dict[int, _Said] = field(default_factory=dict)
@@ -95,9 +96,9 @@ class Side:
     def _take(self, data: bytes) -> None:
         index, self.size, leaf = self.size, self.size + 1, leaf_hash(data)
         self.leaves += leaf
-        self.closed = data.startswith(_CLOSED)
+        self.last, self.closed = data, data.startswith(_CLOSED)
         start = data.find(_ID) + len(_ID)
-        if crc32(data[start : start + _ID_CHARS]) % self.parts != self.part:
+        if hash(data[start : start + _ID_CHARS]) % self.parts != self.part:  # keyed: nobody fills one part alone
             return
         entry = parse_entry(data)
         if entry.id is None or {entry.sender, entry.recipient} != {self.member, self.other}:
@@ -127,6 +128,7 @@ class Direction:
     recipient: str
     sent: int
     receipted: int
+    refused: int
     undelivered: int
     pending: int  # arrived, and its sender has no receipt yet
     unanswered: int  # neither
@@ -172,17 +174,17 @@ class _Way:
 
     def _gap(self) -> Iterator[Difference]:
         """The numbers of a pair count from 1, each once."""
-        order = sorted(range(len(self.numbers)), key=lambda n: (self.numbers[n], self.places[n]))
-        for number, n in enumerate(order, 1):
-            if self.numbers[n] != number:
+        order, before = sorted(range(len(self.numbers)), key=lambda n: (self.numbers[n], self.places[n])), 0
+        for n in order:
+            if self.numbers[n] != before + 1:
                 id_ = UUID(bytes=bytes(self.ids[n * 16 : (n + 1) * 16]))
                 yield Difference(kind="sequence.gap", member=self.sender, index=self.places[n], other=None, id=id_)
-                return
+            before = self.numbers[n]
 
     def direction(self) -> Direction:
         took, states = sorted(self.took), self.states
         return Direction(
-            sender=self.sender, recipient=self.recipient, sent=len(self.numbers), receipted=states["receipted"],
+            sender=self.sender, recipient=self.recipient, sent=len(self.numbers), receipted=states["receipted"], refused=states["refused"],
             undelivered=states["undelivered"], pending=states["pending"], unanswered=states["unanswered"],
             later=states["later"], elsewhere=states["elsewhere"],
             took_s=(took[0], took[len(took) // 2], took[-1]) if took else None,
@@ -216,11 +218,14 @@ def _named(said: _Said, other: Side) -> _Said | str | None:
 
 
 def _sent(sender: Side) -> Iterator[Difference]:
-    """One id is one content under one number, however often it was sealed."""
+    """One id is one content under one number, however often it was sealed; and it ends before its ledger is much older."""
+    late = parse_entry(sender.last).at.timestamp() - EXPIRES_MAX_S if sender.last else 0.0
     for id_, all_ in sender.sent.items():
         for said in all_[1:]:
             if (said.content_c, said.pair_seq) != (all_[0].content_c, all_[0].pair_seq):
                 yield Difference(kind="sent.content", member=sender.member, index=said.index, other=None, id=id_)
+        if all_[-1].at < late and id_ not in sender.ends and not sender.closed:
+            yield Difference(kind="sent.unended", member=sender.member, index=all_[-1].index, other=None, id=id_)
 
 
 def _arrivals(sender: Side, receiver: Side) -> Iterator[Difference]:
@@ -299,8 +304,9 @@ def _states(sender: Side, receiver: Side) -> Counter[str]:
     """How many messages ended how, and how many entries name what is not here."""
     states = Counter[str]()
     for id_ in sender.sent:
-        kinds = {said.kind for said in sender.ends.get(id_, ())}
-        state = "receipted" if "receipt" in kinds else "undelivered" if kinds else ""
+        ends = sender.ends.get(id_, ())
+        receipts = {said.code for said in ends if said.kind == "receipt"}
+        state = "receipted" if None in receipts else "refused" if receipts else "undelivered" if ends else ""
         states[state or ("pending" if id_ in receiver.arrived else "unanswered")] += 1
     ours = [_named(said, receiver) for ends in sender.ends.values() for said in ends]
     theirs = [_named(said, sender) for all_ in receiver.arrived.values() for said in all_]

@@ -73,6 +73,11 @@ class Policy:
     groups: Mapping[str, tuple[int, tuple[str, ...]]]
     quorum: str | None
 
+    def check_log(self, ledger: LedgerKeys) -> None:
+        """`proof.origin` where the policy names logs, and neither key of this one."""
+        if self.logs and {ledger.ed25519, ledger.mldsa44}.isdisjoint(self.logs):
+            raise ProblemError("proof.origin", "the policy does not name this ledger")
+
     def satisfied(self, note: bytes, verifier: Verifier) -> bool:
         """Whether the checkpoint's cosignatures make the quorum."""
         checkpoint, parsed = read_checkpoint(note)

@@ -60,7 +60,16 @@ def test_a_refusal_is_a_receipt_of_its_code(exchange: Exchange) -> None:
     sent = exchange.sent(1, 1, a, b.member)
     arrived = exchange.arrived(1, 1, sent, a, b, kind="refused", code="msg.expired", read=True)
     exchange.receipt(1, 1, arrived, a, b, code="msg.expired")
-    assert compared(exchange)[1] == []
+    (there, _), found = compared(exchange)
+    assert (found, there.refused, there.receipted) == ([], 1, 0)
+
+
+def test_each_number_that_is_missing_is_named(exchange: Exchange) -> None:
+    for number in (2, 5, 6, 8):
+        exchange.whole(number, number, exchange.a, exchange.b)
+    _, found = compared(exchange)
+    assert [each.kind for each in found] == ["sequence.gap"] * 3
+    assert [exchange.a.entries[each.index or 0].split(b'"pair_seq":')[1][:1] for each in found] == [b"2", b"5", b"8"]
 
 
 def test_files_that_were_taken_out_earlier_are_not_held_against_anybody(exchange: Exchange) -> None:
@@ -170,6 +179,14 @@ def _given_up(x: Exchange) -> None:
     end(x, 1, 1, x.a, x.b)
 
 
+def _kept_silent(x: Exchange) -> None:
+    x.sent(1, 1, x.a, x.b.member)
+    x.whole(2, 2, x.a, x.b)
+    later = (START + timedelta(days=91)).strftime("%Y-%m-%dT%H:%M:%S.000Z").encode()
+    last = x.a.entries.pop()
+    x.a.entries.append(last.replace(last.split(b'"at":"')[1][:24], later, 1))
+
+
 def _left_out(x: Exchange) -> None:
     x.whole(1, 1, x.a, x.b)
     x.whole(3, 3, x.a, x.b)
@@ -188,7 +205,7 @@ LIES = [
     Lie("receipt.unfounded", _invented_receipt), Lie("receipt.unfounded", _receipt_of_another), Lie("receipt.code", _milder_code),
     Lie("receipt.twice", _twice), Lie("received.twice", _received_twice, "b"), Lie("sent.content", _one_id_two_contents), Lie("sequence.gap", _one_number_twice),
     Lie("receipt.unfounded", _receipt_of_other_bytes), Lie("tree.other", _another_tree, "b"), Lie("undelivered.arrived", _given_up),
-    Lie("sequence.gap", _left_out), Lie("clock.skew", _clock),
+    Lie("sequence.gap", _left_out), Lie("clock.skew", _clock), Lie("sent.unended", _kept_silent),
 ]  # fmt: skip
 
 

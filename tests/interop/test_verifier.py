@@ -307,6 +307,7 @@ def test_a_receipt_after_undelivered_supersedes_it(exchange, tmp_path):
     sent = exchange.sent(1, 1, a, b.member)
     arrived = exchange.arrived(1, 1, sent, a, b)
     a.add(a.entry("undelivered", **exchange.message(1, a, b.member), pair_seq=1, code="expired"))
+    assert "given up by the one" in fails("mismatch", MATCH.match, *_write_both(exchange, tmp_path))
     exchange.receipt(1, 1, arrived, a, b)
     assert MATCH.match(*_write_both(exchange, tmp_path)).there.matched == 1
 

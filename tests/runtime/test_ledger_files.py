@@ -129,6 +129,8 @@ async def test_a_proof_says_whether_others_hold_what_it_proves(fed: Federation, 
     fed.authority.set_witnesses([a.name, b.name], 1, signers=fed._targets, now=fed.clock.now())
     await fed.publish()
     assert (await tracewire("audit", "policy", a.origin, policy, *where))["code"] == "config.invalid", "it stands there"
+    other = tmp_path / "of another"
+    await tracewire("audit", "policy", b.origin, other, *where)
     policy.unlink()
     assert (await tracewire("audit", "policy", a.origin, policy, *where))["quorum"] == 1
     early = await tracewire("ledger", "proof", a.folder, "1", tmp_path / "early")
@@ -145,11 +147,21 @@ async def test_a_proof_says_whether_others_hold_what_it_proves(fed: Federation, 
     out = tmp_path / "out"
     await tracewire("ledger", "export", a.folder, out)
     assert (await tracewire("ledger", "verify", out))["witnessed"] is None
+    other.write_text(other.read_text().replace("quorum witnesses", "quorum none"))
+    wrong = [await tracewire("ledger", "verify", out, "--policy", other, *vkeys) for _ in range(1)]
+    wrong.append(await tracewire("verify", tmp_path / "late", "--policy", other, *vkeys))
+    assert [each["code"] for each in wrong] == ["proof.origin"] * 2, "also one that demands no witness"
     assert (await tracewire("ledger", "verify", out, "--policy", policy))["witnessed"] == newest
     (out / "vkeys").write_text("what the folder says of itself\n")
     program = [sys.executable, str(ROOT / "deploy/verifier/tracewire_witnesses.py"), str(out), "--policy", str(policy)]
     alone = await asyncio.to_thread(subprocess.run, program, capture_output=True, text=True, check=False)
     assert alone.returncode == 0, alone.stdout
+    newest_of_b = await b._ports.ledger.checkpoint(b.origin)
+    assert newest_of_b is not None
+    fed.authority.abandon(newest_of_b.note, signers=fed._targets, now=fed.clock.now())
+    await fed.publish()
+    given_up = await tracewire("audit", "policy", b.origin, tmp_path / "given up", *where)
+    assert "abandoned at size" in given_up["detail"]
 
 
 @pytest.mark.parametrize("what", ["another ledger", "another history", "strange files"])

@@ -37,6 +37,7 @@ _MEANING = {
     "receipt.code": "was told another outcome than the other logged",
     "receipt.twice": "logged two receipts for one message",
     "received.twice": "logged one message as received twice",
+    "sent.unended": "sent this longer than a message lives before its ledger ends, and logged neither a receipt nor that it gave up",
     "sent.content": "logged two contents or numbers under one id",
     "tree.other": "was shown another tree of the other's ledger than the one that lies here: a second history",
     "undelivered.arrived": "gave up a message that the other has as received",
@@ -59,7 +60,7 @@ def reconcile_ledgers(
 ) -> int:
     """Compare two ledgers, taken out or live: sent, received, receipts, numbers, outcomes and clocks of the messages between them.
 
-    Each ledger is first recomputed from its entries, as `ledger verify` does. What is still on its way is counted and no
+    Each ledger is first recomputed from its entries, as `ledger verify` does; the order of its entries is `ledger verify`'s alone. What is still on its way is counted and no
     difference. Exit code 3: they differ, or one of them does not hold.
 
     Parameters
@@ -109,7 +110,8 @@ def reconcile_ledgers(
 
 def _parts(folders: Sequence[Path], keys: Sequence[LedgerKeys]) -> Iterator[tuple[Side, ...]]:
     """Both ledgers, verified each time, as often as it takes so that little of them is in memory at once."""
-    sizes = [parse_checkpoint(read_file(folder / "checkpoint")).size for folder in folders]
+    notes = [read_file(folder / "checkpoint") for folder in folders]
+    sizes = [parse_checkpoint(note).size for note in notes]
     parts = sum(sizes) // _AT_ONCE + 1
     origins = [each.origin for each in keys]
     with progress(" and ".join(origins)) as bar:
@@ -121,12 +123,14 @@ def _parts(folders: Sequence[Path], keys: Sequence[LedgerKeys]) -> Iterator[tupl
                 )
                 for origin, other, folder, each, task in zip(origins, origins[::-1], folders, keys, tasks, strict=True)
             )
+            if [read_file(folder / "checkpoint") for folder in folders] != notes:
+                raise ProblemError("config.invalid", "a ledger's files changed while they were read: compare a copy")
 
 
 def _lines(directions: Sequence[Direction], found: Sequence[Difference]) -> Iterator[str]:
     for each in directions:
         yield (
-            f"{each.sender} to {each.recipient}: {each.sent} sent, {each.receipted} receipted, {each.undelivered} undelivered, "
+            f"{each.sender} to {each.recipient}: {each.sent} sent, {each.receipted} receipted, {each.refused} refused, {each.undelivered} undelivered, "
             f"{each.pending} arrived without a receipt yet, {each.unanswered} unanswered"
             + (f", {each.later} past the end of the other's files" if each.later else "")
             + (f", {each.elsewhere} by other ledgers of the two" if each.elsewhere else "")
@@ -256,14 +260,20 @@ def policy(origin: str, file: Path, *, directory: str, root: Path, json: AsJson 
             raise ProblemError(
                 "http.not_found", f"version {found.ref.version} of the directory lists no ledger {origin}"
             )
-        member = found.ledgers[origin].member
+        ledger = found.ledgers[origin]
+        if ledger.state == "abandoned" and ledger.last:
+            detail = (
+                f"{origin} was abandoned at size {ledger.last.size}: no policy vouches for what it says from there on"
+            )
+            raise ProblemError("config.invalid", detail)
+        member = ledger.member
         names, quorum = found.witnesses_of(member), found.quorum_of(member)
         if quorum > len(names):
             detail = f"the network demands {quorum} witnesses, and only {len(names)} members can witness this ledger"
             raise ProblemError("dir.invalid", detail)
         keys = [keys for name in names if (keys := witness_keys(found.records[name]))]
         head = f"# {origin}, as version {found.ref.version} of the directory says\n"
-        write_new(file, (head + format_policy(found.ledgers[origin].keys, keys, quorum)).encode)
+        write_new(file, (head + format_policy(ledger.keys, keys, quorum)).encode)
         text = f"{file}: two keys of {origin}, {len(names)} witnesses, of whom {quorum} have to cosign."
         shown = {
             "file": str(file),

@@ -42,8 +42,7 @@ def covered(folder: Path, keys: LedgerKeys, policy: Policy) -> int:
 
 def satisfied(policy: Policy, keys: LedgerKeys, note: bytes) -> None:
     """`checkpoint.unwitnessed` unless the checkpoint carries what the policy demands; `proof.origin` where it names another ledger."""
-    if policy.logs and {keys.ed25519, keys.mldsa44}.isdisjoint(policy.logs):
-        raise ProblemError("proof.origin", "the policy does not name this ledger")
+    policy.check_log(keys)
     if not policy.satisfied(note, Tw1Verifier()):
         raise ProblemError(
             "checkpoint.unwitnessed", "no checkpoint here carries the cosignatures that the policy demands"

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,7 @@ from keys.suite import Tw1Verifier
 from protocols.directory import Directory, year_and_number
 from protocols.ledger.checkpoint import Checkpoint, LedgerKeys
 from protocols.ledger.merkle import HASH_BYTES
-from protocols.ledger.note import VerifierKey
+from protocols.ledger.note import others
 from protocols.ledger.proof import Place, format_proof, parse_proof, read_proof
 from protocols.ledger.tiles import (
     WIDTH,
@@ -193,7 +194,7 @@ def verify(folder: Path, *, vkey: list[str] | None = None, policy: Path | None =
         try:
             kinds.update(entry.kind for entry in sound(folder, keys))
             if wanted is not None:
-                size = covered(folder, keys, wanted) if wanted.quorum else 0
+                size = covered(folder, keys, wanted)
         except ProblemError as problem:
             text = f"WRONG {problem.code}: {problem.detail}"
             say(text, {"ok": False, "code": problem.code, "detail": problem.detail}, as_json=json)
@@ -202,10 +203,13 @@ def verify(folder: Path, *, vkey: list[str] | None = None, policy: Path | None =
         text = f"OK {keys.origin}: {kinds.total()} entries, root, tiles, checkpoints and signatures hold\n{shown}"
         text += (
             f"\nWITNESSED up to entry {size - 1}, as the policy demands"
-            if size
-            else "\nSIGNED by its owner; with --policy, who has witnessed it is judged too"
+            if wanted and wanted.quorum
+            else f"\nSIGNED by {'the keys that you gave' if vkey else 'keys that lay beside it, for which nobody vouches'}"
         )
-        found = {"ok": True, "origin": keys.origin, "size": kinds.total(), "kinds": kinds, "witnessed": size or None}
+        found = {
+            "ok": True, "origin": keys.origin, "size": kinds.total(), "kinds": kinds,
+            "witnessed": size if wanted and wanted.quorum else None,
+        }  # fmt: skip
         say(text, found, as_json=json)
     return 0
 
@@ -214,8 +218,8 @@ def verify(folder: Path, *, vkey: list[str] | None = None, policy: Path | None =
 def proof(node: Path, index: int, file: Path, *, origin: str | None = None, json: AsJson = False) -> None:
     """Write the proof of one entry as a C2SP tlog-proof file: whoever has the verifier keys can check it offline.
 
-    It stands under the newest checkpoint that other members have cosigned, with their signatures: *witnessed*. Where none
-    of these covers the entry yet, it is under the newest one: *signed*.
+    It stands under the newest checkpoint that enough witnesses have cosigned, with their signatures: *witnessed*. Where that
+    does not cover the entry yet, it is under the newest one: *signed*.
 
     Parameters
     ----------
@@ -239,9 +243,7 @@ def proof(node: Path, index: int, file: Path, *, origin: str | None = None, json
             return format_proof(place, under.note)
 
         write_new(file, make)
-        text = (
-            f"witnessed by {', '.join(by)}" if by else "signed; no checkpoint that others have cosigned covers it yet"
-        )
+        text = f"witnessed by {', '.join(by)}" if by else "signed; what the witnesses have cosigned ends before it"
         found = {"file": str(file), "index": index, "grade": "witnessed" if by else "signed", "witnesses": by}
         say(f"{file}: entry {index}, {text}", found, as_json=json)
 
@@ -297,11 +299,13 @@ async def _proof(node: Path, index: int, origin: str | None) -> tuple[Place, Che
         newest = await prove.newest(await _origin(ledger, origin))
         if not 0 <= index < newest.size:
             raise ProblemError("tile.missing", f"the ledger has the entries 0..{newest.size - 1}")
-        quorum = _directory(node, newest.origin).quorum_of(newest.origin.rpartition("/")[0])
+        quorum = 1
+        with suppress(ProblemError):  # without a directory whatever was cosigned is more than nothing
+            quorum = _directory(node, newest.origin).quorum_of(newest.origin.rpartition("/")[0])
         cosigned = await witnessed(ledger, newest.origin, newest.size, quorum)
         under = cosigned if cosigned and index < cosigned.size else newest
-        names = list(await ledger.cosignatures(under.origin, under.size)) if under is cosigned else []
-        return (await prove.places_at(under, [index]))[index], under, names
+        names = dict.fromkeys(others(under.note, under.origin))
+        return (await prove.places_at(under, [index]))[index], under, list(names)
 
 
 def write_new(file: Path, make: Callable[[], bytes]) -> None:
@@ -335,14 +339,15 @@ def verify_proof(
     """
     with problems(as_json=json):
         wanted, vkey = demanded(policy, vkey)
-        if not vkey or len(vkey) != 2:
-            raise ProblemError("config.invalid", "a ledger has two verifier keys, Ed25519 and ML-DSA-44")
-        keys = LedgerKeys.parse(VerifierKey.parse(vkey[0]).name, (vkey[0], vkey[1]))
+        if not vkey:
+            raise ProblemError("config.invalid", "give the ledger's two verifier keys, or a policy that names them")
+        data = read_file(file)
         try:
-            data = read_file(file)
+            claimed, note = read_proof(data)
+            keys = LedgerKeys.among(claimed.origin, vkey)
             place = parse_proof(data, keys, Tw1Verifier())
             if wanted is not None:
-                satisfied(wanted, keys, read_proof(data)[1])
+                satisfied(wanted, keys, note)
         except ProblemError as problem:
             text = f"WRONG {problem.code}: {problem.detail}"
             say(text, {"ok": False, "code": problem.code, "detail": problem.detail}, as_json=json)
