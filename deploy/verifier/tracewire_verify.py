@@ -407,7 +407,7 @@ def shown(found: Log | Proof | Fork) -> Iterator[str]:
         yield f"OK {found.origin}: two histories are proven; its keys signed both, and they differ at {found.what} {found.at}"
         return
     if isinstance(found, Proof):
-        yield f"OK entry {found.index} of {found.origin} lies under its checkpoint of size {found.size}: {found.entry}"
+        yield f"OK entry {found.index} of {found.origin} lies under its checkpoint of size {found.size}, signed: {found.entry}"
         return
     keys = "keys of its own folder, for which nobody vouches" if found.own_keys else "the keys that you gave"
     yield f"OK {found.origin}: every signature of the checkpoint of size {found.size} holds, by {keys}"

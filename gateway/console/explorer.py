@@ -142,8 +142,10 @@ class Explorer:
         """What fits the filter, of the newest 20,000 entries, as a table for a spreadsheet."""
         origin = await self._origin(request)
         page = await self._explore.page(origin, await self._wanted(_given(request)), before=None, count=_CSV_MAX)
+        cosigned = await self._explore.witnessed(origin)
+        covered = 0 if cosigned.wrong or not cosigned.names else cosigned.size
         headers = {**HEADERS, "Content-Disposition": 'attachment; filename="entries.csv"'}
-        return web.Response(text=_csv(page), content_type="text/csv", charset="utf-8", headers=headers)
+        return web.Response(text=_csv(page, covered), content_type="text/csv", charset="utf-8", headers=headers)
 
     async def get_entry(self, request: web.Request) -> web.Response:
         """An entry in words, its inclusion path, and what the other side says."""
@@ -264,13 +266,13 @@ def _day(text: str | None) -> date | None:
         return None
 
 
-def _csv(found: Page) -> str:
-    """RFC 4180, every cell quoted; no cell begins as a formula does."""
+def _csv(found: Page, covered: int) -> str:
+    """RFC 4180, every cell quoted; no cell begins as a formula does. `covered`: up to which size others have cosigned."""
     out = io.StringIO()
     writer = csv.writer(out, quoting=csv.QUOTE_ALL)
-    writer.writerow(("index", "at", "kind", "from", "to", "code", "id", "pair_seq"))
+    writer.writerow(("index", "at", "kind", "from", "to", "code", "id", "pair_seq", "grade"))
     for each in found.found:
-        writer.writerow(_row(each))
+        writer.writerow((*_row(each), "witnessed" if each.index < covered else "signed"))
     return out.getvalue()
 
 

@@ -31,6 +31,11 @@ _ADMIN = {
     "thread.silent": "a request was not answered by its day",
 }
 
+_ASKED = {
+    "approval": "what a second person was asked to approve",
+    "record": "a shared record that two people had confirmed",
+}
+
 
 def sentence(entry: Entry | None, owner: str) -> str:
     """One sentence; it says what the entry states and nothing more (docs/protocol.md section 3)."""
@@ -39,8 +44,8 @@ def sentence(entry: Entry | None, owner: str) -> str:
     if entry.kind in _OURS and entry.sender not in (None, owner):
         return f"{owner} logged {entry.kind} in the name of {entry.sender}: no such entry belongs into its ledger."
     what, _, more = (entry.code or "").partition("/")
-    if (entry.kind, what) == ("opened", "approval"):
-        return f"Somebody at {owner} read what a second person was asked to approve, for {more}."
+    if entry.kind == "opened" and what in _ASKED:
+        return f"Somebody at {owner} read {_ASKED[what]}, for {more}."
     ground, _, until = more.partition("/")
     peer = entry.peer or PeerRef(origin="nobody")
     return _KINDS[entry.kind].format(

@@ -248,6 +248,9 @@ class TrailEntry(Place):
     kind: str
     code: Maybe[str] = None
     actor: Annotated[Maybe[str], Field(description="Where it is one that this node knows.")] = None
+    grade: Annotated[
+        Literal["signed", "witnessed"], Field(description="Witnessed: another member has cosigned it too.")
+    ]
     message: Id
 
 

@@ -69,10 +69,12 @@ class Approve:
 
     async def salt(self, approval: UUID) -> bytes:
         """Under which an entry can commit to something that the approval names."""
-        row = await self._store.approval(approval)
-        if row is None:
-            raise ProblemError("approval.not_found", "no such approval")
-        return unb64u((await self._content(row))["salt"])
+        return unb64u((await self._content(await self._row(approval)))["salt"])
+
+    async def look(self, approval: UUID, caller: Caller, what: str) -> None:
+        """Notes that the caller reads what was approved: before it is shown."""
+        row = await self._row(approval)
+        await self._committer.commit(Noted(entry=self._looked(row, await self._content(row), caller, what)))
 
     async def spend(self, approval: UUID) -> None:
         """Uses an approval up for what makes no message of its own; `approval.needed` where somebody was faster."""
@@ -113,7 +115,7 @@ class Approve:
         """The whole of what is asked: that the caller reads it is an `opened` entry of each, before it is shown. `auth.purpose`."""
         permit_reading(caller)
         contents = [await self._content(row) for row in rows]
-        looks = [self._looked(row, content, caller) for row, content in zip(rows, contents, strict=True)]
+        looks = [self._looked(row, content, caller, "approval") for row, content in zip(rows, contents, strict=True)]
         await asyncio.gather(*[self._committer.enqueue(Noted(entry=entry)) for entry in looks])
         return [shown(row) | {"about": content["about"]} for row, content in zip(rows, contents, strict=True)]
 
@@ -126,6 +128,12 @@ class Approve:
         if len(rows) == APPROVALS_OPEN_MAX:
             raise ProblemError("approval.many", f"{APPROVALS_OPEN_MAX} approvals of this client and actor are open")
         return None
+
+    async def _row(self, approval: UUID) -> ApprovalRow:
+        row = await self._store.approval(approval)
+        if row is None:
+            raise ProblemError("approval.not_found", "no such approval")
+        return row
 
     async def _content(self, row: ApprovalRow) -> dict[str, Any]:
         rows = await self._threads.content(self._member, row.id)
@@ -150,8 +158,8 @@ class Approve:
             content_c=content_commitment(salt, about), actor_c=actor_commitment(salt, caller.actor),
         )  # fmt: skip
 
-    def _looked(self, row: ApprovalRow, content: Mapping[str, Any], caller: Caller) -> Entry:
-        entry, code = self._entry(row, content, caller, "read"), f"approval/{caller.purpose}"
+    def _looked(self, row: ApprovalRow, content: Mapping[str, Any], caller: Caller, what: str) -> Entry:
+        entry, code = self._entry(row, content, caller, "read"), f"{what}/{caller.purpose}"
         return replace(entry, kind="opened", sender=self._member, recipient=self._member, code=code)
 
     def _since(self) -> datetime:

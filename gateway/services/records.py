@@ -132,7 +132,9 @@ class Records:
         if record is None:
             raise ProblemError("registry.not_found", "no such record is live")
         about = {"owner": owner, "record_ref": ref, "purpose": caller.purpose}
-        await self._approve.spend(await self._approve.require("registry.hit", caller, about))
+        approval = await self._approve.require("registry.hit", caller, about)
+        await self._approve.spend(approval)
+        await self._approve.look(approval, caller, "record")
         return record.details
 
     async def received(self, message: Message, body: RegistryRecord) -> None:

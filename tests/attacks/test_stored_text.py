@@ -17,7 +17,7 @@ from tests.federation import Federation, trace_request
 from tests.protocols.test_chain import EXPORTED, FOUND, MADE, SOLD
 from tests.services.test_evidence import check, evidence
 
-ATTACK = "\"'></title></svg><img src=x onerror=alert(1)><script>alert(2)</script>{{ 7 * 7 }}"
+ATTACK = "\"'></title></svg><img src=x onerror=alert(1)><script>alert(2)</script>{{ 7919 * 7919 }}"
 _HOP = {"hop": 1, "counterpart": "n/b", "state": "ANSWERED", "result": "TRACED_TO_DEALER", "problem": "msg.expired"}
 _COUNTS = dict.fromkeys(("requests", "answered", "refused", "silent", "withdrawn", "open", "late"), 1)
 _ROW = {"member": "n/b", **_COUNTS, "grounds": {"ITI22_NATIONAL_SECURITY": 1}, "median_days": 3}
@@ -48,6 +48,14 @@ SAMPLES: dict[str, tuple[Callable[[Any], str], Any]] = {
     "threads": (
         lambda given: _console("thread.html", **given),
         {"thread": "t", "wrong": "why", "entries": [_ENTRY]},
+    ),
+    "ledgers": (
+        lambda given: _console("ledgers.html", ledgers=[given]),
+        {"origin": "n/b/2026.1", "log": "0", "problem": "why"},
+    ),
+    "figures": (
+        lambda given: _console("figures.html", origin=given["origin"], log="0", entries=1, tables=[("T", "kind", [(given["kind"], 1)])]),
+        {"origin": "n/b/2026.1", "kind": "sent"},
     ),
     "gaps": (
         lambda given: _console(
@@ -84,7 +92,7 @@ def attacked(value: Any) -> Iterator[Any]:
 
 
 def harmless(text: str) -> bool:
-    return "<img src=x" not in text and "<script>alert" not in text and " 49" not in text
+    return "<img src=x" not in text and "<script>alert" not in text and "62710561" not in text
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -44,6 +44,11 @@ async def main(node: str) -> None:
             await shoot(page, "login", link, look)
             await page.click("text=Open the session")
             base = link.partition("/audit")[0]
+            while (
+                "nobody yet" in await page.locator("tbody").inner_text()
+            ):  # the first round of witnesses is after half a minute
+                await asyncio.sleep(1)
+                await page.goto(f"{base}/audit")
             await shoot(page, "ledgers", f"{base}/audit", look)
             log = base + str(await page.locator("tbody a").first.get_attribute("href"))
             await shoot(page, "ledger", log, look)

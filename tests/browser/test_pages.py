@@ -1,6 +1,7 @@
 """Every page of the console in a real browser: axe finds nothing, the keyboard is enough, and it is read without scripts."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -9,11 +10,14 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page
 
 from adapters.postgres.embedded import EmbeddedServer
+from gateway.http.picture import evidence_page
 from gateway.services.committed import log_name
+from tests.attacks.test_stored_text import SAMPLES
 from tests.browser.conftest import Watched
 from tests.federation import Federation
 from tests.http.office import Office, office_of
 from tests.http.test_console import LOOKS, pages, sessions
+from tests.services.test_evidence import check, evidence
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -24,6 +28,7 @@ async def office(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFact
         asker, holder = await fed.nodes("asker", "holder")
         sent = await asker.trace(holder)
         await asker.becomes(sent, "delivered")
+        data = await evidence(asker, sent)
         await asker.sql(
             'INSERT INTO peer_proof SELECT peer, id, digest, origin, "index" + 1, size, path, entry FROM peer_proof'
         )
@@ -31,6 +36,7 @@ async def office(postgres: EmbeddedServer, tmp_path_factory: pytest.TempPathFact
         async with aiohttp.ClientSession() as session, office_of(asker, session) as found:
             await found.register("auditor", ("AUD",), LOOKS)
             found.tokens["thread", ""] = sent["thread"]
+            found.tokens["evidence", ""] = evidence_page(check(data, fed.root), data, fed.root, fed.clock.now())
             yield found
 
 
@@ -69,6 +75,25 @@ async def test_axe_finds_nothing_and_nothing_is_wider_than_the_window(
     }
     assert faults == {}
     watched.complaints.clear()  # the browser notes the 404
+
+
+@pytest.mark.parametrize("dark", [False, True])
+async def test_axe_finds_nothing_on_pages_that_commands_write(
+    watched: Watched, office: Office, tmp_path: Path, dark: bool
+) -> None:
+    made = {name: SAMPLES[name][0](SAMPLES[name][1]) for name in ("chain", "diversion", "check", "report")}
+    made["evidence"] = office.tokens["evidence", ""]
+    page, found = await watched.page(width=360, dark=dark), {}
+    for name, text in made.items():
+        file = tmp_path / f"{name}.html"
+        file.write_text(text)
+        await page.goto(file.as_uri())
+        found[name] = [
+            (each["id"], each["nodes"][0]["html"]) for each in (await Axe().run(page)).response["violations"]
+        ]
+        wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, name
+    assert found == dict.fromkeys(made, [])
 
 
 async def test_the_pages_are_read_and_filtered_without_scripts(watched: Watched, office: Office) -> None:

@@ -220,12 +220,15 @@ async def test_a_checkpoint_without_its_signature_is_named(watched: Watched, tmp
         return lie
 
     note = 'data-note="test/br-pf/2026.1\n300\n'
+    key, stolen = found.signer.vkeys[0], Ledger("test/br-pf", seed=9).signer.vkeys[0]
     async with shown(tmp_path, found) as url:
-        for other, says in (
-            (note.replace("300", "299"), "own signature (Ed25519) does not hold"),
-            (note.replace("br-pf", "us-atf"), "The checkpoint is of test/us-atf"),
+        assert not [c for c in await claims(page, url) if c.startswith("Wrong")]
+        for old, other, says in (
+            (note, note.replace("300", "299"), "own signature (Ed25519) does not hold"),
+            (note, note.replace("br-pf", "us-atf"), "The checkpoint is of test/us-atf"),
+            (key, stolen, "This browser saw this ledger under another key before"),
         ):
-            await page.route(url, lying(lambda text, other=other: text.replace(note, other)))
+            await page.route(url, lying(lambda text, old=old, other=other: text.replace(old, other)))
             assert any(says in c for c in await claims(page, url))
             await page.unroute(url)
 

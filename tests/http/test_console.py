@@ -250,6 +250,7 @@ async def test_the_pages_say_what_the_ledger_and_the_thread_say(world: World) ->
     entry = (await look(office, f"{log}/entries/{index}", session)).body.decode()
     assert "testnet/holder took a message of testnet/asker" in entry, "what the other side says stands beside it"
     rows = (await look(office, f"{log}/entries.csv?kind=sent", session)).body.decode().splitlines()
+    assert (rows[0].endswith('"grade"'), rows[1].endswith('"signed"')) == (True, True)
     assert len(rows) == 1 + (await office.node.kinds()).count("sent")
     for path, said in (
         (f"{log}/entries/999999", (404, "tile.missing")), (f"{log}/entries/x", (404, "tile.missing")),

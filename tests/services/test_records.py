@@ -119,6 +119,9 @@ async def test_fishing_and_reading_a_record_whole_need_two_people(fed: Federatio
     await refused("registry.not_found", records(a).whole(a.name, "none", ANNA))
     steps = [entry.code for entry in await a.entries() if entry.kind == "admin"]
     assert steps.count("approval.used") == 2
+    read = [entry for entry in await a.entries() if entry.kind == "opened"]
+    assert [entry.code for entry in read] == ["record/TRACING"]
+    assert read[0].actor_c, "who read it stands there, under the salt of the approval"
 
 
 async def test_records_that_are_told_to_nobody_hide_none_that_are(fed: Federation) -> None:

@@ -31,15 +31,18 @@ function start(message, keep) {
   worker.postMessage(message);
 }
 
-const place = ({ origin, ed25519 }) => `tracewire ${origin} ${ed25519}`;
+const place = ({ origin }) => `tracewire ${origin}`;
+const kept = (found) => JSON.parse(localStorage.getItem(place(found)) ?? "null");
 
 function recall(found) {
   try {
-    return JSON.parse(localStorage.getItem(place(found)) ?? "null");
+    const seen = kept(found);
+    if (!seen || seen.ed25519 === found.ed25519) return seen;
+    say({ state: "wrong", text: "This browser saw this ledger under another key before, and a ledger never changes its keys." });
   } catch {
     say({ state: "unknown", text: "This browser cannot remember what it saw, or what it kept is damaged." });
-    return null;
   }
+  return null;
 }
 
 // What both kinds of pages give the worker.
@@ -51,7 +54,9 @@ const given = (found) => ({
 function ledger(page) {
   const keep = (found) => {
     try {
-      if ((recall(page)?.size ?? 0) <= found.size) localStorage.setItem(place(page), JSON.stringify(found));
+      const before = kept(page) ?? { ed25519: page.ed25519, size: 0 };
+      if (before.ed25519 !== page.ed25519 || before.size > found.size) return;
+      localStorage.setItem(place(page), JSON.stringify({ ...found, ed25519: page.ed25519 }));
     } catch { /* said by recall */ }
   };
   const told = given(page);
