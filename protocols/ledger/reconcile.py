@@ -149,7 +149,7 @@ class _Way:
     places: "array[int]" = field(default_factory=lambda: array("q"))
     ids: bytearray = field(default_factory=bytearray)
     took: "array[float]" = field(default_factory=lambda: array("d"))
-    latest: tuple[float, int, int] = (0.0, 0, 0)
+    worst: tuple[float, int, int] = (0.0, 0, 0)
     tree: Difference | None = None
 
     def add(self, sender: Side, receiver: Side) -> None:
@@ -162,12 +162,12 @@ class _Way:
             self.ids += id_.bytes
         for seconds, arrived, sent in _took(sender, receiver):
             self.took.append(seconds)
-            self.latest = min(self.latest, (seconds, arrived, sent))
+            self.worst = min(self.worst, (seconds, arrived, sent))
         self.states += _states(sender, receiver)
 
     def differences(self) -> list[Difference]:
         found = [*self.found, *self._gap(), *([self.tree] if self.tree else ())]
-        seconds, arrived, sent = self.latest
+        seconds, arrived, sent = self.worst
         if seconds < -_SKEW_MAX_S:
             found.append(Difference(kind="clock.skew", member=self.sender, index=sent, other=arrived, id=None))
         return sorted(found, key=lambda each: (each.index is None, each.index))
