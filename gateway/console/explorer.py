@@ -62,14 +62,13 @@ class Beside:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inside:
-    """What only the member's own node knows: what its ledger says of a thread, the other side's entries, what does not fit.
+    """What only the member's own node knows: what its ledger says of a thread, what does not fit.
 
     `alarms`: of a ledger, the problem code.
     """
 
     trail: Callable[[UUID], Awaitable[list[dict[str, Any]]]]
     gaps: Callable[[], Awaitable[list[tuple[Gap, bool]]]]
-    beside: Callable[[Entry], Awaitable[list[Beside]]]
     twice: Callable[[], Awaitable[list[Contradiction]]]
     alarms: Callable[[], Mapping[str, str]]
 
@@ -78,10 +77,20 @@ class Explorer:
     """The pages over a source of ledgers; `inside` where they are served by the node itself."""
 
     def __init__(
-        self, explore: Explore, *, inside: Inside | None = None, trusted: bool = False, vouched: bool = True
+        self,
+        explore: Explore,
+        *,
+        inside: Inside | None = None,
+        beside: Callable[[Entry], Awaitable[list[Beside]]] | None = None,
+        trusted: bool = False,
+        vouched: bool = True,
     ) -> None:
-        """`trusted`: the pages come from the auditor's own machine; `vouched`: the keys do not come from beside the ledger."""
-        self._explore, self._inside, self._trusted, self._vouched = explore, inside, trusted, vouched
+        """`beside`: what another member's ledger says of the same message, where that is known here.
+
+        `trusted`: the pages come from the auditor's own machine; `vouched`: the keys do not come from beside the ledger.
+        """
+        self._explore, self._inside, self._beside = explore, inside, beside
+        self._trusted, self._vouched = trusted, vouched
 
     def routes(self, guard: Callable[[Endpoint], Endpoint]) -> list[web.RouteDef]:
         """Every page behind a guard; script and style in front of it."""
@@ -153,7 +162,7 @@ class Explorer:
         index = _index(request.match_info["index"])
         proven = await self._explore.entry(origin, -1 if index is None else index)
         entry, cosigned = proven.logged.entry, await self._explore.witnessed(origin)
-        beside = await self._inside.beside(entry) if self._inside and entry else []
+        beside = await self._beside(entry) if self._beside and entry else []
         return self._page(
             "entry.html", origin=origin, owner=origin.rpartition("/")[0], log=_log(origin), proven=proven,
             members=parse_json(proven.logged.data, bytes_max=ENTRY_BYTES_MAX) if entry else {},
@@ -161,7 +170,7 @@ class Explorer:
             path=[b64encode(each).decode() for each in proven.path], root=b64encode(proven.checkpoint.root).decode(),
             steps=_steps(proven.logged.index, proven.checkpoint.size, len(proven.path)),
             beside=[(each, parse_entry(each.data), parse_json(each.data, bytes_max=ENTRY_BYTES_MAX)) for each in beside], keys=await self._explore.keys(origin),
-            cosigned=cosigned, witnesses=await self._explore.witnesses(),
+            cosigned=cosigned, witnesses=await self._explore.witnesses(), compared=self._beside is not None,
         )  # fmt: skip
 
     async def get_figures(self, request: web.Request) -> web.Response:

@@ -1,7 +1,7 @@
 """The auditor's pages of a node, over its own ledgers."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 
@@ -71,8 +71,8 @@ class OwnLedgers:
         return await self._view.tile(log_name(origin), path)
 
 
-def inside(trail: Trail, ports: Ports, linking: Linking) -> Inside:
-    """What a node knows besides its ledger."""
+def proven_to_us(ports: Ports) -> Callable[[Entry], Awaitable[list[Beside]]]:
+    """What other members' ledgers say of the message of an entry, as it was proven to this node."""
 
     async def beside(entry: Entry) -> list[Beside]:
         found = []
@@ -95,12 +95,18 @@ def inside(trail: Trail, ports: Ports, linking: Linking) -> Inside:
             return False
         return True
 
+    return beside
+
+
+def inside(trail: Trail, ports: Ports, linking: Linking) -> Inside:
+    """What a node knows besides its ledger."""
+
     async def gaps() -> list[tuple[Gap, bool]]:
         old = ports.clock.now() - timedelta(seconds=EXPIRES_MAX_S)
         return [(each, each.since < old) for each in await ports.exchange.gaps(_GAPS_MAX)]
 
     return Inside(
-        trail=trail.entries, gaps=gaps, beside=beside, twice=partial(ports.exchange.contradictions, _GAPS_MAX),
+        trail=trail.entries, gaps=gaps, twice=partial(ports.exchange.contradictions, _GAPS_MAX),
         alarms=lambda: linking.alarms,
     )  # fmt: skip
 
@@ -112,4 +118,4 @@ def node_console(
     door = Door(Sessions(ports.sessions, sealer, ports.clock), time.monotonic, read.ledger)
     explore = Explore(OwnLedgers(view, ports.ledger, ports.directory), ports.verifier)
     within = inside(trail, ports, linking)
-    return [*door.routes(), *Explorer(explore, inside=within).routes(door.guard)]
+    return [*door.routes(), *Explorer(explore, inside=within, beside=proven_to_us(ports)).routes(door.guard)]

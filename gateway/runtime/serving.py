@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp import web
 
-from gateway.console.explorer import Explorer
+from gateway.console.explorer import Beside, Explorer
 from gateway.console.session import loopback
 from gateway.http.serve import Site, application
 from gateway.runtime.client import AgencyClient
@@ -18,6 +18,8 @@ from gateway.runtime.exported import ExportFolder
 from gateway.services.explore import Explore
 from keys.suite import Tw1Verifier
 from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint, verify_checkpoint
+from protocols.ledger.entry import Entry
+from protocols.ledger.merkle import leaf_hash
 from protocols.ledger.note import VerifierKey
 from protocols.ledger.tiles import ENTRIES, WIDTH, parse_bundle, tile_path, tile_width
 from protocols.ledger.witness import Policy
@@ -79,8 +81,13 @@ class OneLedger:
         return await self._read(path)
 
 
-async def serve_ledger(place: Place, policy: Policy | None, port: int, ready: Callable[[str], None]) -> None:
-    """Until cancelled. ProblemError where there is no such ledger, or its newest checkpoint does not hold."""
+async def serve_ledger(
+    place: Place, other: Place | None, policy: Policy | None, port: int, ready: Callable[[str], None]
+) -> None:
+    """Until cancelled; what the `other` ledger says is shown beside each entry that names an entry of it.
+
+    ProblemError where there is no such ledger, or its newest checkpoint does not hold.
+    """
     async with AsyncExitStack() as stack:
         read = await _reader(place, stack)
         keys = await _keys(place, read)
@@ -88,7 +95,9 @@ async def serve_ledger(place: Place, policy: Policy | None, port: int, ready: Ca
             policy.check_log(keys)
         explore = Explore(OneLedger(read, keys, policy), Tw1Verifier())
         await explore.checkpoint(keys.origin)
-        routes = Explorer(explore, trusted=True, vouched=place.vkeys is not None).routes(loopback(port))
+        beside = _named(*await _opened(other, stack)) if other else None
+        pages = Explorer(explore, beside=beside, trusted=True, vouched=place.vkeys is not None)
+        routes = pages.routes(loopback(port))
         runner = web.AppRunner(application(routes), access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -98,6 +107,34 @@ async def serve_ledger(place: Place, policy: Policy | None, port: int, ready: Ca
             raise ProblemError("config.invalid", f"port {port} cannot be used: {error.strerror}") from None
         ready(f"http://127.0.0.1:{port}/audit")
         await asyncio.Event().wait()
+
+
+async def _opened(place: Place, stack: AsyncExitStack) -> tuple[str, Explore]:
+    read = await _reader(place, stack)
+    keys = await _keys(place, read)
+    explore = Explore(OneLedger(read, keys, None), Tw1Verifier())
+    await explore.checkpoint(keys.origin)
+    return keys.origin, explore
+
+
+def _named(origin: str, other: Explore) -> Callable[[Entry], Awaitable[list[Beside]]]:
+    """The entry of the other ledger that an entry names, proven; none past its end."""
+
+    async def beside(entry: Entry) -> list[Beside]:
+        peer = entry.peer
+        if peer is None or peer.index is None or peer.origin != origin:
+            return []
+        if peer.index >= (await other.checkpoint(origin)).size:
+            return []
+        try:
+            data = (await other.entry(origin, peer.index)).logged.data
+        except ProblemError as problem:
+            raise ProblemError(problem.code, f"{origin}: {problem.detail}") from None
+        if leaf_hash(data) != peer.leaf:
+            raise ProblemError("proof.entry", f"entry {peer.index} of {origin} is not the one that this entry names")
+        return [Beside(origin=origin, index=peer.index, data=data, holds=True)]
+
+    return beside
 
 
 async def fetch_ledger(place: Place, folder: Path, told: Callable[[int, int], None]) -> tuple[str, int]:

@@ -11,12 +11,13 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from tests.http.wire import free_socket
-from tests.interop.conftest import Ledger
+from tests.interop.conftest import Exchange, Ledger
 
 COMMAND = str(Path(sys.executable).with_name("tracewire"))
 
@@ -55,6 +56,23 @@ def get(url: str, host: str | None = None) -> tuple[int, str]:
         body = error.read().decode()
         found = re.search(r"<code>([a-z_.]+)</code>", body)
         return error.code, found[1] if found else json.loads(body)["code"]
+
+
+def test_what_the_other_member_says_is_shown_beside_an_entry_that_names_it(tmp_path: Path) -> None:
+    exchange = Exchange()
+    a, b = exchange.a, exchange.b
+    _, _, receipt = exchange.whole(1, 1, a, b)
+    sent = exchange.sent(2, 2, a, b.member)
+    stranger = exchange.receipt(2, 2, 0, a, b)  # names the first entry of b as if it were its answer
+    folders = a.write(tmp_path / "a"), b.write(tmp_path / "b")
+    keys = [f"--vkey={key}" for each in (a, b) for key in each.signer.vkeys]
+    with serving(folders[0], "--other", folders[1], "--port", port(), *keys) as url:
+        log = f"{url}/ledgers/{sha256(a.origin.encode()).hexdigest()}/entries"
+        status, text = get(f"{log}/{receipt}")
+        assert (status, f"of {b.origin}" in text, "its signature holds" in text) == (200, True, True)
+        assert "It names no entry of the other ledger" in get(f"{log}/{sent}")[1]
+        (tmp_path / "b" / "tile" / "entries" / "000.p").rename(tmp_path / "gone")
+        assert get(f"{log}/{stranger}") == (404, "tile.missing"), "of the other, said as such"
 
 
 def test_a_folder_is_shown_to_this_machine_alone_and_by_the_auditors_own_keys(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -370,6 +370,7 @@ def link(node: Path, *, client: str, actor: str, json: AsJson = False) -> None:
 def serve(
     ledger: str,
     *,
+    other: str | None = None,
     vkey: Annotated[list[str] | None, Parameter(negative="")] = None,
     policy: Path | None = None,
     node: Path | None = None,
@@ -385,8 +386,10 @@ def serve(
     ----------
     ledger
         A folder that `ledger export` wrote, or the URL of such files, or of a node's /v1/ledger/LOG.
+    other
+        Another member's ledger, a folder or the URL of files: what it says is shown beside each entry that names it.
     vkey
-        The ledger's two verifier keys, from a directory that you trust; without: those of the policy, or that the directory
+        The verifier keys of each ledger, from a directory that you trust; without: those of the policy, or that the directory
         of `node` lists, else the file `vkeys` beside the ledger, for which nobody vouches.
     policy
         A C2SP tlog-policy file (`audit policy` writes it): whose cosignatures count.
@@ -404,7 +407,10 @@ def serve(
     with problems(as_json=False):
         wanted, vkey = demanded(policy, vkey)
         place = Place(url=ledger, vkeys=_vkeys(vkey, node), node=node, client=client, actor=actor)
+        second = replace(place, url=other, node=None) if other else None
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(
-                serve_ledger(place, wanted, port, lambda url: say(f"{url}\nEnd with Ctrl-C.", {}, as_json=False))
+                serve_ledger(
+                    place, second, wanted, port, lambda url: say(f"{url}\nEnd with Ctrl-C.", {}, as_json=False)
+                )
             )
