@@ -216,9 +216,9 @@ class PostgresBatch:
             )
         if writes.resealed:
             await self._db.executemany(
-                'UPDATE outbox SET origin = $2, "index" = $3, digest = $4, seal_kid = $5, envelope = $6 WHERE id = $1',
+                'UPDATE outbox SET origin = $2, "index" = $3, pair_seq = $4, digest = $5, seal_kid = $6, envelope = $7 WHERE id = $1',
                 [
-                    (each.id, each.origin, each.index, each.digest, each.seal_kid, each.envelope)
+                    (each.id, each.origin, each.index, each.pair_seq, each.digest, each.seal_kid, each.envelope)
                     for each in writes.resealed
                 ],
             )

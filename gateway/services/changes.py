@@ -125,7 +125,8 @@ class Resealed:
         if self.before.origin != stage.plan.origin and recipient:  # numbers count within one ledger
             entry = entry.with_seq(stage.next_seq(recipient))
         index = stage.log(entry)
-        stage.resealed.append(replace(self.outbox, origin=stage.plan.origin, index=index))
+        pair_seq = entry.pair_seq or self.outbox.pair_seq
+        stage.resealed.append(replace(self.outbox, origin=stage.plan.origin, index=index, pair_seq=pair_seq))
         stage.rows.append(self.before)
         return None
 

@@ -41,6 +41,7 @@ _RETRY_MAX_S, _RETRY_URGENT_MAX_S = 900.0, 60.0
 _GREET_S = 60.0  # a member that named unlinked sizes hears from us this often (ten minutes are allowed)
 _PAUSE_MAX_S = 60.0  # a peer that is down is tried so often, with one parcel
 _BROUGHT_MAX = 4_096
+_BEHIND = timedelta(seconds=1)
 _LOOK_S = 5.0  # the store is looked at this often even when nothing woke us
 
 
@@ -217,7 +218,7 @@ class Deliver:
         taken = any(codes[each.id] == "hub.relayed" and not each.attempts for each in rest)
         self._ways[peer] += not settled and not taken
         self._settle.outcomes.update(codes[each.id] for each in rest)
-        await self._rest(rest, codes, directory, asked=now, due=due)
+        await self._rest(rest, codes, directory, asked=now, due=due, last=posted)
         if due is not None:
             return due <= self._clock.now()  # by the next way
         return bool(settled) or len(posted) < len(claimed)
@@ -320,18 +321,22 @@ class Deliver:
         *,
         asked: datetime,
         due: datetime | None,
+        last: Sequence[Claimed],
     ) -> None:
         """Postpones what was not settled, all until `due` or each by itself.
 
-        What had expired when it was `asked` for was asked for the last time.
+        What had expired when it was `asked` for was asked for the last time. Of what was `last` in a POST whose proofs fail
+        whatever the others are, another is tried next.
         """
         now = self._clock.now()
         times = {}
         for each in claimed:
-            if each.expires <= asked:
+            if each.expires <= asked and not (due and due <= now):  # by its next way it is asked for the last time too
                 await self._settle.give_up(each, "expired", directory)
             else:
                 times[each.id] = min(due, each.expires) if due else self._retry_at(each, now)
+                if due and codes[each.id].startswith("proof.") and each in last:
+                    times[each.id] += _BEHIND
         if times:
             await self._store.postpone(times, codes)
 

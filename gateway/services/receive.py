@@ -33,6 +33,7 @@ from protocols.ports.rows import (
 from protocols.ports.store import (
     ExchangeStore,
     Standing,
+    Unavailable,
 )
 from protocols.ports.world import Clock
 from protocols.problems import ProblemError
@@ -184,6 +185,8 @@ class Receive:
             return await self._take_new(proven, directory, arrived, source)
         except ProblemError as problem:
             return problem
+        except Unavailable:  # our database's fault, and no parcel's
+            return ProblemError("store.busy", "the database cannot be reached")
         except Exception as error:  # P02: whatever one parcel raises is that parcel's problem line, and ours to look at
             _log.exception("parcel_failed", id=str(proven.entry.id))
             await self._poisoned(proven, type(error).__name__)

@@ -88,7 +88,10 @@ class Relay:
         for parcel in post.items:
             try:
                 proven = self._proven(caller, parcel, checkpoints, directory)
-                changes.append(self._change(proven, parcel, post, hello, directory))
+                carried = self._change(proven, parcel, post, hello, directory)
+                if carried.row.expires <= self._clock.now() and not await self._carried(carried.row):
+                    raise ProblemError("msg.expired", "the message has expired")
+                changes.append(carried)
                 hello = Hello(dir_version=hello.dir_version)
             except ProblemError as problem:
                 changes.append(problem)
@@ -127,12 +130,14 @@ class Relay:
             raise ProblemError("hub.unlisted", "the recipient's record does not list this hub")
         return prove_parcel(parcel, entry, checkpoints, recipient, None)
 
+    async def _carried(self, row: RelayRow) -> bool:
+        """Whether we took it in time: who asks for the last time gets the receipt that came meanwhile."""
+        return any(each.digest == row.digest for each in await self._store.relays(row.sender, [row.id]))
+
     def _change(self, proven: Proven, parcel: Parcel, post: Post, hello: Hello, directory: Directory) -> Relayed:
         header, sent, now = parse_envelope(proven.envelope).header, proven.entry, self._clock.now()
         if (header.sender, header.recipient, header.id) != (sent.sender, sent.recipient, sent.id):
             raise ProblemError("proof.entry", "the proof is of another message")
-        if header.expires <= now:
-            raise ProblemError("msg.expired", "the message has expired")
         note = {(parcel.place.origin, parcel.place.size): post.checkpoints[parcel.place.origin, parcel.place.size]}
         entry = Entry(
             kind="relayed", at=now, n=self._sealer.random(NONCE_BYTES), id=header.id, sender=header.sender,

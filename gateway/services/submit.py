@@ -254,7 +254,13 @@ class Submit:
         return Resealed(
             entry=replace(sealed.entry, peer=first, pair_seq=claimed.pair_seq),
             outbox=Resealing(
-                id=claimed.id, origin="", index=0, digest=sealed.digest, seal_kid=sealed.kid, envelope=sealed.envelope
+                id=claimed.id,
+                origin="",
+                index=0,
+                pair_seq=claimed.pair_seq,
+                digest=sealed.digest,
+                seal_kid=sealed.kid,
+                envelope=sealed.envelope,
             ),
             before=SealedRow(id=claimed.id, digest=claimed.digest, origin=claimed.origin, index=claimed.index),
         )

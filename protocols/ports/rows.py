@@ -194,6 +194,7 @@ class Resealing:
     id: UUID
     origin: str
     index: int
+    pair_seq: int
     digest: bytes
     seal_kid: str
     envelope: bytes

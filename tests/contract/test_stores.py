@@ -243,7 +243,9 @@ async def test_what_is_offered_is_not_claimed_and_the_least_offered_comes_first(
 
 async def test_what_is_settled_is_over_and_what_was_given_up_can_still_be(store: Store) -> None:
     await store.write(out(1), out(2), out(3), entries=2)
-    new = Resealing(id=id_(3), origin=ORIGIN, index=1, digest=b"new", seal_kid="t", envelope=b"sealed again")
+    new = Resealing(
+        id=id_(3), origin=ORIGIN, index=1, pair_seq=7, digest=b"new", seal_kid="t", envelope=b"sealed again"
+    )
     before = SealedRow(id=id_(3), digest=b"d3", origin=ORIGIN, index=0)
     states = [(id_(1), "delivered", None), (id_(2), "undelivered", "expired")]
     await store.write(before, settled=states, resealed=[new])
@@ -256,6 +258,7 @@ async def test_what_is_settled_is_over_and_what_was_given_up_can_still_be(store:
     assert await exchange.sealed(ids) == [before]
     (claimed,) = await exchange.claim(PEER, NOW, NOW + MINUTE, 9, 99)
     assert (claimed.id, claimed.digest, claimed.seal_kid, claimed.entry) == (id_(3), b"new", "t", b'{"n":1}')
+    assert claimed.pair_seq == 7, "in another ledger it has another number"
     await exchange.postpone({id_(1): NOW})
     assert await exchange.due_peers(NOW) == {}
 

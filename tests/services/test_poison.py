@@ -1,5 +1,6 @@
 """Poison: what breaks something in us costs nobody else anything, is set aside the third time, and is replayed by hand."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -10,7 +11,9 @@ from protocols.exchange.lines import parse_post
 from protocols.ledger.proof import Place
 from protocols.limits import EXPIRES_MAX_S
 from protocols.ports.crypto import Algorithm
+from protocols.ports.store import Unavailable
 from tests.federation import Federation, Node, trace_request, verify_ledger, wait_until
+from tests.services.test_attachments import attach, draft
 
 REGISTER = (
     b"ref,serial,make,model,type,calibre,sold_on,dealer,country\ng1,KLM4471X9,Glock,17,pistol,9mm,2019-04-01,D,AT\n"
@@ -134,3 +137,34 @@ async def test_a_number_that_must_have_come_is_an_alarm(fed: Federation) -> None
     fed.clock.ahead += timedelta(seconds=EXPIRES_MAX_S + 60)
     await b.parts.linking.watch(fed.directory)
     assert b.parts.linking.alarms == {m.origin: "ledger.gap"}
+
+
+class Flickering:
+    """A store of attachments whose database is away for the first calls that look for them."""
+
+    def __init__(self, real: Any) -> None:
+        self._real, self.away = real, 3
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    async def whole(self, digests: Sequence[bytes]) -> Any:
+        if self.away:
+            self.away -= 1
+            raise Unavailable("made by the test")
+        return await self._real.whole(digests)
+
+
+async def test_a_database_that_is_away_is_no_parcels_fault(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    (b,) = await fed.nodes("b")
+    await b.stop()
+
+    def wrap(ports: Any) -> None:
+        ports.blobs = Flickering(ports.blobs)
+
+    b.wraps.append(wrap)
+    await b.start()
+    sent = await a.send(draft(a, b, await attach(a, b"a photograph")))
+    await a.becomes(sent, "delivered")
+    assert (b._ports.blobs.away, await b.count("aside")) == (0, 0)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,8 @@ import pytest
 
 from gateway.services.register import import_register
 from protocols.exchange.lines import Post, Receipt, encode_post, parse_post
+from protocols.ledger.entry import PeerRef
+from protocols.ledger.merkle import leaf_hash
 from protocols.limits import BACKLOG_A_MEMBER_MAX
 from protocols.problems import ProblemError
 from tests.federation import (
@@ -440,3 +443,92 @@ async def test_a_source_that_offers_nothing_at_once_or_the_same_for_ever_is_aske
     await asyncio.sleep(1.5)
     assert b.wire.fetches <= 8
     assert a
+
+
+# ---- who asks for the last time
+
+
+async def test_a_hub_gives_the_receipt_that_came_to_whoever_asks_for_the_last_time(fed: Federation) -> None:
+    (h,) = await fed.nodes("h", roles=HUB)
+    a, b = await fed.nodes("a", "b", facts=behind("h"))
+    await b.stop()
+    sent = await a.trace(b)
+
+    async def there(where: str) -> None:
+        async def found() -> bool:
+            return await h.count("relay", where) == 1
+
+        await wait_until(found)
+
+    await there("true")
+    a.wire.hook = unreachable  # the sender is away when the receipt comes, and until its message has expired
+    await b.start()
+    await there("answer IS NOT NULL")
+    fed.clock.ahead += timedelta(days=31)
+    await fed.refresh()
+    a.wire.hook = None
+    await a.becomes(sent, "delivered")
+    assert not [entry for entry in await a.entries() if entry.kind == "undelivered"]
+    await match_ledgers(a, b)
+
+
+async def test_what_has_expired_is_asked_for_by_each_way_before_it_is_given_up(fed: Federation) -> None:
+    (h,) = await fed.nodes("h", roles=HUB)
+    (a,) = await fed.nodes("a")
+    (b,) = await fed.nodes("b", facts=behind("h", modes=("hub", "push")))
+    late = False
+
+    async def cut(peer: str, body: bytes, send: Send) -> bytes:
+        nonlocal late
+        del body
+        if peer == h.name:
+            raise ProblemError("peer.unreachable", "the hub is down")
+        answer = await send()
+        if not late:  # its first answer is lost; before the hub's turn comes again, the message expires
+            late = True
+            fed.clock.ahead += timedelta(days=31)
+            await fed.refresh()
+            raise ProblemError("peer.unreachable", "cut")
+        return answer
+
+    a.wire.hook = cut
+    sent = await a.trace(b)
+    await a.becomes(sent, "delivered")
+    assert [peer for peer, _, _ in a.wire.posts][-3:] == [b.name, h.name, b.name]
+    assert not [entry for entry in await a.entries() if entry.kind == "undelivered"]
+
+
+async def test_a_parcel_whose_proof_fails_whatever_else_is_sent_holds_up_no_other(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    a.wire.hook = unreachable
+    first = await a.trace(b)
+
+    async def refusing(peer: str, body: bytes, send: Send) -> bytes:
+        del peer
+        if first["id"].encode() in body:
+            raise ProblemError("proof.origin", "a ledger that the recipient does not take")
+        return await send()
+
+    others = [await a.trace(b) for _ in range(5)]
+    a.wire.hook = refusing
+    for sent in others:
+        await a.becomes(sent, "delivered")
+    assert await a.delivery(first) == "queued"
+
+
+async def test_a_message_that_is_sealed_again_in_the_next_ledger_is_receipted_under_its_number_there(
+    fed: Federation,
+) -> None:
+    a, b = await fed.nodes("a", "b")
+    a.wire.hook = unreachable
+    await a.trace(b)
+    sent = await a.trace(b)
+    (claimed,) = await a._ports.exchange.unsettled(b.name, [UUID(sent["id"])])
+    content = await a.parts.deliver._pack.content(claimed)
+    first = PeerRef(origin=claimed.origin, index=claimed.index, leaf=leaf_hash(claimed.entry))
+    again = a.parts.submit.reseal(claimed, content, first)
+    await a.parts.committer.commit(replace(again, before=replace(again.before, origin=f"{a.name}/2025.1")))
+    a.wire.hook = None
+    await a.becomes(sent, "delivered")
+    numbers = [(entry.kind, entry.pair_seq) for entry in await a.entries() if str(entry.id) == sent["id"]]
+    assert numbers == [("sent", 2), ("sent", 3), ("receipt", 3)]

@@ -197,7 +197,7 @@ class MemoryBatch:
             out = tables.outbox[id_]
             out.state, out.problem, out.leased, out.row = state, problem, None, replace(out.row, envelope=b"")
         for each in writes.resealed:
-            names = ("origin", "index", "digest", "seal_kid", "envelope")
+            names = ("origin", "index", "pair_seq", "digest", "seal_kid", "envelope")
             changed = {name: getattr(each, name) for name in names}
             tables.outbox[each.id].row = replace(tables.outbox[each.id].row, **changed)
         for key in writes.dispatched:
