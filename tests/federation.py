@@ -144,6 +144,7 @@ class Wire:
     def __init__(self, client: PeerClient) -> None:
         self.client = client
         self.hook: Hook | None = None
+        self.cut = False  # the way back of what was fetched
         self.ranges: Ranges | None = None
         self.fetches, self.hasty = 0, False
         self.posts: list[tuple[str, bytes, bytes | str]] = []
@@ -165,6 +166,8 @@ class Wire:
         return await self.client.fetch(peer, 0 if self.hasty else wait_s)
 
     async def receipts(self, peer: Record, body: bytes) -> None:
+        if self.cut:
+            raise ProblemError("peer.unreachable", "cut by the test")
         await self.client.receipts(peer, body)
 
     async def blob_held(self, peer: Record, digest: bytes) -> int:

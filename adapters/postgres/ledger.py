@@ -118,6 +118,12 @@ class PostgresBatch:
         found: bytes | None = await self._db.fetchval(sql, self.head.origin, self.head.size)
         return found
 
+    async def last(self) -> bytes | None:
+        """The newest entry."""
+        sql = "SELECT data FROM entry WHERE origin = $1 AND index = $2"
+        found: bytes | None = await self._db.fetchval(sql, self.head.origin, self.head.size - 1)
+        return found
+
     async def tiles(self, wanted: Sequence[TileId]) -> dict[TileId, bytes]:
         """Tiles as they stand."""
         return await read_tiles(self._db, self.head.origin, wanted)

@@ -37,6 +37,7 @@ class Collect:
         self._member, self._directory, self._receive = member, directory, receive
         self._transport, self._ids, self._retry_first_s = transport, ids, retry_first_s
         self._given: dict[str, set[tuple[str, int]]] = {}
+        self._ungiven: dict[str, bytes] = {}  # receipts that a source has not taken yet
         self._vain = Counter[str]()  # rounds of a source, one after the other, that brought nothing to an end
 
     async def run(self) -> None:
@@ -71,12 +72,17 @@ class Collect:
         Not where nothing new came of it: the same receipts again, or an empty answer that did not wait.
         """
         record, began = current(self._directory).records[source], asyncio.get_running_loop().time()
+        if ungiven := self._ungiven.get(source):  # its message may have expired: it is offered no more
+            await self._transport.receipts(record, ungiven)
+            del self._ungiven[source]
         offered = parse_post(await self._transport.fetch(record, _WAIT_S), answer=False)
         answer = await self._receive.receive(source, offered, fetched=True)
         receipts = tuple(item for item in answer.items if isinstance(item, Receipt))
         if receipts:
             given = Post(hello=answer.hello, checkpoints=answer.checkpoints, items=receipts)
-            await self._transport.receipts(record, encode_post(given))
+            self._ungiven[source] = encode_post(given)
+            await self._transport.receipts(record, self._ungiven[source])
+            del self._ungiven[source]
         given_before, self._given[source] = (
             self._given.get(source),
             {(each.place.origin, each.place.index) for each in receipts},

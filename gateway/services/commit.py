@@ -40,7 +40,12 @@ from protocols.problems import ProblemError
 _T = TypeVar("_T")
 _TRIES_MAX = 5
 _BACKOFF_S = 0.2
+_CLOSED = b'{"v":1,"kind":"ledger-closed",'
 _ENDING = ProblemError("store.busy", "the node is ending")
+
+
+class LedgerClosed(Exception):
+    """Another process of this node has closed the ledger: this one ends, and goes on in the next when it starts again."""
 
 
 class Proofs:
@@ -236,6 +241,8 @@ class Committer:
         try:
             async with self._store.batch(self.origin) as batch:
                 head = batch.head
+                if self._edge is None or self._edge.size != head.size:  # not ours alone
+                    await _still_open(batch)
                 old_edge = await self._verified_edge(batch)
                 plan = await self._plan(batch, [each.change for each in waiting])
                 results = _decide(waiting, plan)
@@ -362,6 +369,11 @@ class Committer:
             system_identifier=head.system_identifier,
             timeline=head.timeline,
         )
+
+
+async def _still_open(batch: Batch) -> None:
+    if (await batch.last() or b"").startswith(_CLOSED):
+        raise LedgerClosed(batch.head.origin)
 
 
 def _decide(waiting: Sequence[_Waiting], plan: Plan) -> list[tuple[_Waiting, int | Lost | ProblemError]]:

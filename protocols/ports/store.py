@@ -129,6 +129,10 @@ class Batch(Protocol):
         """The signed checkpoint of the head; None at size 0."""
         ...
 
+    async def last(self) -> bytes | None:
+        """The newest entry; None at size 0."""
+        ...
+
     async def tiles(self, wanted: Sequence[TileId]) -> dict[TileId, bytes]:
         """Tiles as they stand; missing ones are absent."""
         ...

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -18,7 +19,7 @@ from adapters.postgres.embedded import EmbeddedServer
 from adapters.postgres.ledger import PostgresLedger
 from gateway.runtime.world import SystemClock, SystemIds
 from gateway.services.changes import Dispatched, Noted, Received, Refused, Settled, Submitted
-from gateway.services.commit import Committer, Done
+from gateway.services.commit import Committer, Done, LedgerClosed
 from gateway.services.stage import Lost
 from keys.guard import FileGuard
 from keys.notes import LedgerNoteSigner
@@ -340,6 +341,25 @@ async def test_another_process_under_the_head_lock_makes_the_batch_wait_not_fork
     await asyncio.wait([running])
     await other.close()
     assert len(await verify_ledger(ledger)) == 60
+
+
+async def test_nothing_is_written_to_a_ledger_that_another_process_has_closed(ledger: Ledger) -> None:
+    other = PostgresLedger(ledger.dsn, ledger.pool)
+    second = Committer(
+        origin=ORIGIN, store=other, signer=ledger.signer, verifier=Tw1Verifier(), guard=FileGuard(ledger.folder),
+        clock=SystemClock(), ids=SystemIds(),
+    )  # fmt: skip
+    running, first = asyncio.ensure_future(second.run()), asyncio.ensure_future(ledger.committer.run())
+    await ledger.committer.commit(noted())
+    closing = Entry(kind="ledger-closed", at=SystemClock().now(), n=os.urandom(16), sender=ORIGIN.rpartition("/")[0])
+    await second.commit(Noted(entry=closing))
+    await refused("store.busy", ledger.committer.commit(noted()))
+    with pytest.raises(LedgerClosed):  # its process ends, and starts in the next ledger
+        await first
+    running.cancel()
+    await asyncio.wait([running])
+    await other.close()
+    assert [entry.kind for entry in await verify_ledger(ledger)] == ["admin", "ledger-closed"]
 
 
 async def test_a_committer_that_is_stopped_finishes_its_batch_and_drains_the_rest(ledger: Ledger) -> None:

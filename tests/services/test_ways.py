@@ -532,3 +532,23 @@ async def test_a_message_that_is_sealed_again_in_the_next_ledger_is_receipted_un
     await a.becomes(sent, "delivered")
     numbers = [(entry.kind, entry.pair_seq) for entry in await a.entries() if str(entry.id) == sent["id"]]
     assert numbers == [("sent", 2), ("sent", 3), ("receipt", 3)]
+
+
+async def test_receipts_of_what_was_fetched_are_given_although_the_message_has_expired_since(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    (b,) = await fed.nodes("b", facts=PULL)
+    b.wire.cut = True
+    sent = await a.trace(b)
+
+    async def arrived() -> bool:
+        return await b.count("inbox") == 1
+
+    await wait_until(arrived)
+    fed.clock.ahead += timedelta(days=31)
+    await fed.refresh()
+    await a.sql("UPDATE outbox SET due = expires")
+    a.parts.deliver.wake()
+    await a.becomes(sent, "undelivered")
+    b.wire.cut = False
+    await a.becomes(sent, "delivered")
+    await match_ledgers(a, b)

@@ -138,6 +138,10 @@ class MemoryBatch:
         found = self._tables.checkpoints[self.head.origin].get(self.head.size)
         return found.note if found else None
 
+    async def last(self) -> bytes | None:
+        """The newest entry."""
+        return self._tables.entries[self.head.origin][-1] if self.head.size else None
+
     async def tiles(self, wanted: Sequence[TileId]) -> dict[TileId, bytes]:
         """Tiles as they stand."""
         tiles = self._tables.tiles
