@@ -165,10 +165,10 @@ class PostgresExchange:
         rows = await self._pool.fetch('SELECT id, digest, origin, "index" FROM sealed WHERE id = ANY($1)', list(ids))
         return [SealedRow(**row) for row in rows]
 
-    async def postpone(self, due: Mapping[UUID, datetime], problems: Mapping[UUID, str] = _NONE) -> None:
+    async def postpone(self, due: Mapping[UUID, datetime | None], problems: Mapping[UUID, str] = _NONE) -> None:
         """Gives claimed messages back, one attempt more."""
         await self._pool.execute(
-            "UPDATE outbox SET leased = NULL, hastened = false, due = w.at, problem = coalesce(w.why, problem), "
+            "UPDATE outbox SET leased = NULL, hastened = false, due = coalesce(w.at, due), problem = coalesce(w.why, problem), "
             "attempts = attempts + (w.why IS DISTINCT FROM 'peer.fetches')::int "  # then nothing was tried
             "FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS w(i, at, why) WHERE id = i AND state = 'queued'",
             *(list(due), list(due.values()), [problems.get(id_) for id_ in due]),

@@ -203,7 +203,7 @@ class Deliver:
             settled, codes = await self._exchange(peer, posted, directory)
             self._failures[peer] = self._vain[peer] = 0
             if waiting := sending[len(posted) :]:
-                await self._store.postpone({each.id: now for each in waiting})
+                await self._store.postpone(dict.fromkeys(each.id for each in waiting))
                 sending = posted
         except ProblemError as problem:
             settled, codes = set(), dict.fromkeys((each.id for each in sending), problem.code)
@@ -211,7 +211,7 @@ class Deliver:
             if problem.code != "peer.fetches":
                 _log.warning("post_failed", peer=peer, code=problem.code, messages=len(sending))
         except asyncio.CancelledError:  # the node stops: the next one sends at once what this one had claimed
-            await self._store.postpone({each.id: now for each in sending})
+            await self._store.postpone(dict.fromkeys(each.id for each in sending))
             raise
         rest = [each for each in sending if each.id not in settled]
         # a hub that has just taken something gets its time: it is gone around when it is asked again in vain
@@ -323,20 +323,22 @@ class Deliver:
         due: datetime | None,
         last: Sequence[Claimed],
     ) -> None:
-        """Postpones what was not settled, all until `due` or each by itself.
+        """Postpones what was not settled: each by itself, or where it stood where all wait until `due`, as `_paused` says.
 
         What had expired when it was `asked` for was asked for the last time. Of what was `last` in a POST whose proofs fail
         whatever the others are, another is tried next.
         """
         now = self._clock.now()
-        times = {}
+        times = dict[UUID, datetime | None]()
         for each in claimed:
             if each.expires <= asked and not (due and due <= now):  # by its next way it is asked for the last time too
                 await self._settle.give_up(each, "expired", directory)
             else:
-                times[each.id] = min(due, each.expires) if due else self._retry_at(each, now)
-                if due and codes[each.id].startswith("proof.") and each in last:
-                    times[each.id] += _BEHIND
+                times[each.id] = None if due else self._retry_at(each, now)
+                if due and codes[each.id] == "peer.fetches":  # nobody tries: no pause of ours holds it back
+                    times[each.id] = min(due, each.expires)
+                elif due and codes[each.id].startswith("proof.") and each in last:
+                    times[each.id] = due + _BEHIND
         if times:
             await self._store.postpone(times, codes)
 

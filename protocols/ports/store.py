@@ -237,8 +237,11 @@ class ExchangeStore(Protocol):
         """What these messages were sealed as before."""
         ...
 
-    async def postpone(self, due: Mapping[UUID, datetime], problems: Mapping[UUID, str] = ...) -> None:
-        """Gives claimed messages back, one attempt more, due at the given times; `problems` says why, where known."""
+    async def postpone(self, due: Mapping[UUID, datetime | None], problems: Mapping[UUID, str] = ...) -> None:
+        """Gives claimed messages back, one attempt more, due at the given times, or (None) where they stood in the queue before.
+
+        `problems` says why, where known.
+        """
         ...
 
     async def waiting(self, count: int) -> list[Waiting]:

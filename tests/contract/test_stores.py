@@ -216,7 +216,7 @@ async def test_what_is_given_back_waits_its_time_unless_it_is_hastened(store: St
     await exchange.claim(PEER, NOW, NOW + MINUTE, 9, 99)
     await exchange.postpone({id_(1): NOW + MINUTE, id_(2): NOW + MINUTE}, {id_(1): "peer.fetches"})
     assert await exchange.hasten(NOW, id_=id_(3)) == 0, "it is held"
-    await exchange.postpone({id_(3): NOW})
+    await exchange.postpone({id_(3): None})  # where it stood
     assert await exchange.due_peers(NOW) == {PEER: False}, "urgent, but tried"
     assert await exchange.hasten(NOW, id_=id_(1)) == 1
     assert await exchange.hasten(NOW, recipient=OTHER) == 0

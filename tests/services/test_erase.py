@@ -250,8 +250,12 @@ async def test_a_generation_is_opened_each_month_and_old_ways_to_destroyed_ones_
     await erase(b, order(sent, sent))
     assert opens(b, backup)
     fed.clock.ahead += timedelta(days=40)
-    await b.parts.erase.erase()
-    assert opens(b, backup) == set(), "no backup of that time opens any more"
+
+    async def dropped() -> bool:  # the node's own round may be at work just now
+        await b.parts.erase.erase()
+        return not opens(b, backup)
+
+    await wait_until(dropped)  # no backup of that time opens any more
     assert len(opens(b, await rows(b))) == 3, "two messages, and what was approved"
     assert await b.count("epoch", "generation = 3") == 1
     await match_ledgers(a, b)

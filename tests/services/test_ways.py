@@ -13,7 +13,7 @@ from gateway.services.register import import_register
 from protocols.exchange.lines import Post, Receipt, encode_post, parse_post
 from protocols.ledger.entry import PeerRef
 from protocols.ledger.merkle import leaf_hash
-from protocols.limits import BACKLOG_A_MEMBER_MAX
+from protocols.limits import BACKLOG_A_MEMBER_MAX, PARCELS_MAX
 from protocols.problems import ProblemError
 from tests.federation import (
     EVERY_ROLE,
@@ -552,3 +552,25 @@ async def test_receipts_of_what_was_fetched_are_given_although_the_message_has_e
     b.wire.cut = False
     await a.becomes(sent, "delivered")
     await match_ledgers(a, b)
+
+
+async def test_what_waited_for_a_peer_goes_in_its_order_whatever_was_claimed_when_it_failed(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    failing = 3
+
+    async def cut(peer: str, body: bytes, send: Send) -> bytes:
+        nonlocal failing
+        del peer, body
+        if failing:
+            failing -= 1
+            raise ProblemError("peer.unreachable", "cut")
+        return await send()
+
+    a.wire.hook = unreachable
+    sent = [await a.trace(b) for _ in range(PARCELS_MAX + 50)]  # more than are claimed at once
+    a.wire.hook = cut
+    for each in sent:
+        await a.becomes(each, "delivered")
+    numbers = {row["id"]: row["pair_seq"] for row in await a.rows("SELECT id, pair_seq FROM outbox")}
+    came = [numbers[row["id"]] for row in await b.rows("SELECT id FROM inbox ORDER BY index")]
+    assert came == sorted(came)

@@ -320,12 +320,12 @@ class MemoryExchange:
         """What these messages were sealed as before."""
         return [row for row in self._tables.sealed if row.id in ids]
 
-    async def postpone(self, due: Mapping[UUID, datetime], problems: Mapping[UUID, str] | None = None) -> None:
+    async def postpone(self, due: Mapping[UUID, datetime | None], problems: Mapping[UUID, str] | None = None) -> None:
         """Gives claimed messages back, one attempt more."""
         for id_, at in due.items():
             out, why = self._tables.outbox[id_], (problems or {}).get(id_)
             if out.state == "queued":
-                out.leased, out.hastened, out.due, out.problem = None, False, at, why or out.problem
+                out.leased, out.hastened, out.due, out.problem = None, False, at or out.due, why or out.problem
                 out.attempts += why != "peer.fetches"
 
     async def hasten(self, now: datetime, *, recipient: str | None = None, id_: UUID | None = None) -> int:
