@@ -144,7 +144,7 @@ class Wire:
     def __init__(self, client: PeerClient) -> None:
         self.client = client
         self.hook: Hook | None = None
-        self.cut = False  # the way back of what was fetched
+        self.cut = ""  # why receipts of what was fetched do not get back
         self.ranges: Ranges | None = None
         self.fetches, self.hasty = 0, False
         self.posts: list[tuple[str, bytes, bytes | str]] = []
@@ -167,7 +167,7 @@ class Wire:
 
     async def receipts(self, peer: Record, body: bytes) -> None:
         if self.cut:
-            raise ProblemError("peer.unreachable", "cut by the test")
+            raise ProblemError(self.cut, "made by the test")
         await self.client.receipts(peer, body)
 
     async def blob_held(self, peer: Record, digest: bytes) -> int:

@@ -25,6 +25,7 @@ WHERE NOT EXISTS (SELECT FROM content c WHERE c.sender = m.sender AND c.id = m.i
 UNION ALL SELECT sender, id FROM erasure m
 WHERE done AND EXISTS (SELECT FROM content c WHERE c.sender = m.sender AND c.id = m.id AND m.part IN ('', c.part)) LIMIT $1
 """
+_STANDS = "c.part = '' AND NOT EXISTS (SELECT FROM erasure e WHERE e.sender = c.sender AND e.id = c.id AND e.part = '')"
 _ALONE = 0x7472_6163_6577_6972
 """The advisory lock of whoever erases, in a node's database."""
 
@@ -95,8 +96,7 @@ class PostgresErasures:
     async def due(self, today: date, count: int) -> list[UUID]:
         """Threads with something past its day, or whose handling was changed."""
         rows = await self._pool.fetch(
-            "(SELECT DISTINCT thread FROM content c WHERE until < $1 AND part = '' AND NOT EXISTS "
-            "(SELECT FROM erasure e WHERE e.sender = c.sender AND e.id = c.id AND e.part = '') ORDER BY thread LIMIT $2) "
+            f"(SELECT DISTINCT thread FROM content c WHERE until < $1 AND {_STANDS} ORDER BY thread LIMIT $2) "
             "UNION SELECT i.thread FROM inbox i JOIN content c ON c.sender = i.sender AND c.id = i.id AND c.part = '' "
             "WHERE i.type = 'handling.change'",
             *(today, count),
@@ -106,8 +106,7 @@ class PostgresErasures:
     async def idle(self, before: datetime, generations: Sequence[int], count: int) -> list[UUID]:
         """Threads with content in which nothing happened since, nor was due."""
         rows = await self._pool.fetch(
-            "SELECT thread FROM content c WHERE part = '' AND generation = ANY($2) AND NOT EXISTS "
-            "(SELECT FROM erasure e WHERE e.sender = c.sender AND e.id = c.id AND e.part = '') AND "
+            f"SELECT thread FROM content c WHERE generation = ANY($2) AND {_STANDS} AND "
             "(SELECT bool_and(greatest(updated, due, delayed) < $1 AND kind NOT IN ('registry.record', 'marking.notice')) FROM leg l WHERE l.thread = c.thread) "
             "GROUP BY thread ORDER BY thread LIMIT $3",
             *(before, generations, count),

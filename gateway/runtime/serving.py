@@ -89,13 +89,8 @@ async def serve_ledger(
     ProblemError where there is no such ledger, or its newest checkpoint does not hold.
     """
     async with AsyncExitStack() as stack:
-        read = await _reader(place, stack)
-        keys = await _keys(place, read)
-        if policy:
-            policy.check_log(keys)
-        explore = Explore(OneLedger(read, keys, policy), Tw1Verifier())
-        await explore.checkpoint(keys.origin)
-        beside = _named(*await _opened(other, stack)) if other else None
+        _, explore = await _opened(place, policy, stack)
+        beside = _named(*await _opened(other, None, stack)) if other else None
         pages = Explorer(explore, beside=beside, trusted=True, vouched=place.vkeys is not None)
         routes = pages.routes(loopback(port))
         runner = web.AppRunner(application(routes), access_log=None)
@@ -109,10 +104,13 @@ async def serve_ledger(
         await asyncio.Event().wait()
 
 
-async def _opened(place: Place, stack: AsyncExitStack) -> tuple[str, Explore]:
+async def _opened(place: Place, policy: Policy | None, stack: AsyncExitStack) -> tuple[str, Explore]:
+    """A ledger's origin, and the ledger, once its newest checkpoint holds."""
     read = await _reader(place, stack)
     keys = await _keys(place, read)
-    explore = Explore(OneLedger(read, keys, None), Tw1Verifier())
+    if policy:
+        policy.check_log(keys)
+    explore = Explore(OneLedger(read, keys, policy), Tw1Verifier())
     await explore.checkpoint(keys.origin)
     return keys.origin, explore
 

@@ -7,7 +7,7 @@ import structlog
 
 from gateway.services.receive import Receive
 from gateway.services.submit import current
-from protocols.directory import Directory
+from protocols.directory import Directory, Record
 from protocols.exchange.lines import Post, Receipt, encode_post, parse_post
 from protocols.ports.directory import DirectorySource
 from protocols.ports.transport import Transport
@@ -72,17 +72,14 @@ class Collect:
         Not where nothing new came of it: the same receipts again, or an empty answer that did not wait.
         """
         record, began = current(self._directory).records[source], asyncio.get_running_loop().time()
-        if ungiven := self._ungiven.get(source):  # its message may have expired: it is offered no more
-            await self._transport.receipts(record, ungiven)
-            del self._ungiven[source]
+        if ungiven := self._ungiven.pop(source, None):  # its message may have expired: it is offered no more
+            await self._give(record, ungiven)
         offered = parse_post(await self._transport.fetch(record, _WAIT_S), answer=False)
         answer = await self._receive.receive(source, offered, fetched=True)
         receipts = tuple(item for item in answer.items if isinstance(item, Receipt))
         if receipts:
             given = Post(hello=answer.hello, checkpoints=answer.checkpoints, items=receipts)
-            self._ungiven[source] = encode_post(given)
-            await self._transport.receipts(record, self._ungiven[source])
-            del self._ungiven[source]
+            await self._give(record, encode_post(given))
         given_before, self._given[source] = (
             self._given.get(source),
             {(each.place.origin, each.place.index) for each in receipts},
@@ -90,6 +87,15 @@ class Collect:
         if offered.items:
             return bool(receipts) and self._given[source] != given_before
         return asyncio.get_running_loop().time() - began >= _HASTE_S
+
+    async def _give(self, record: Record, receipts: bytes) -> None:
+        """What a source does not take now is given again first; what it refuses holds up nothing."""
+        try:
+            await self._transport.receipts(record, receipts)
+        except ProblemError as problem:
+            if problem.kind.retry == "later":
+                self._ungiven[record.member] = receipts
+            raise
 
 
 def sources(member: str, directory: Directory) -> set[str]:

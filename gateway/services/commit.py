@@ -18,6 +18,7 @@ from uuid import UUID
 from gateway.services.changes import Change
 from gateway.services.stage import Lost, Plan, Stage
 from protocols.ledger.checkpoint import Checkpoint, LedgerKeys, verify_checkpoint
+from protocols.ledger.entry import closes
 from protocols.ledger.merkle import EMPTY_ROOT, inclusion_path, leaf_hash
 from protocols.ledger.merkle import root as tree_root
 from protocols.ledger.proof import Place
@@ -40,7 +41,6 @@ from protocols.problems import ProblemError
 _T = TypeVar("_T")
 _TRIES_MAX = 5
 _BACKOFF_S = 0.2
-_CLOSED = b'{"v":1,"kind":"ledger-closed",'
 _ENDING = ProblemError("store.busy", "the node is ending")
 
 
@@ -372,7 +372,7 @@ class Committer:
 
 
 async def _still_open(batch: Batch) -> None:
-    if (await batch.last() or b"").startswith(_CLOSED):
+    if closes(await batch.last() or b""):
         raise LedgerClosed(batch.head.origin)
 
 

@@ -249,6 +249,11 @@ def thread_commitment(salt: bytes, thread: UUID) -> bytes:
     return hmac.digest(salt, b"tracewire thread 1\0" + str(thread).encode(), sha256)
 
 
+def closes(data: bytes) -> bool:
+    """Whether an entry is `ledger-closed`, by the one text that it can have."""
+    return data.startswith(b'{"v":1,"kind":"ledger-closed",')
+
+
 def actor_commitment(salt: bytes, actor: str) -> bytes:
     """`actor_c` of a pseudonymous actor."""
     return hmac.digest(salt, b"tracewire actor 1\0" + actor.encode(), sha256)

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from itertools import starmap
 from uuid import UUID
 
-from protocols.ledger.entry import RECEIPT_KINDS, Entry, PeerRef, parse_entry
+from protocols.ledger.entry import RECEIPT_KINDS, Entry, PeerRef, closes, parse_entry
 from protocols.ledger.merkle import HASH_BYTES, leaf_hash
 from protocols.ledger.tiles import Edge
 from protocols.limits import EXPIRES_MAX_S
 
 _SKEW_MAX_S = 120.0  # of docs/protocol.md: what a doctor calls a wrong clock
-_ID, _ID_CHARS, _CLOSED = b',"id":"', 36, b'{"v":1,"kind":"ledger-closed",'
+_ID, _ID_CHARS = b',"id":"', 36
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,6 @@ class Side:
     other: str
     part: int = 0
     parts: int = 1
-    closed: bool = False
     last: bytes = b""
     size: int = 0
     leaves: bytearray = field(default_factory=bytearray)
@@ -87,6 +86,11 @@ class Side:
         """Whose ledger it is."""
         return self.origin.rpartition("/")[0]
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+        return closes(self.last)
+
     def read(self, entries: Iterable[bytes]) -> "Side":
         """Takes a whole ledger in, from its first entry."""
         for data in entries:
@@ -96,7 +100,7 @@ class Side:
     def _take(self, data: bytes) -> None:
         index, self.size, leaf = self.size, self.size + 1, leaf_hash(data)
         self.leaves += leaf
-        self.last, self.closed = data, data.startswith(_CLOSED)
+        self.last = data
         start = data.find(_ID) + len(_ID)
         if hash(data[start : start + _ID_CHARS]) % self.parts != self.part:  # keyed: nobody fills one part alone
             return

@@ -327,38 +327,38 @@ async def test_a_connection_lost_before_the_commit_is_tried_again(ledger: Ledger
     assert len(await verify_ledger(ledger)) == 2
 
 
-async def test_another_process_under_the_head_lock_makes_the_batch_wait_not_fork(ledger: Ledger) -> None:
-    """Two committers of one ledger: memory is a cache, never trusted across processes."""
-    other = PostgresLedger(ledger.dsn, ledger.pool)
+@contextlib.asynccontextmanager
+async def another_process(ledger: Ledger) -> AsyncIterator[Committer]:
+    """A second committer of the same ledger, over a connection of its own."""
+    store = PostgresLedger(ledger.dsn, ledger.pool)
     second = Committer(
-        origin=ORIGIN, store=other, signer=ledger.signer, verifier=Tw1Verifier(), guard=FileGuard(ledger.folder),
+        origin=ORIGIN, store=store, signer=ledger.signer, verifier=Tw1Verifier(), guard=FileGuard(ledger.folder),
         clock=SystemClock(), ids=SystemIds(),
     )  # fmt: skip
     running = asyncio.ensure_future(second.run())
-    ledger.run()
-    await asyncio.gather(*(each.commit(noted()) for _ in range(30) for each in (ledger.committer, second)))
+    yield second
     running.cancel()
     await asyncio.wait([running])
-    await other.close()
+    await store.close()
+
+
+async def test_another_process_under_the_head_lock_makes_the_batch_wait_not_fork(ledger: Ledger) -> None:
+    """Two committers of one ledger: memory is a cache, never trusted across processes."""
+    async with another_process(ledger) as second:
+        ledger.run()
+        await asyncio.gather(*(each.commit(noted()) for _ in range(30) for each in (ledger.committer, second)))
     assert len(await verify_ledger(ledger)) == 60
 
 
 async def test_nothing_is_written_to_a_ledger_that_another_process_has_closed(ledger: Ledger) -> None:
-    other = PostgresLedger(ledger.dsn, ledger.pool)
-    second = Committer(
-        origin=ORIGIN, store=other, signer=ledger.signer, verifier=Tw1Verifier(), guard=FileGuard(ledger.folder),
-        clock=SystemClock(), ids=SystemIds(),
-    )  # fmt: skip
-    running, first = asyncio.ensure_future(second.run()), asyncio.ensure_future(ledger.committer.run())
+    first, member = asyncio.ensure_future(ledger.committer.run()), ORIGIN.rpartition("/")[0]
     await ledger.committer.commit(noted())
-    closing = Entry(kind="ledger-closed", at=SystemClock().now(), n=os.urandom(16), sender=ORIGIN.rpartition("/")[0])
-    await second.commit(Noted(entry=closing))
-    await refused("store.busy", ledger.committer.commit(noted()))
-    with pytest.raises(LedgerClosed):  # its process ends, and starts in the next ledger
-        await first
-    running.cancel()
-    await asyncio.wait([running])
-    await other.close()
+    async with another_process(ledger) as second:
+        closing = Entry(kind="ledger-closed", at=SystemClock().now(), n=os.urandom(16), sender=member)
+        await second.commit(Noted(entry=closing))
+        await refused("store.busy", ledger.committer.commit(noted()))
+        with pytest.raises(LedgerClosed):  # its process ends, and starts in the next ledger
+            await first
     assert [entry.kind for entry in await verify_ledger(ledger)] == ["admin", "ledger-closed"]
 
 

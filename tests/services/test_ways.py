@@ -544,7 +544,7 @@ async def test_a_message_that_is_sealed_again_in_the_next_ledger_is_receipted_un
 async def test_receipts_of_what_was_fetched_are_given_although_the_message_has_expired_since(fed: Federation) -> None:
     (a,) = await fed.nodes("a")
     (b,) = await fed.nodes("b", facts=PULL)
-    b.wire.cut = True
+    b.wire.cut = "peer.unreachable"
     sent = await a.trace(b)
 
     async def arrived() -> bool:
@@ -556,7 +556,7 @@ async def test_receipts_of_what_was_fetched_are_given_although_the_message_has_e
     await a.sql("UPDATE outbox SET due = expires")
     a.parts.deliver.wake()
     await a.becomes(sent, "undelivered")
-    b.wire.cut = False
+    b.wire.cut = ""
     await a.becomes(sent, "delivered")
     await match_ledgers(a, b)
 
@@ -581,3 +581,16 @@ async def test_what_waited_for_a_peer_goes_in_its_order_whatever_was_claimed_whe
     numbers = {row["id"]: row["pair_seq"] for row in await a.rows("SELECT id, pair_seq FROM outbox")}
     came = [numbers[row["id"]] for row in await b.rows("SELECT id FROM inbox ORDER BY index")]
     assert came == sorted(came)
+
+
+async def test_receipts_that_a_source_refuses_hold_up_nothing_that_it_offers(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    (b,) = await fed.nodes("b", facts=PULL)
+    b.wire.cut = "proof.origin"
+    for count in (1, 2):
+        await a.trace(b)
+
+        async def arrived(count: int = count) -> bool:
+            return await b.count("inbox") == count
+
+        await wait_until(arrived)

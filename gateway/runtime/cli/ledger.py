@@ -27,10 +27,7 @@ from protocols.ledger.checkpoint import Checkpoint, LedgerKeys
 from protocols.ledger.merkle import HASH_BYTES
 from protocols.ledger.note import others
 from protocols.ledger.proof import Place, format_proof, parse_proof, read_proof
-from protocols.ledger.tiles import (
-    WIDTH,
-    tile_path,
-)
+from protocols.ledger.tiles import WIDTH, tile_path
 from protocols.ports.store import (
     LedgerStore,
 )
