@@ -221,8 +221,8 @@ class Erase:
         return found
 
     async def _ended(self) -> list[ErasureRow]:
-        """What the member itself keeps no longer, ours and theirs."""
-        if not self._retention:
+        """What the member itself keeps no longer, ours and theirs; not by a clock at which the directory has expired: it may run ahead."""
+        if not self._retention or self._clock.now() > current(self._directory).expires:
             return []
         here = [generation for generation in await self._store.generations() if self._vault.holds(generation)]
         return [
