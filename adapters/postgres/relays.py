@@ -8,7 +8,7 @@ from uuid import UUID
 from adapters.postgres.connect import Pool
 from protocols.ports.rows import OwedRow, RelayRow
 
-_LIST = ", ".join(f'"{field.name}"' for field in fields(RelayRow))
+_LIST = ", ".join("NULL AS post" if field.name == "post" else f'"{field.name}"' for field in fields(RelayRow))
 _CLAIM = """
 WITH due AS (
     SELECT digest, sender, sum(length(post)) OVER (ORDER BY due, digest) AS total
@@ -44,7 +44,7 @@ class PostgresRelays:
         return [RelayRow(**{field.name: row[field.name] for field in fields(RelayRow)}) for row in rows]
 
     async def relays(self, sender: str, ids: Sequence[UUID]) -> list[RelayRow]:
-        """What we carry, or carried, of a sender under these ids."""
+        """What we carry, or carried, of a sender under these ids, without the parcels."""
         rows = await self._pool.fetch(
             f"SELECT {_LIST} FROM relay WHERE sender = $1 AND id = ANY($2)", sender, list(ids)
         )

@@ -98,7 +98,8 @@ class Receive:
             await self._pace.admit(speaker)
         checkpoints, full = await self._linking.take(post.checkpoints, post.hello.links, directory, about=[speaker])
         origin = self._committer.origin
-        await self._store.name(speaker, origin, post.hello.held.get(origin, (0,)))
+        if speaker == caller or origin in post.hello.held:  # a hub says nothing where its sender said nothing
+            await self._store.name(speaker, origin, post.hello.held.get(origin, (0,)))
         via = caller if caller != speaker else None
         source = caller if fetched or via else None
         results = await self._judge_all(post.items, entries, checkpoints, full, directory, via, source)

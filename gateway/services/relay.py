@@ -6,6 +6,7 @@ is the hub's word alone. What the ends say to each other about checkpoints (`hel
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -18,7 +19,6 @@ from gateway.services.link import Key, Linking
 from gateway.services.prove import Prove
 from gateway.services.receive import prove_parcel
 from gateway.services.settle import proven_places
-from gateway.services.stage import Lost
 from gateway.services.submit import current
 from protocols.directory import Directory
 from protocols.exchange.envelope import parse_envelope
@@ -82,42 +82,57 @@ class Relay:
     async def take(self, caller: str, post: Post) -> Post:
         """The answer to a POST of one member's parcels for another: `relayed`, or the receipt where it came already."""
         directory = current(self._directory)
+        if self._committer.halted:
+            raise self._committer.halted
         checkpoints = {key: self._linking.verify(*key, note, directory) for key, note in post.checkpoints.items()}
-        hello = post.hello  # once a POST, and no more of it than the recipient needs
-        changes: list[Relayed | ProblemError] = []
-        for parcel in post.items:
+        judged = [self._judged(caller, parcel, checkpoints, directory) for parcel in post.items]
+        ids = [each.entry.id for each in judged if isinstance(each, Proven) and each.entry.id]
+        known = {row.digest: row for row in await self._store.relays(caller, ids)} if ids else {}
+        hello, fresh = post.hello, dict[bytes, bytes]()  # links once a POST, with the first parcel that goes on
+        changes: list[Relayed | RelayRow | ProblemError] = []
+        for parcel, proven in zip(post.items, judged, strict=True):
+            if isinstance(proven, ProblemError):
+                changes.append(proven)
+                continue
+            before = known.get(proven.digest)
+            if before is not None and before.answer:  # who asks for the last time gets the receipt that came meanwhile
+                changes.append(before)
+                continue
             try:
-                proven = self._proven(caller, parcel, checkpoints, directory)
                 carried = self._change(proven, parcel, post, hello, directory)
-                if carried.row.expires <= self._clock.now() and not await self._carried(carried.row):
+                if before is None and carried.row.expires <= self._clock.now():
                     raise ProblemError("msg.expired", "the message has expired")
-                changes.append(carried)
-                hello = Hello(dir_version=hello.dir_version)
             except ProblemError as problem:
                 changes.append(problem)
-        results = await asyncio.gather(
-            *(self._committer.commit(each, len(each.row.post or b"")) for each in changes if isinstance(each, Relayed)),
-            return_exceptions=True,
-        )
-        answers: list[Done | RelayRow | ProblemError] = []
-        outcomes, fresh = iter(results), dict[bytes, bytes]()
-        for change in changes:
-            outcome = change if isinstance(change, ProblemError) else next(outcomes)
-            if isinstance(outcome, Done):
-                answers.append(outcome)
-            elif isinstance(outcome, Lost) and isinstance(outcome.row, RelayRow):
-                answers.append(outcome.row)
-                if isinstance(change, Relayed) and outcome.row.answer is None and change.row.post:
-                    fresh[outcome.row.digest] = (
-                        change.row.post
-                    )  # newer links and proof: the older may lead nowhere by now
-            elif isinstance(outcome, ProblemError):
-                answers.append(outcome)
-            else:
-                raise outcome if isinstance(outcome, BaseException) else TypeError("a relay loses to a relay alone")
+                continue
+            changes.append(before or carried)
+            hello = replace(hello, links={})
+            if before is not None and carried.row.post:  # newer links and proof: the older may lead nowhere by now
+                fresh[before.digest] = carried.row.post
         if fresh:
             await self._store.refresh_relays(fresh)
+        answers = await asyncio.gather(*(self._commit(each) for each in changes))
         return await self._answer(answers, post, directory)
+
+    async def _commit(self, change: Relayed | RelayRow | ProblemError) -> Done | RelayRow | ProblemError:
+        if not isinstance(change, Relayed):
+            return change
+        try:
+            outcome = await self._committer.commit(change, len(change.row.post or b""))
+        except ProblemError as problem:
+            return problem
+        if isinstance(outcome, Done):
+            return outcome
+        assert isinstance(outcome.row, RelayRow)  # a relay loses to a relay alone
+        return outcome.row
+
+    def _judged(
+        self, caller: str, parcel: Parcel, checkpoints: Mapping[Key, Checkpoint], directory: Directory
+    ) -> Proven | ProblemError:
+        try:
+            return self._proven(caller, parcel, checkpoints, directory)
+        except ProblemError as problem:
+            return problem
 
     def _proven(
         self, caller: str, parcel: Parcel, checkpoints: Mapping[Key, Checkpoint], directory: Directory
@@ -129,10 +144,6 @@ class Relay:
         if not directory.active(recipient) or not directory.hub(self._member, recipient):
             raise ProblemError("hub.unlisted", "the recipient's record does not list this hub")
         return prove_parcel(parcel, entry, checkpoints, recipient, None)
-
-    async def _carried(self, row: RelayRow) -> bool:
-        """Whether we took it in time: who asks for the last time gets the receipt that came meanwhile."""
-        return any(each.digest == row.digest for each in await self._store.relays(row.sender, [row.id]))
 
     def _change(self, proven: Proven, parcel: Parcel, post: Post, hello: Hello, directory: Directory) -> Relayed:
         header, sent, now = parse_envelope(proven.envelope).header, proven.entry, self._clock.now()

@@ -82,7 +82,7 @@ class RelayStore(Protocol):
         ...
 
     async def relays(self, sender: str, ids: Sequence[UUID]) -> list[RelayRow]:
-        """What we carry, or carried, of a sender under these ids."""
+        """What we carry, or carried, of a sender under these ids, without the parcels."""
         ...
 
     async def refresh_relays(self, posts: Mapping[bytes, bytes]) -> None:

@@ -11,7 +11,7 @@ from protocols.exchange.lines import Post, encode_post, parse_post
 from protocols.ledger.linking import Link
 from protocols.ledger.proof import Place
 from protocols.limits import UNLINKED_MAX
-from tests.federation import Federation, Node, Stranger, match_ledgers, unreachable
+from tests.federation import Federation, Node, Stranger, match_ledgers, unreachable, wait_until
 
 NO_LINKS: Mapping[str, tuple[Link, ...]] = {}
 
@@ -95,8 +95,13 @@ async def test_who_was_named_an_unlinked_size_greets_with_links_and_no_parcel(fe
     assert (await held(b))[1], "a size of ours that they could not link"
     a.wire.hook = None
     before = len(a.wire.posts)
-    await a.parts.deliver.greet()
-    (post,) = a.wire.posts[before:]
+
+    async def greeted() -> int:  # not while the delivery of the message has not ended
+        await a.parts.deliver.greet()
+        return len(a.wire.posts) - before
+
+    assert await wait_until(greeted) == 1
+    post = a.wire.posts[before]
     assert parse_post(post[1], answer=False).items == ()
     assert (await held(b))[1] == []
     await a.parts.deliver.greet()

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from gateway.services.register import import_register
-from protocols.exchange.lines import Post, Receipt, encode_post, parse_post
+from protocols.exchange.lines import Hello, Post, ProblemLine, Receipt, encode_post, merge, parse_post
 from protocols.ledger.entry import PeerRef
 from protocols.ledger.merkle import leaf_hash
 from protocols.limits import BACKLOG_A_MEMBER_MAX, PARCELS_MAX
@@ -422,6 +422,35 @@ async def test_a_recipient_that_was_away_for_long_gets_everything_through_its_hu
     for each in sent:
         await a.becomes(each, "delivered", 30)
     await match_ledgers(a, b)
+
+
+async def test_what_the_ends_say_of_their_ledgers_goes_on_with_each_parcel_that_does(fed: Federation) -> None:
+    a, h, b = await hubbed(fed)
+    await a.becomes(await a.trace(b), "delivered")
+    await b.stop()
+    posts = [parse_post(a.wire.posts[0][1], answer=False)]
+
+    async def kept_back(_: str, body: bytes, __: Send) -> bytes:
+        posts.append(parse_post(body, answer=False))
+        busy = ProblemLine(code="store.busy", detail="kept back by the test")
+        return encode_post(Post(hello=Hello(dir_version=1), checkpoints={}, items=(busy,) * len(posts[-1].items)))
+
+    a.wire.hook = kept_back
+    for _ in range(2):
+        await a.trace(b)
+
+    async def both() -> bool:
+        return await a.count("outbox", "problem = 'store.busy'") == 2
+
+    await wait_until(both)
+    client = a.client()
+    try:
+        await client.post(fed.directory.records[h.name], encode_post(merge(posts)))
+    finally:
+        await client.close()
+    kept = await h.rows("SELECT post FROM relay WHERE answer IS NULL ORDER BY index")
+    hellos = [parse_post(row["post"], answer=False).hello for row in kept]
+    assert [(set(hello.held), set(hello.links)) for hello in hellos] == [({b.origin}, {a.origin}), ({b.origin}, set())]
 
 
 async def test_what_the_hub_itself_cannot_deliver_stands_in_nobodys_way(fed: Federation) -> None:
