@@ -33,6 +33,7 @@ from adapters.postgres.ledger import IDENTITY
 from adapters.postgres.migrate import migrate
 from gateway.runtime.cli.member import Changes, member_request
 from gateway.runtime.compose import Parts, assemble, recall_time
+from gateway.runtime.node import follow_keys
 from gateway.runtime.ports import Ports, connect_ports
 from gateway.runtime.settings import FILE, Settings, dump_settings
 from gateway.runtime.world import SteadyClock, SystemClock, SystemIds
@@ -294,6 +295,10 @@ class Node(Member):
         for wrap in self.wraps:
             wrap(ports)
         return ports
+
+    async def follow_keys(self) -> list[str]:
+        """What a running node does every minute."""
+        return await follow_keys(self.parts.committer, self.keys, self.fed.directory, self.fed.clock.now())
 
     async def start(self) -> None:
         """Runs until `stop`; returns when it listens. A node that must not sign listens too."""

@@ -166,11 +166,12 @@ class PostgresExchange:
         return [SealedRow(**row) for row in rows]
 
     async def postpone(self, due: Mapping[UUID, datetime | None], problems: Mapping[UUID, str] = _NONE) -> None:
-        """Gives claimed messages back, one attempt more."""
+        """Gives claimed messages back, one attempt more; not what another process claimed since."""
         await self._pool.execute(
             "UPDATE outbox SET leased = NULL, hastened = false, due = coalesce(w.at, due), problem = coalesce(w.why, problem), "
             "attempts = attempts + (w.why IS DISTINCT FROM 'peer.fetches')::int "  # then nothing was tried
-            "FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS w(i, at, why) WHERE id = i AND state = 'queued'",
+            "FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS w(i, at, why) WHERE id = i AND state = 'queued' "
+            "AND lessee = current_setting('application_name')",
             *(list(due), list(due.values()), [problems.get(id_) for id_ in due]),
         )
 

@@ -21,9 +21,10 @@ from gateway.runtime.database import app_dsn, server_of
 from gateway.runtime.ports import Ports, connect_ports
 from gateway.runtime.settings import Settings, load_settings
 from gateway.services.changes import Noted
-from keys.keystore import KeyStore
+from gateway.services.commit import Committer
+from keys.keystore import KeyStore, Use
 from keys.secret import Secret
-from protocols.directory import Directory, witness_keys, year_and_number
+from protocols.directory import Directory, Key, witness_keys, year_and_number
 from protocols.ledger.entry import NONCE_BYTES, Entry, PeerRef, parse_entry
 from protocols.limits import BLOB_UNNAMED_S
 from protocols.ports.crypto import Guard
@@ -80,7 +81,8 @@ async def serve(
         directory = await _listed(settings, keys, origin, ports, parts, stop)
         if directory is None:
             return
-        former, promoted = None, follow_keys(keys, directory, ports.clock.now())
+        former = None
+        keys.reload()
         if (following := _following(keys, directory, origin)) is not None:
             if directory.ledgers[origin].state == "open":
                 former = await _close(parts, ports, keys, settings)
@@ -92,7 +94,7 @@ async def serve(
         async with asyncio.TaskGroup() as group:
             committing = group.create_task(parts.committer.run())
             await _open_ledger(settings, parts, directory, keys, ports, former)
-            await _note_keys(parts, keys, ports, promoted)
+            await follow_keys(parts.committer, keys, directory, ports.clock.now())
             runners += [
                 await _listen(name, parts.listeners[name], settings, node, parts.requests)
                 for name in ("exchange", "agency")
@@ -248,20 +250,11 @@ async def _follow(parts: Parts, ports: Ports, keys: KeyStore) -> None:
                 entry = Entry(kind="directory", at=ports.clock.now(), n=random, dir=directory.ref)
                 await parts.committer.commit(Noted(entry=entry))
                 noted = directory.ref
-            await _note_keys(parts, keys, ports, follow_keys(keys, directory, ports.clock.now()))
+            await follow_keys(parts.committer, keys, directory, ports.clock.now())
         except ProblemError as problem:
             _log.warning("directory_refresh_failed", code=problem.code)
         except Exception:  # a full disk or a database that is away: the next round tries again
             _log.exception("directory_not_followed")
-
-
-async def _note_keys(parts: Parts, keys: KeyStore, ports: Ports, promoted: Sequence[str]) -> None:
-    """An entry for each key that took over; a halted ledger says nothing."""
-    for kid in promoted if not parts.committer.halted else ():
-        random = keys.sealer().random(NONCE_BYTES)
-        await parts.committer.commit(
-            Noted(entry=Entry(kind="key", at=ports.clock.now(), n=random, kid=kid, code="promoted"))
-        )
 
 
 async def _forget(parts: Parts, ports: Ports) -> None:
@@ -335,21 +328,32 @@ def origin_in_use(keys: KeyStore, guard: Guard) -> str:
     return max((origin for origin in marks if marks[origin].size), key=year_and_number, default=origins[0])
 
 
-def follow_keys(keys: KeyStore, directory: Directory, now: datetime) -> list[str]:
-    """Changes over to every next key that the directory lists as valid now; their names."""
+async def follow_keys(committer: Committer, keys: KeyStore, directory: Directory, now: datetime) -> list[str]:
+    """Changes over to every next key that the directory lists as valid now; their names.
+
+    The entry is first: what is cut in between is done, and said, once more. A halted ledger says nothing.
+    """
     keys.reload()
-    promoted = []
-    for use, listed in (
-        ("message", directory.message_keys), ("seal", directory.seal_keys), ("request", directory.request_keys),
-    ):  # fmt: skip
-        following = keys.next(use)  # type: ignore[arg-type]
-        if following is not None and following.kid in listed and listed[following.kid].valid(now):
-            keys.promote(use, now)  # type: ignore[arg-type]
-            promoted.append(following.kid)
-    witnesses = {each.ed25519.public for record in directory.records.values() if (each := witness_keys(record))}
-    following = keys.next("witness")
-    if following is not None and following.public in witnesses:
-        keys.promote("witness", now)
-        promoted.append(following.kid)
+    following = _due(keys, directory, now)
+    for use, kid in following:
+        if not committer.halted:
+            nonce = keys.sealer().random(NONCE_BYTES)
+            await committer.commit(Noted(entry=Entry(kind="key", at=now, n=nonce, kid=kid, code="promoted")))
+        keys.promote(use, now)
     keys.opener()  # it learns what is new
-    return promoted
+    return [kid for _, kid in following]
+
+
+def _due(keys: KeyStore, directory: Directory, now: datetime) -> list[tuple[Use, str]]:
+    listed: dict[Use, Mapping[str, Key]] = {
+        "message": directory.message_keys, "seal": directory.seal_keys, "request": directory.request_keys,
+    }  # fmt: skip
+    found = [
+        (use, key.kid)
+        for use in listed
+        if (key := keys.next(use)) and key.kid in listed[use] and listed[use][key.kid].valid(now)
+    ]
+    witnesses = {each.ed25519.public for record in directory.records.values() if (each := witness_keys(record))}
+    if (key := keys.next("witness")) and key.public in witnesses:
+        found.append(("witness", key.kid))
+    return found

@@ -37,7 +37,7 @@ class Collect:
         self._member, self._directory, self._receive = member, directory, receive
         self._transport, self._ids, self._retry_first_s = transport, ids, retry_first_s
         self._given: dict[str, set[tuple[str, int]]] = {}
-        self._ungiven: dict[str, bytes] = {}  # receipts that a source has not taken yet
+        self._ungiven: dict[str, list[bytes]] = {}  # receipts that a source has not taken yet
         self._vain = Counter[str]()  # rounds of a source, one after the other, that brought nothing to an end
 
     async def run(self) -> None:
@@ -72,8 +72,10 @@ class Collect:
         Not where nothing new came of it: the same receipts again, or an empty answer that did not wait.
         """
         record, began = current(self._directory).records[source], asyncio.get_running_loop().time()
-        if ungiven := self._ungiven.pop(source, None):  # its message may have expired: it is offered no more
-            await self._give(record, ungiven)
+        if source not in self._ungiven:  # a former life of ours may have ended before it gave them
+            self._ungiven[source] = [encode_post(each) for each in await self._receive.newest(source)]
+        while self._ungiven[source]:  # their messages may have expired: they are offered no more
+            await self._give(record, self._ungiven[source].pop())
         offered = parse_post(await self._transport.fetch(record, _WAIT_S), answer=False)
         answer = await self._receive.receive(source, offered, fetched=True)
         receipts = tuple(item for item in answer.items if isinstance(item, Receipt))
@@ -94,7 +96,7 @@ class Collect:
             await self._transport.receipts(record, receipts)
         except ProblemError as problem:
             if problem.kind.retry == "later":
-                self._ungiven[record.member] = receipts
+                self._ungiven[record.member].append(receipts)
             raise
 
 

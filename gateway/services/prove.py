@@ -151,6 +151,13 @@ class Prove:
             links[origin] = await self.links(await self.at(origin, size), sizes)
         return links
 
+    async def last(self, origin: str, count: int) -> tuple[Checkpoint, dict[int, bytes]]:
+        """Our newest signed checkpoint, and up to `count` entries before it by index."""
+        checkpoint = await self.newest(origin)
+        start = max(0, checkpoint.size - count)
+        entries = await self._store.entries(origin, start, checkpoint.size)
+        return checkpoint, dict(enumerate(entries, start))
+
     async def entry(self, origin: str, index: int) -> bytes:
         """One entry of ours."""
         return (await self._store.entries(origin, index, index + 1))[0]

@@ -1,7 +1,7 @@
 """Receive: verify parcels, open and judge them, commit their arrival, answer with proofs (docs/protocol.md section 4)."""
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,8 +22,8 @@ from gateway.services.submit import current
 from protocols.directory import Directory
 from protocols.exchange.lines import Answer, Hello, Parcel, Post, ProblemLine, Receipt, encode_post
 from protocols.ledger.checkpoint import Checkpoint
-from protocols.ledger.entry import Entry, parse_entry
-from protocols.limits import DIRECTORY_GRACE_S, REFUSALS_A_DAY_MAX
+from protocols.ledger.entry import RECEIPT_KINDS, Entry, parse_entry
+from protocols.limits import DIRECTORY_GRACE_S, PARCELS_MAX, REFUSALS_A_DAY_MAX
 from protocols.ports.directory import DirectorySource
 from protocols.ports.rows import (
     AsideRow,
@@ -41,6 +41,7 @@ from protocols.problems import ProblemError
 _log = structlog.get_logger()
 _SEEK_S = 30.0
 _OPENED_IN_VAIN = ("msg.overtook", "msg.blob_missing")  # they heal, and cost an opening each time
+_NEWEST = 1_024  # entries that may stand behind the last receipts that were given
 _TRIES, _TRIED_MAX, _ASIDE_MAX = 3, 4_096, 100
 _YIELD_EVERY = 16  # parcels opened before other work of the node gets its turn
 
@@ -117,6 +118,23 @@ class Receive:
         self._pace.spend(caller, failures=carried)
         self._pace.spend(speaker, failures=len(hopeless) - carried)
         return await self._answer(speaker, results, directory, post)
+
+    async def newest(self, source: str) -> list[Post]:
+        """Receipts for a source among our newest entries, a POST for each sender whose messages it had."""
+        checkpoint, entries = await self._prove.last(self._committer.origin, _NEWEST)
+        indexes = defaultdict[str, list[int]](list)
+        for index, data in entries.items():
+            entry = parse_entry(data)
+            if entry.kind in RECEIPT_KINDS and (entry.via or entry.sender) == source:
+                indexes[entry.sender or ""].append(index)
+        hello, note = Hello(dir_version=0), {(checkpoint.origin, checkpoint.size): checkpoint.note}
+        posts = []
+        for found in indexes.values():
+            places = await self._prove.places(checkpoint, {index: entries[index] for index in found[-PARCELS_MAX:]})
+            posts.append(
+                Post(hello=hello, checkpoints=note, items=tuple(Receipt(place=place) for place in places.values()))
+            )
+        return posts
 
     async def _fresh(self, their_version: int) -> Directory:
         directory, now = current(self._directory), self._clock.now()

@@ -240,7 +240,7 @@ class ExchangeStore(Protocol):
     async def postpone(self, due: Mapping[UUID, datetime | None], problems: Mapping[UUID, str] = ...) -> None:
         """Gives claimed messages back, one attempt more, due at the given times, or (None) where they stood in the queue before.
 
-        `problems` says why, where known.
+        `problems` says why, where known. What another process claimed since is left alone.
         """
         ...
 

@@ -1,10 +1,11 @@
 """What PostgreSQL and the memory store of the simulation both do: one suite for the port that has two implementations."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -49,6 +50,7 @@ class Store:
     exchange: Any
     relays: Any
     threads: Any
+    give_all: Callable[[str], Awaitable[Any]]  # makes another process hold what is held
 
     async def write(self, *rows: Any, entries: int = 0, **more: Any) -> UUID:
         """One batch with as many entries as it names; its id."""
@@ -69,13 +71,19 @@ async def store(request: pytest.FixtureRequest, postgres: EmbeddedServer) -> Asy
         ledger = MemoryLedger(tables)
         await ledger.make_head(ORIGIN, EMPTY_ROOT)
         exchange = MemoryExchange(tables, "process", lambda: {"process"})
-        yield Store(ledger, exchange, MemoryRelays(tables), MemoryThreads(tables))
+
+        async def give_all(process: str) -> None:
+            for each in tables.outbox.values():
+                each.lessee = process
+
+        yield Store(ledger, exchange, MemoryRelays(tables), MemoryThreads(tables), give_all)
         return
     name, dsn = await new_database(postgres)
     pool = await Pool.open(dsn)
     ledger = PostgresLedger(dsn, pool)
     await ledger.make_head(ORIGIN, EMPTY_ROOT)
-    yield Store(ledger, PostgresExchange(pool), PostgresRelays(pool), PostgresThreads(pool, US))
+    give_all = partial(pool.execute, "UPDATE outbox SET lessee = $1")
+    yield Store(ledger, PostgresExchange(pool), PostgresRelays(pool), PostgresThreads(pool, US), give_all)
     await ledger.close()
     await pool.close()
     give_back(postgres, name, dsn)
@@ -232,6 +240,17 @@ async def test_what_is_given_back_waits_its_time_unless_it_is_hastened(store: St
     assert numbers(await exchange.claim(PEER, NOW, NOW + MINUTE, 9, 99)) == [3, 1]
 
 
+async def test_what_another_process_holds_by_now_is_given_back_by_nobody_else(store: Store) -> None:
+    await store.write(out(1), entries=1)
+    exchange = store.exchange
+    await exchange.claim(PEER, NOW, NOW, 9, 99)
+    await store.give_all("another")  # it claimed after our lease had ended
+    await exchange.postpone({id_(1): NOW + MINUTE}, {id_(1): "peer.unreachable"})
+    await exchange.release(own=False)  # whose session is nowhere
+    (claimed,) = await exchange.claim(PEER, NOW, NOW + MINUTE, 9, 99)
+    assert claimed.attempts == 0
+
+
 async def test_what_is_offered_is_not_claimed_and_the_least_offered_comes_first(store: Store) -> None:
     await store.write(out(1), out(2), out(3, urgent=True), entries=1)
     exchange = store.exchange
@@ -369,7 +388,8 @@ async def test_what_a_hub_was_told_of_its_parcels_stays(store: Store) -> None:
     await relays.blame_relays({b"r1": "msg.overtook"})
     await relays.answer_relays({b"r2": b"receipt"})
     await relays.refresh_relays({b"r2": b"newer"})
-    assert ((await one(1)).post, (await one(1)).problem) == (b"newer", "msg.overtook")
+    assert ((await one(1)).post, (await one(1)).problem) == (None, "msg.overtook"), "here without the parcels"
+    assert [each.post for each in await relays.claim_relays(OTHER, None, NOW, 9, 99)] == [b"newer"]
     assert ((await one(2)).post, (await one(2)).answer) == (None, b"receipt")
     await relays.blame_recipient(OTHER, "msg.blob_missing")
     assert [(await one(n)).problem for n in (1, 2, 3)] == ["msg.blob_missing", None, None]

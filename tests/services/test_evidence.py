@@ -24,7 +24,6 @@ from gateway.http.picture import evidence_page
 from gateway.runtime.cli.client import make_client
 from gateway.runtime.cli.main import app
 from gateway.runtime.cli.member import Changes
-from gateway.runtime.node import follow_keys
 from keys.suite import Tw1Verifier
 from protocols.archive import pack, unpack
 from protocols.evidence import MANIFEST, Report, write_evidence
@@ -532,7 +531,7 @@ async def test_an_old_thread_is_witnessed_by_who_came_or_changed_its_keys_since(
     assert await a.parts.witness.collect() == 1
     b.keys.add("witness")
     await fed.publish(b.ask())
-    follow_keys(b.keys, fed.directory, fed.clock.now())
+    await b.follow_keys()
 
     async def witnesses() -> set[str]:
         data = await evidence(a, sent)
@@ -563,7 +562,7 @@ async def test_evidence_outlives_its_keys_its_content_its_ledger_and_its_node(fe
             node.keys.add(use)  # type: ignore[arg-type]
     await fed.publish(a.ask(), b.ask())
     for node in (a, b):
-        assert len(follow_keys(node.keys, fed.directory, fed.clock.now())) == 3
+        assert len(await node.follow_keys()) == 3
     await erase(a, order(sent))
     await erase(b, order(sent))
     holds(data, {"here"})

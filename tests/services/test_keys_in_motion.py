@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+import pytest
+
 from gateway.runtime.cli.member import Changes
-from gateway.runtime.node import follow_keys
 from protocols.exchange.lines import parse_post
 from protocols.problems import ProblemError
 from tests.federation import Federation, Json, Node, match_ledgers
@@ -33,7 +34,7 @@ async def test_every_key_of_both_ends_changes_while_messages_fly(fed: Federation
     promoted: list[str] = []
     for _ in range(20):  # what a running node does every minute
         for node in (a, b):
-            promoted += follow_keys(node.keys, fed.directory, fed.clock.now())
+            promoted += await node.follow_keys()
         await asyncio.sleep(0.1)
     ending.set()
     await asyncio.gather(*loads)
@@ -65,7 +66,7 @@ async def test_r02_a_signing_key_that_changes_between_two_attempts_changes_no_re
             for use in ("message", "request"):
                 a.keys.add(use)  # type: ignore[arg-type]
             await fed.publish(a.ask(Changes(overlap=timedelta(0))))
-            assert len(follow_keys(a.keys, fed.directory, fed.clock.now())) == 2
+            assert len(await a.follow_keys()) == 2
             raise ProblemError("peer.unreachable", "the answer was lost")
         return answer
 
@@ -77,17 +78,33 @@ async def test_r02_a_signing_key_that_changes_between_two_attempts_changes_no_re
     await match_ledgers(a, b)
 
 
+async def test_a_key_takes_over_only_when_its_entry_stands(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    a.keys.add("message")
+    await fed.publish(a.ask(Changes(overlap=timedelta(0))))
+    await a.stop()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):  # the node is cut off while the entry is on its way
+            await a.follow_keys()
+    following = a.keys.next("message")
+    assert following is not None
+    await a.start()
+    assert await a.follow_keys() == [following.kid]
+    assert [entry.kid for entry in await a.entries() if entry.code == "promoted"] == [following.kid]
+    await a.becomes(await a.trace(b), "delivered")
+
+
 async def test_a_next_key_is_used_by_nobody_before_its_day(fed: Federation) -> None:
     (a,) = await fed.nodes("a")
     (m,) = await fed.strangers("m")
     a.keys.add("seal")
     following = a.keys.next("seal")
     assert following is not None
-    assert follow_keys(a.keys, fed.directory, fed.clock.now()) == [], "not listed yet"
+    assert await a.follow_keys() == [], "not listed yet"
     await fed.publish(a.ask(Changes(overlap=timedelta(hours=1))))
-    assert follow_keys(a.keys, fed.directory, fed.clock.now()) == [], "not valid yet"
+    assert await a.follow_keys() == [], "not valid yet"
     assert fed.directory.seal_key(a.name, fed.clock.now()).key.kid != following.kid
     fed.clock.ahead += timedelta(hours=1, seconds=1)
-    assert follow_keys(a.keys, fed.directory, fed.clock.now()) == [following.kid]
+    assert await a.follow_keys() == [following.kid]
     assert fed.directory.seal_key(a.name, fed.clock.now()).key.kid == following.kid
     assert m

@@ -10,7 +10,7 @@ from uuid import UUID
 import aiohttp
 
 from gateway.runtime.cli.member import Changes
-from gateway.runtime.node import follow_keys, serve
+from gateway.runtime.node import serve
 from keys.guard import FileGuard
 from protocols.ledger.checkpoint import parse_checkpoint
 from protocols.ledger.merkle import leaf_hash
@@ -85,7 +85,7 @@ async def test_p05_a_backup_from_before_a_rotation_is_refused_and_what_it_holds_
     await b.start()
     b.keys.add("seal")
     await fed.publish(b.ask(Changes(overlap=timedelta(0))))
-    assert follow_keys(b.keys, fed.directory, fed.clock.now())
+    assert await b.follow_keys()
     await a.becomes(await a.trace(b), "delivered")
     await b.stop()
     newest = b.database

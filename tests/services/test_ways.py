@@ -570,7 +570,10 @@ async def test_a_message_that_is_sealed_again_in_the_next_ledger_is_receipted_un
     assert numbers == [("sent", 2), ("sent", 3), ("receipt", 3)]
 
 
-async def test_receipts_of_what_was_fetched_are_given_although_the_message_has_expired_since(fed: Federation) -> None:
+@pytest.mark.parametrize("cut_off", [False, True], ids=["goes on", "starts again"])
+async def test_receipts_of_what_was_fetched_are_given_although_the_message_has_expired_since(
+    fed: Federation, *, cut_off: bool
+) -> None:
     (a,) = await fed.nodes("a")
     (b,) = await fed.nodes("b", facts=PULL)
     b.wire.cut = "peer.unreachable"
@@ -585,6 +588,9 @@ async def test_receipts_of_what_was_fetched_are_given_although_the_message_has_e
     await a.sql("UPDATE outbox SET due = expires")
     a.parts.deliver.wake()
     await a.becomes(sent, "undelivered")
+    if cut_off:
+        await b.stop()
+        await b.start()
     b.wire.cut = ""
     await a.becomes(sent, "delivered")
     await match_ledgers(a, b)

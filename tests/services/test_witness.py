@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from gateway.runtime.cli.member import Changes
-from gateway.runtime.node import follow_keys
 from keys.suite import Tw1Verifier
 from protocols.directory import witness_keys
 from protocols.ledger.checkpoint import checkpoint_text
@@ -266,9 +265,9 @@ async def test_a_witness_changes_its_keys_when_the_directory_lists_the_next(fed:
     former = b.keys.cosigner(b.name)
     b.keys.add("witness")
     request = b.ask()
-    assert follow_keys(b.keys, fed.directory, fed.clock.now()) == [], "not yet"
+    assert await b.follow_keys() == [], "not yet"
     await fed.publish(request)
-    (promoted,) = follow_keys(b.keys, fed.directory, fed.clock.now())
+    (promoted,) = await b.follow_keys()
     now = b.keys.cosigner(b.name)
     assert former is not None
     assert now is not None

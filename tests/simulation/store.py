@@ -324,7 +324,7 @@ class MemoryExchange:
         """Gives claimed messages back, one attempt more."""
         for id_, at in due.items():
             out, why = self._tables.outbox[id_], (problems or {}).get(id_)
-            if out.state == "queued":
+            if (out.state, out.lessee) == ("queued", self._process):
                 out.leased, out.hastened, out.due, out.problem = None, False, at or out.due, why or out.problem
                 out.attempts += why != "peer.fetches"
 
@@ -476,7 +476,8 @@ class MemoryRelays:
 
     async def relays(self, sender: str, ids: Sequence[UUID]) -> list[RelayRow]:
         """What we carry, or carried, of a sender under these ids."""
-        return [row for row in self._relays.values() if row.sender == sender and row.id in ids]
+        found = [row for row in self._relays.values() if row.sender == sender and row.id in ids]
+        return [replace(row, post=None) for row in found]
 
     async def refresh_relays(self, posts: Mapping[bytes, bytes]) -> None:
         """The same parcels with newer proofs and links."""
