@@ -107,7 +107,7 @@ class Committer:
         self._keys = LedgerKeys.parse(origin, signer.vkeys)
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(QUEUE_CHANGES_MAX)
         self._held_back: _Waiting | None = None
-        self._died = False
+        self._died = self._ending = False
         self._edge: Edge | None = None
         self._root = b""
         self._committed: list[Callable[[], None]] = []
@@ -152,13 +152,17 @@ class Committer:
         return waiting.answer
 
     async def run(self) -> None:
-        """Commits until cancelled; a batch that has begun is finished first. When it dies, whoever waits may ask again."""
+        """Commits until cancelled; a batch that has begun is finished first, but for one whose database is gone.
+
+        When it dies, whoever waits may ask again.
+        """
         try:
             while True:
                 batch = asyncio.ensure_future(self._commit(await self._take()))
                 try:
                     await asyncio.shield(batch)
                 except asyncio.CancelledError:
+                    self._ending = True
                     await batch
                     raise
         except Exception:  # the process ends, and is not to wait for requests that nobody answers
@@ -170,6 +174,7 @@ class Committer:
 
     async def drain(self) -> None:
         """Commits what is queued now; for the way down, after `run` was cancelled."""
+        self._ending = True
         while self._held_back or not self._queue.empty():
             await self._commit(await self._take())
 
@@ -306,6 +311,8 @@ class Committer:
             try:
                 return await self._store.find_batch(self.origin, batch_id)
             except Unavailable:
+                if self._ending:  # whoever asks again under its key is answered from what stands by then
+                    raise ProblemError(_ENDING.code, _ENDING.detail) from None
                 await asyncio.sleep(_BACKOFF_S)
 
     async def _verified_edge(self, batch: Batch) -> Edge:

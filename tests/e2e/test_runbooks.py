@@ -12,14 +12,19 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
+from threading import Event, Thread
+from types import MappingProxyType
 
 import pytest
 
 from adapters.postgres.embedded import EmbeddedServer
-from tests.federation import _free_port
+from gateway.runtime.client import AgencyClient
+from protocols.problems import ProblemError
+from tests.federation import _free_port, trace_request
 
 ROOT = Path(__file__).parents[2]
 RUNBOOKS = ROOT / "docs" / "runbooks"
@@ -47,7 +52,7 @@ systemctl() {
       else
         TRACEWIRE_PASSPHRASE_FILE=$W/etc/tracewire/police.passphrase setsid tracewire run "$NODE" < /dev/null > /dev/null 2>> "$W/$node.log" & echo $! > "$W/$node.pid"
       fi;;
-    postgresql@primary) sudo -u postgres pg_ctl stop --silent --wait --mode=fast --pgdata="$PRIMARY/data";;
+    postgresql@primary) [ -e "$W/dead" ] || sudo -u postgres pg_ctl stop --silent --wait --mode=fast --pgdata="$PRIMARY/data";;
   esac
 }
 authority() (  # the peer is restarted rather than waited for: it looks for a new directory once a minute
@@ -135,10 +140,11 @@ class Machine:
         assert code == 0, text + self.logs()
         return text
 
-    def runbook(self, name: str) -> str:
-        """What a runbook's commands said."""
+    def runbook(self, name: str, drills: Mapping[int, str] = MappingProxyType({})) -> str:
+        """What a runbook's commands said; before the blocks of these numbers something happens."""
         script = []
         for at, (mark, text) in enumerate(blocks(name)):
+            script += [drills[at]] if at in drills else []
             text = re.sub("|".join(map(re.escape, self.names)), lambda found: self.names[found[0]], text)
             if mark == "authority":
                 (self.folder / f"{name}.{at}").write_text(text)
@@ -242,10 +248,72 @@ def test_lost_and_damaged_keys_are_said_and_mended_and_the_authority_can_stop_a_
     assert "OK example/police/" in said
 
 
-def test_a_promoted_replica_passes_the_guard_by_the_word_of_the_other_members(machine: Machine) -> None:
-    guard = machine.folder / "var/lib/tracewire/police/keys/guard.json"
+class Load(Thread):
+    """A client that submits request after request, each under its key until it is accepted, and writes down what was."""
+
+    def __init__(self, node: Path, accepted: Path) -> None:
+        super().__init__()
+        self._node, self._accepted, self._ending = node, accepted, Event()
+        accepted.touch()
+
+    def run(self) -> None:
+        asyncio.run(self._submit())
+
+    def end(self) -> list[str]:
+        """The threads of all that was accepted."""
+        self._ending.set()
+        self.join()
+        return self._accepted.read_text().split()
+
+    async def _submit(self) -> None:
+        async with AgencyClient.of_node(self._node) as agency:
+            for n in count():
+                while not self._ending.is_set():
+                    with suppress(ProblemError):
+                        found = await agency.submit("example/registry", trace_request(), key=f"load-{n:08}")
+                        with self._accepted.open("a") as file:
+                            file.write(f"{found.thread}\n")
+                        break
+                    await asyncio.sleep(0.1)
+                else:
+                    return
+
+
+async def delivered(node: Path, threads: Sequence[str]) -> set[str]:
+    """Of these threads, those whose request was delivered; after a while at most."""
+    async with AgencyClient.of_node(node) as agency:
+        for _ in range(300):
+            found = [thread async for thread in agency.threads()]
+            done = {str(each.thread) for each in found if each.state != "SENT"}
+            if done >= set(threads):
+                break
+            await asyncio.sleep(0.1)
+    assert len(found) == len({each.thread for each in found})
+    return done
+
+
+KILLED = """
+held=$(wc -l < "$W/accepted")
+until [ "$(wc -l < "$W/accepted")" -ge $((held + 30)) ]; do sleep 0.1; done
+kill -9 "$(head -n 1 "$PRIMARY/data/postmaster.pid")"
+touch "$W/dead"
+"""
+
+
+def test_a_promoted_replica_has_all_that_was_accepted_and_passes_the_guard_by_the_word_of_the_other_members(
+    machine: Machine,
+) -> None:
+    node = machine.folder / "var/lib/tracewire/police"
+    guard = node / "keys/guard.json"
     ((*_, timeline),) = json.loads(guard.read_text())["marks"].values()
-    said = machine.runbook("promotion.md")
+    load = Load(node, machine.folder / "accepted")
+    load.start()
+    try:
+        said = machine.runbook("promotion.md", {1: KILLED})
+    finally:
+        accepted = load.end()
+    assert len(accepted) == len(set(accepted)) >= 30
+    assert asyncio.run(delivered(node, accepted)) >= set(accepted)
     ((*_, newer),) = json.loads(guard.read_text())["marks"].values()
     assert newer > timeline
     assert "The guard is at size" in said

@@ -21,7 +21,7 @@ CATALOGUE: dict[str, str] = {
     "D02": _DATABASE + "test_d02_what_was_answered_survives_a_killed_postmaster",
     "D03": _DATABASE + "test_d03_nodes_outlive_restarts_of_the_database",
     "D04": _DATABASE + "test_d04_a_batch_whose_connection_is_ended_is_answered_or_done_again",
-    "D05": "tests/e2e/test_runbooks.py::test_a_promoted_replica_passes_the_guard_by_the_word_of_the_other_members",
+    "D05": "tests/e2e/test_runbooks.py::test_a_promoted_replica_has_all_that_was_accepted_and_passes_the_guard_by_the_word_of_the_other_members",
     "D06": "tests/services/test_rollback.py::test_an_older_copy_of_the_database_is_recognised",
     "D07": _DATABASE + "test_d07_what_was_answered_survives_a_full_disk",
     "D08": "tests/runtime/test_ledger_files.py::test_d08_an_export_that_a_full_disk_cuts_leaves_nothing_half_and_is_gone_on_with",

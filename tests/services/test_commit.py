@@ -30,6 +30,7 @@ from protocols.ledger.merkle import EMPTY_ROOT
 from protocols.limits import QUEUE_CHANGES_MAX
 from protocols.ports.crypto import GuardMark
 from protocols.ports.rows import IdempotencyRow, InboxRow, OutboxRow, ProofRow, RefusalRow
+from protocols.ports.store import Unavailable
 from protocols.problems import ProblemError
 from protocols.thread import Said
 from tests.federation import code_of, give_back, new_database, refused, verify_ledger
@@ -315,6 +316,34 @@ async def test_a_commit_whose_outcome_is_unknown_makes_exactly_one_entry(ledger:
     assert mark is not None
     assert mark.size == 3
     assert isinstance(*await ledger.all([noted()]), Done)
+
+
+class Gone:
+    """The store of a database that nobody reaches any more."""
+
+    def __init__(self, real: PostgresLedger) -> None:
+        self._real = real
+        self.asked = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    async def find_batch(self, origin: str, batch: UUID) -> bool:
+        self.asked.set()
+        raise Unavailable("made by the test")
+
+
+async def test_a_committer_that_is_stopped_does_not_wait_for_a_database_that_is_gone(ledger: Ledger) -> None:
+    store = Gone(ledger.real)
+    ledger.make(store=store)
+    await cut_commit(ledger, "after")
+    ledger.run()
+    asked = asyncio.ensure_future(ledger.committer.commit(noted()))
+    async with asyncio.timeout(10):
+        await store.asked.wait()
+        ledger._task.cancel()
+        await asyncio.wait([ledger._task])
+        await refused("store.busy", asked)  # whoever asks again under its key is answered from what stands
 
 
 async def test_a_connection_lost_before_the_commit_is_tried_again(ledger: Ledger) -> None:
