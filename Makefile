@@ -23,7 +23,7 @@ check: .venv/ready
 ROUNDS ?= 3
 SEEDS ?= 0:20000
 faults: .venv/ready
-	ROUNDS=$(ROUNDS) SEEDS=$(SEEDS) $(PY) -m pytest tests/fault tests/simulation -m "slow or not slow" $(ARGS)
+	ROUNDS=$(ROUNDS) SEEDS=$(SEEDS) $(PY) -m pytest tests/fault tests/simulation -m "slow or not slow" $(or $(ARGS),-n 3 --dist loadfile)
 
 SOAK_S ?= 300
 NODES ?= 20

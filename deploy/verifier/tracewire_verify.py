@@ -368,18 +368,50 @@ def verify_log(
 
 
 def verify_fork(first: Path, second: Path, vkeys: Sequence[str]) -> Fork:
-    """Two checkpoints of one size, or two tlog-proofs of one index, that one ledger signed and that cannot both be true; else Failure `fork`."""
+    """Two statements that one ledger signed and that cannot both be true; else Failure `fork`.
+
+    Two checkpoints of one size, two tlog-proofs of one index, or a checkpoint and a request to go on from its size
+    (C2SP tlog-witness: `old`, path, checkpoint) whose path proves that the newer tree began in another way.
+    """
     if _read(first).startswith(b"c2sp.org/tlog-proof@v1\n"):
         one, other = verify_proof(first, vkeys), verify_proof(second, vkeys)
         at, differ = ("index", one.index, other.index), one.entry != other.entry
         origins = one.origin, other.origin
     else:
-        notes = [_open(note := _read(file), _keys(vkeys, note, 2), file.name) for file in (first, second)]
+        notes = [_state(file, vkeys) for file in (first, second)]
         (origin, size, root), (origin_2, size_2, root_2) = notes
         at, differ, origins = ("size", size, size_2), root != root_2, (origin, origin_2)
     if origins[0] != origins[1] or at[1] != at[2] or not differ:
         raise Failure("fork", "both can be true: they are of different ledgers or places, or say the same")
     return Fork(origin=origins[0], what=at[0], at=at[1])
+
+
+def _state(file: Path, vkeys: Sequence[str]) -> tuple[str, int, bytes]:
+    """Origin, size and root that a file proves its ledger to have signed: of its checkpoint, or of an older size that its path leads from."""
+    head, _, note = _read(file).partition(b"\n\n")
+    number = re.match(rb"old ([1-9]\d{0,17})(?:\n|$)", head)
+    if number is None:
+        return _open(note := _read(file), _keys(vkeys, note, 2), file.name)
+    origin, size, root = _open(note, _keys(vkeys, note, 2), file.name)
+    path = [_unb64(line, "fork") for line in head.decode(errors="replace").split("\n")[1:]]
+    old = int(number[1])
+    left, right = old - 1, size - 1
+    older = newer = path[0] if path else b""
+    while left & 1:
+        left, right = left >> 1, right >> 1
+    for sibling in path[1:]:  # RFC 9162 section 2.1.4.2; its first hash is the older root where `old` is a power of two
+        if not right:
+            raise Failure("fork", f"the path of {file.name} is too long")
+        if left & 1 or left == right:
+            older, newer = _node(sibling, older), _node(sibling, newer)
+            while left and not left & 1:
+                left, right = left >> 1, right >> 1
+        else:
+            newer = _node(newer, sibling)
+        left, right = left >> 1, right >> 1
+    if old >= size or right or newer != root:
+        raise Failure("fork", f"the path of {file.name} does not lead to its checkpoint")
+    return origin, old, older
 
 
 def verify_proof(file: Path, vkeys: Sequence[str]) -> Proof:

@@ -8,8 +8,7 @@ import structlog
 from gateway.services.link import Linking
 from gateway.services.submit import current
 from protocols.directory import Directory, Record
-from protocols.ledger.checkpoint import Checkpoint
-from protocols.ledger.merkle import HASH_BYTES, Node, consistency_path, verify_consistency
+from protocols.ledger.merkle import HASH_BYTES, Node, consistency_path
 from protocols.ledger.tiles import TileReader, TilesWanted, tile_path, tile_width
 from protocols.ports.crypto import Sealer
 from protocols.ports.directory import DirectorySource
@@ -79,15 +78,9 @@ class Gossip:
         path = tuple(consistency_path(old, new, node))
         if heard.size == new:
             await self._linking.advance(heard, old, path, directory)
-        elif not self._leads(heard, held.roots[held.linked], new, path):
-            self._linking.alarms[origin] = "checkpoint.links"
-            raise ProblemError(
-                "checkpoint.links", "its tiles do not lead from what a third member holds to what we hold"
-            )
+        else:
+            await self._linking.precedes(heard, new, path)
         return True
-
-    def _leads(self, old: Checkpoint, root: bytes, size: int, path: tuple[bytes, ...]) -> bool:
-        return verify_consistency(old=old.size, new=size, old_root=old.root, new_root=root, path=path)
 
 
 async def foreign_node(transport: Transport, owner: Record, origin: str, steps: Iterable[tuple[int, int]]) -> Node:

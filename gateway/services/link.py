@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from protocols.directory import Directory
 from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
 from protocols.ledger.linking import Link, follow
-from protocols.ledger.merkle import verify_consistency
+from protocols.ledger.merkle import older_root, verify_consistency
 from protocols.ledger.proof import Place, format_proof
+from protocols.ledger.witness import format_request
 from protocols.limits import EXPIRES_MAX_S, REQUEST_AHEAD_MAX_S, UNLINKED_MAX
 from protocols.ports.crypto import Verifier
 from protocols.ports.rows import Held
@@ -196,15 +197,16 @@ class Linking:
         if not links:
             return
         held = await self._store.held(origin)
-        linked, whole = follow(held.linked, held.roots, links)
+        linked, failing = follow(held.linked, held.roots, links)
         if linked:
             await self._store.link(origin, linked, newest=held.linked)
         if self.alarms.get(origin) == "ledger.split_view":
             return
         if linked:
             self.alarms.pop(origin, None)
-        if not whole:
+        for link in failing:
             self.alarms[origin] = "checkpoint.links"
+            await self._one_past(await self._stands(origin, link.old), await self._stands(origin, link.new), link.path)
 
     async def advance(
         self, checkpoint: Checkpoint, old: int, path: tuple[bytes, ...], directory: Directory
@@ -212,7 +214,7 @@ class Linking:
         """Links a verified checkpoint that goes on from the newest linked size; None where that is the newest one now.
 
         Else the size that is, since `old` was another, or somebody was faster. `witness.proof` for a path that does not hold,
-        `ledger.split_view` for a second root of one size.
+        `ledger.split_view` for a second root of one size, or a path that proves one.
         """
         async with self._lock(checkpoint.origin):
             await self._within(checkpoint, directory)
@@ -222,6 +224,7 @@ class Linking:
                 return held.linked
             root = held.roots[old]
             if not verify_consistency(old=old, new=checkpoint.size, old_root=root, new_root=checkpoint.root, path=path):
+                await self._one_past(await self._stands(checkpoint.origin, old), checkpoint, path)
                 raise ProblemError(
                     "witness.proof", "the path does not lead from the checkpoint that we hold to this one"
                 )
@@ -251,6 +254,37 @@ class Linking:
             await self._store.keep_conflict(stands, checkpoint.note, origin=origin, at=self._clock.now())
             self.alarms[origin] = "ledger.split_view"
             raise ProblemError("ledger.split_view", "another root was signed for this size before")
+
+    async def precedes(self, heard: Checkpoint, newest: int, path: Sequence[bytes]) -> None:
+        """`checkpoint.links`, an alarm too, where a path does not lead from what a third member holds to our newest linked size."""
+        newer = await self._stands(heard.origin, newest)
+        if newer is None or not verify_consistency(
+            old=heard.size, new=newest, old_root=heard.root, new_root=newer.root, path=path
+        ):
+            self.alarms[heard.origin] = "checkpoint.links"
+            await self._one_past(heard, newer, path)
+            raise ProblemError(
+                "checkpoint.links", "a path does not lead from what a third member holds to what we hold"
+            )
+
+    async def _stands(self, origin: str, size: int) -> Checkpoint | None:
+        note = await self._store.foreign_note(origin, size)
+        return parse_checkpoint(note) if note else None
+
+    async def _one_past(self, older: Checkpoint | None, newer: Checkpoint | None, path: Sequence[bytes]) -> None:
+        """`ledger.split_view`, both kept, where a path that does not hold leads to the newer root all the same.
+
+        Then it proves another older root than was signed. The second is kept as a witness is asked for it (C2SP tlog-witness):
+        size, path, checkpoint.
+        """
+        if older is None or newer is None:
+            return
+        proven = older_root(old=older.size, new=newer.size, new_root=newer.root, path=path)
+        if proven not in (None, older.root):
+            request = format_request(older.size, path, newer.note)
+            await self._store.keep_conflict(older.note, request, origin=older.origin, at=self._clock.now())
+            self.alarms[older.origin] = "ledger.split_view"
+            raise ProblemError("ledger.split_view", "this tree does not go on from one that was signed before")
 
     async def held(self, origins: Sequence[str]) -> dict[str, tuple[int, ...]]:
         """For `hello.held`: per origin the newest linked size (at first 0), then the unlinked."""

@@ -12,7 +12,7 @@ Roots = Mapping[int, bytes]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A consistency path from a smaller tree of a ledger to a larger one; unsigned, so a failing one proves nothing."""
+    """A consistency path from a smaller tree of a ledger to a larger one, unsigned."""
 
     old: int
     new: int
@@ -25,29 +25,29 @@ def chain(named: Iterable[int], size: int) -> list[tuple[int, int]]:
     return list(pairwise(sizes))
 
 
-def follow(linked: int, held: Roots, links: Sequence[Link]) -> tuple[list[int], bool]:
-    """Sizes newly linked, and whether every link that could be checked held.
+def follow(linked: int, held: Roots, links: Sequence[Link]) -> tuple[list[int], list[Link]]:
+    """Sizes newly linked, and the links that could be checked and do not hold.
 
     `linked` is the newest linked size (at first 0), `held` the root of it and of every unlinked size. Forward only the
     newest linked one leads on, else a fork behind it would pass; a smaller size is linked by a path to a linked one.
     """
-    known, whole = {linked}, True
+    known, failing = {linked}, list[Link]()
 
     def holds(link: Link) -> bool:
-        return verify_consistency(
+        good = verify_consistency(
             old=link.old, new=link.new, old_root=held[link.old], new_root=held[link.new], path=link.path
         )
+        failing.extend([] if good else [link])
+        return good
 
     ascending = sorted(  # by all of a link: what is linked must not hang on the order in which links came
         (link for link in links if link.old in held and link.new in held),
         key=lambda each: (each.old, each.new, each.path),
     )
     for link in ascending:
-        if link.old == max(known) < link.new:
-            whole &= (good := holds(link))
-            known |= {link.new} if good else set()
+        if link.old == max(known) < link.new and holds(link):
+            known.add(link.new)
     for link in reversed(ascending):
-        if 0 < link.old < link.new and link.new in known and link.old not in known:
-            whole &= (good := holds(link))
-            known |= {link.old} if good else set()
-    return sorted(known - {linked}), whole
+        if 0 < link.old < link.new and link.new in known and link.old not in known and holds(link):
+            known.add(link.old)
+    return sorted(known - {linked}), failing

@@ -111,24 +111,29 @@ def verify_consistency(*, old: int, new: int, old_root: bytes, new_root: bytes, 
         return False
     if old == 0:
         return not path and old_root == EMPTY_ROOT
-    index, last = old - 1, new - 1
-    inner = (index ^ last).bit_length()
+    if not old & (old - 1):  # then the older tree is a node of the newer one
+        path = (old_root, *path)
+    return older_root(old=old, new=new, new_root=new_root, path=path) == old_root
+
+
+def older_root(*, old: int, new: int, new_root: bytes, path: Sequence[bytes]) -> bytes | None:
+    """The root of the first `old` leaves of the tree (new, new_root), as `path` proves it; None where it does not lead to `new_root`.
+
+    Whoever signed another root for `old` has shown two histories, and this is the proof: every hash of the path is bound by
+    `new_root`. The path of RFC 9162 leaves the older root out where `old` is a power of two; here it comes first.
+    """
+    if not 0 < old < new or not path or not _are_hashes((new_root, *path)):
+        return None
+    older, *rest = path
     shift = (old & -old).bit_length() - 1
-    inner -= shift
-    if old == 1 << shift:
-        seed, rest = old_root, path
-    else:
-        if not path:
-            return False
-        seed, rest = path[0], path[1:]
-    if len(rest) != inner + (index >> (inner + shift)).bit_count():
-        return False
-    index >>= shift
-    older = seed
+    index = (old - 1) >> shift
+    inner = (index ^ ((new - 1) >> shift)).bit_length()
+    if len(rest) != inner + (index >> inner).bit_count() or _climb(older, index, rest, inner) != new_root:
+        return None
     for level, sibling in enumerate(rest):
         if level >= inner or index >> level & 1:
             older = node_hash(sibling, older)
-    return older == old_root and _climb(seed, index, rest, inner) == new_root
+    return older
 
 
 def _are_hashes(values: Iterable[bytes]) -> bool:

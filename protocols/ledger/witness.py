@@ -42,7 +42,7 @@ class WitnessKeys:
         return lines.encode()
 
 
-def format_request(old: int, path: tuple[bytes, ...], note: bytes) -> bytes:
+def format_request(old: int, path: Sequence[bytes], note: bytes) -> bytes:
     """The body of `add-checkpoint`: the size that the witness holds, a consistency path from it, the checkpoint."""
     lines = [f"old {old}", *(b64encode(each).decode() for each in path)]
     return "\n".join(lines).encode() + b"\n\n" + note

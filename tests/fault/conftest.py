@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,16 @@ def pairs(postgres: EmbeddedServer) -> Iterator[Pairs]:
     made.drop()
 
 
-def pytest_unconfigure() -> None:
-    if "ROUNDS" in os.environ:
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["counted"] = dict(COUNTED)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    COUNTED.update(node.workeroutput["counted"])  # a worker of pytest-xdist has ended
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if "ROUNDS" in os.environ and not hasattr(config, "workeroutput"):
         sys.stdout.write(json.dumps(dict(COUNTED)) + "\n")

@@ -15,6 +15,7 @@ from protocols.ledger.merkle import (
     inclusion_path,
     leaf_hash,
     node_hash,
+    older_root,
     root,
     subtrees,
     verify_consistency,
@@ -165,6 +166,20 @@ def test_a_consistency_proof_holds_for_its_two_trees_only(data: st.DataObject) -
         )  # fmt: skip
     )
     assert not verify_consistency(**good | wrong)
+
+
+@given(st.data())
+def test_a_path_that_leads_to_a_root_proves_the_one_older_root_that_there_is(data: st.DataObject) -> None:
+    new = data.draw(st.integers(2, 300))
+    old = data.draw(st.integers(1, new - 1))
+    seed = [TREE.root(old)] if not old & (old - 1) else []
+    path = seed + consistency_path(old, new, TREE.node)
+    given_ = {"old": old, "new": new, "new_root": TREE.root(new)}
+    assert older_root(**given_, path=path) == TREE.root(old)
+    hashes = st.one_of(st.sampled_from([*path, TREE.root(new), bytes(32)]), st.binary(max_size=33))
+    other = data.draw(st.lists(hashes, max_size=len(path) + 2))
+    assert older_root(**given_, path=other) in (None, TREE.root(old)), "nobody can be accused with a path of one's own"
+    assert older_root(**given_ | {"old": data.draw(st.integers(-2, 302))}, path=path) in (None, TREE.root(old))
 
 
 @given(st.integers(-2, 5), st.integers(-2, 5), st.lists(st.binary(max_size=33), max_size=4), st.binary(max_size=33))

@@ -148,8 +148,8 @@ def run_linking(given: Json) -> Json:
         return {"steps": [list(step) for step in chain(given["named"], given["size"])]}
     held = {int(size): unb64u(root) for size, root in given["held"].items()}
     links = [Link(old=e["old"], new=e["new"], path=tuple(unb64u(h) for h in e["path"])) for e in given["links"]]
-    linked, whole = follow(given["linked"], held, links)
-    return {"linked": linked, "whole": whole}
+    linked, failing = follow(given["linked"], held, links)
+    return {"linked": linked, "whole": not failing}
 
 
 def run_directory(given: Json) -> Json:

@@ -1,9 +1,13 @@
 """Gossip: a member that shows two others two histories is found although neither ever sees both."""
 
+from pathlib import Path
 from typing import Any
 
 from protocols.ledger.entry import Entry
-from tests.federation import Federation, Node, Stranger
+from protocols.ledger.merkle import consistency_path
+from protocols.ledger.proof import Place
+from tests.federation import Federation, Node, Stranger, refused
+from tests.services.test_receive import proven_fork
 
 
 async def newest(node: Node, m: Stranger) -> int:
@@ -27,6 +31,26 @@ async def test_two_histories_that_no_one_saw_both_of_are_found_by_asking_others(
     (row,) = await a.rows("SELECT * FROM split_view")
     assert row["origin"] == m.origin
     assert row["first"] != row["second"], "both signed notes: whoever has the directory can verify that"
+
+
+async def test_what_another_holds_and_our_tree_does_not_go_on_from_is_a_second_history(
+    fed: Federation, tmp_path: Path
+) -> None:
+    (b,) = await fed.nodes("b")
+    (m,) = await fed.strangers("m")
+    for _ in range(5):
+        m.parcel(b)
+    fork = m.fork()
+    fork.parcel(b)
+    m.parcel(b)
+    assert isinstance(await m.give(b, m.parcel(b)), Place)
+    assert await newest(b, m) == 8
+    linking, path = b.parts.linking, consistency_path(6, 8, m.node)
+    await linking.precedes(linking.heard(m.origin, m.note(6), fed.directory), 8, path)
+    heard = linking.heard(m.origin, fork.note(6), fed.directory)
+    await refused("checkpoint.links", linking.precedes(heard, 8, path[1:]))
+    await refused("ledger.split_view", linking.precedes(heard, 8, path))
+    assert proven_fork(await b.sql("SELECT first, second FROM split_view"), m, tmp_path) == ("size", 6)
 
 
 async def test_what_others_hold_more_of_is_linked_and_less_is_led_from(fed: Federation) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +11,16 @@ from gateway.runtime.cli.member import Changes
 from keys.suite import Tw1Verifier
 from protocols.directory import witness_keys
 from protocols.ledger.checkpoint import checkpoint_text
+from protocols.ledger.linking import Link
 from protocols.ledger.merkle import consistency_path
 from protocols.ledger.note import format_note
+from protocols.ledger.proof import Place
 from protocols.ledger.witness import format_request
 from protocols.problems import ProblemError
 from protocols.strict import b64u
+from tests.fault.invariants import VERIFIER
 from tests.federation import Federation, Node, Stranger, refused, verify_ledger
+from tests.services.test_receive import proven_fork
 
 
 def request(m: Stranger, old: int, size: int | None = None, **changes: Any) -> bytes:
@@ -103,6 +108,45 @@ async def test_two_histories_are_never_cosigned_and_both_are_kept(pair: tuple[No
     assert b.parts.linking.alarms[m.origin] == "ledger.split_view"
     kept = await b.sql("SELECT first, second FROM split_view")
     assert {kept["first"][:60], kept["second"][:60]} == {m.note(4)[:60], fork.note(4)[:60]}
+
+
+async def test_a_second_history_of_another_size_is_proven_by_the_path_that_was_to_lead_there(
+    pair: tuple[Node, Stranger], tmp_path: Path
+) -> None:
+    b, m = pair
+    for _ in range(5):
+        m.parcel(b)
+    fork = m.fork()
+    for _ in range(3):
+        fork.parcel(b)
+    assert cosigned(b, m.note(6), await ask(m, b, request(m, 0)))
+    path = consistency_path(6, 8, fork.node)
+    assert await ask(m, b, request(fork, 6, path=(*path[:-1], bytes(32)))) == "witness.proof", "it leads nowhere"
+    assert b.parts.linking.alarms == {}
+    assert await ask(m, b, request(fork, 6)) == "ledger.split_view"
+    assert b.parts.linking.alarms == {m.origin: "ledger.split_view"}
+    kept = await b.sql("SELECT first, second FROM split_view")
+    assert proven_fork(kept, m, tmp_path) == ("size", 6)
+    await refused("ledger.split_view", b.parts.linking.check_member(m.name, b.fed.directory))
+    keys = m.keys.note_signer(m.origin).vkeys
+    for spoilt in (request(m, 6), request(m, 6, path=()), request(fork, 5), request(fork, 6, path=(*path, bytes(32)))):
+        (tmp_path / "second").write_bytes(spoilt)
+        with pytest.raises(VERIFIER.Failure, match="fork"):
+            VERIFIER.verify_fork(tmp_path / "first", tmp_path / "second", keys)
+
+
+async def test_a_link_of_a_second_history_proves_it_too(pair: tuple[Node, Stranger], tmp_path: Path) -> None:
+    b, m = pair
+    for _ in range(5):
+        parcel = m.parcel(b)
+    assert isinstance(await m.give(b, parcel), Place)
+    fork = m.fork()
+    for _ in range(3):
+        parcel = fork.parcel(b)
+    links = {m.origin: (Link(old=6, new=8, path=tuple(consistency_path(6, 8, fork.node))),)}
+    await refused("ledger.split_view", fork.post(b, parcel, links=links))
+    assert proven_fork(await b.sql("SELECT first, second FROM split_view"), m, tmp_path) == ("size", 6)
+    assert not [each for each in await b.entries() if each.kind == "peer-checkpoint"]
 
 
 async def test_of_two_requests_from_one_size_one_goes_on_and_the_other_is_told_where(

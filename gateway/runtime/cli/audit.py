@@ -289,7 +289,8 @@ def policy(origin: str, file: Path, *, directory: str, root: Path, json: AsJson 
 def fork(node: Path, origin: str, folder: Path, *, json: AsJson = False) -> None:
     """Take out the proof that a member signed two histories of a ledger (`ledger.split_view`): anybody can check it, with its keys alone.
 
-    Two files: the two checkpoints of one size, or two entries proven at one index. `tracewire_verify.py fork` says what they prove.
+    Two files: the two checkpoints of one size, two entries proven at one index, or a checkpoint and the path from another beginning
+    to a later one. `tracewire_verify.py fork` says what they prove.
 
     Parameters
     ----------
