@@ -15,9 +15,10 @@ from uuid import UUID
 from aiohttp import web
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
-from gateway.console.words import sentence
+from gateway.console.words import DIFFERENCES, sentence
 from gateway.services.explore import Explore, Logged, Page, Wanted
 from protocols.ledger.entry import KINDS, Entry, parse_entry, uuid7
+from protocols.ledger.reconcile import Difference, Direction
 from protocols.limits import ENTRY_BYTES_MAX
 from protocols.ports.rows import Contradiction, Gap
 from protocols.problems import CODES, ProblemError
@@ -31,6 +32,7 @@ _templates = Environment(
 _templates.globals["sentence"], _templates.filters["time"] = sentence, format_time
 _COUNT = 100
 _CSV_MAX = 20_000
+_DIFFERENCES_MAX = 1_000
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; worker-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'; trusted-types tracewire"
@@ -73,6 +75,17 @@ class Inside:
     alarms: Callable[[], Mapping[str, str]]
 
 
+@dataclass(slots=True, kw_only=True)
+class Compared:
+    """What two ledgers say of the messages between them, as far as `read` of `total` entries tell; `problem` where one does not hold."""
+
+    read: int = 0
+    total: int = 0
+    directions: Sequence[Direction] = ()
+    found: Sequence[Difference] | None = None
+    problem: str = ""
+
+
 class Explorer:
     """The pages over a source of ledgers; `inside` where they are served by the node itself."""
 
@@ -82,15 +95,16 @@ class Explorer:
         *,
         inside: Inside | None = None,
         beside: Callable[[Entry], Awaitable[list[Beside]]] | None = None,
+        compared: Compared | None = None,
         trusted: bool = False,
         vouched: bool = True,
     ) -> None:
-        """`beside`: what another member's ledger says of the same message, where that is known here.
+        """`beside`: what another member's ledger says of the same message, where that is known here; `compared`: the two as a whole.
 
         `trusted`: the pages come from the auditor's own machine; `vouched`: the keys do not come from beside the ledger.
         """
         self._explore, self._inside, self._beside = explore, inside, beside
-        self._trusted, self._vouched = trusted, vouched
+        self._compared, self._trusted, self._vouched = compared, trusted, vouched
 
     def routes(self, guard: Callable[[Endpoint], Endpoint]) -> list[web.RouteDef]:
         """Every page behind a guard; script and style in front of it."""
@@ -102,6 +116,8 @@ class Explorer:
         ]  # fmt: skip
         if self._inside:
             pages += [("/audit/threads", self.get_thread), ("/audit/gaps", self.get_gaps)]
+        if self._compared:
+            pages += [("/audit/differences", self.get_differences)]
         files = [web.get(f"/audit/{name}", _file(name, media)) for name, media in _FILES.items()]
         return [*(web.get(path, guard(self._told(page))) for path, page in pages), *files]
 
@@ -140,17 +156,17 @@ class Explorer:
         except ProblemError as problem:  # the browser still reads it, and names what it finds
             page, wrong = Page(checkpoint=checkpoint, found=(), looked_at=0, before=None), problem.detail
         older = urlencode({**given, "before": str(page.before)}) if page.before else ""
-        csv_query = urlencode({name: value for name, value in given.items() if name != "before"})
         return self._page(
             "ledger.html", origin=origin, owner=origin.rpartition("/")[0], log=_log(origin), page=page, given=given, wrong=wrong,
             kinds=sorted(KINDS), keys=await self._explore.keys(origin), witnesses=await self._explore.witnesses(),
-            cosigned=cosigned, older=older, csv_query=csv_query, root=b64encode(page.checkpoint.root).decode(),
+            cosigned=cosigned, older=older, csv_query=urlencode(given), root=b64encode(page.checkpoint.root).decode(),
         )  # fmt: skip
 
     async def get_csv(self, request: web.Request) -> web.Response:
-        """What fits the filter, of the newest 20,000 entries, as a table for a spreadsheet."""
-        origin = await self._origin(request)
-        page = await self._explore.page(origin, await self._wanted(_given(request)), before=None, count=_CSV_MAX)
+        """What fits the filter, of the newest 20,000 entries or those before one, as a table for a spreadsheet."""
+        origin, given = await self._origin(request), _given(request)
+        before = _index(given.get("before"))
+        page = await self._explore.page(origin, await self._wanted(given), before=before, count=_CSV_MAX)
         cosigned = await self._explore.witnessed(origin)
         covered = 0 if cosigned.wrong or not cosigned.names else cosigned.size
         headers = {**HEADERS, "Content-Disposition": 'attachment; filename="entries.csv"'}
@@ -174,15 +190,15 @@ class Explorer:
         )  # fmt: skip
 
     async def get_figures(self, request: web.Request) -> web.Response:
-        """Counts over the newest entries, as pictures and tables."""
+        """Counts over the newest entries, or those before one, as pictures and tables."""
         origin = await self._origin(request)
-        found = await self._explore.figures(origin)
+        found = await self._explore.figures(origin, _index(request.query.get("before")) or None)
         tables = [
             ("Kinds of entries", "kind", found.kinds.most_common()),
             ("Other members", "member", [(name or "", n) for name, n in found.members.most_common(20)]),
             ("Days", "day", sorted(found.days.items(), reverse=True)[:31]),
         ]
-        return self._page("figures.html", origin=origin, log=_log(origin), entries=found.entries, tables=tables)
+        return self._page("figures.html", origin=origin, log=_log(origin), found=found, tables=tables)
 
     async def get_tile(self, request: web.Request) -> web.Response:
         """A tile's bytes, for the browser."""
@@ -212,10 +228,20 @@ class Explorer:
         alarms = [(origin, code, CODES[code]) for origin, code in sorted(self._inside.alarms().items())]
         return self._page("gaps.html", gaps=await self._inside.gaps(), twice=await self._inside.twice(), alarms=alarms)
 
+    async def get_differences(self, request: web.Request) -> web.Response:
+        """Where this ledger and the other member's do not bear each other out, as far as they have been read."""
+        del request
+        (origin,) = await self._explore.ledgers()
+        return self._page(
+            "differences.html", compared=self._compared, log=_log(origin), owner=origin.rpartition("/")[0],
+            most=_DIFFERENCES_MAX, says=DIFFERENCES,
+        )  # fmt: skip
+
     def _page(self, name: str, *, status: int = 200, **given: Any) -> web.Response:
         return page(
-            name, status=status, inside=self._inside is not None, trusted=self._trusted, vouched=self._vouched, **given
-        )
+            name, status=status, inside=self._inside is not None, differences=self._compared is not None,
+            trusted=self._trusted, vouched=self._vouched, **given,
+        )  # fmt: skip
 
     async def _origin(self, request: web.Request) -> str:
         for origin in await self._explore.ledgers():

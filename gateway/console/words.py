@@ -1,4 +1,4 @@
-"""What an entry of a ledger says, in a sentence for people."""
+"""What an entry of a ledger, or a difference between two, says, in words for people."""
 
 from protocols.ledger.entry import Entry, PeerRef
 
@@ -19,6 +19,20 @@ _KINDS = {
     "admin": "{owner}: {code}.",
     "ledger-opened": "{owner} opened this ledger{after}.",
     "ledger-closed": "{owner} closed this ledger.",
+}
+DIFFERENCES = {
+    "arrival.unsent": "says that it got what the other never logged as sent",
+    "arrival.content": "got another content than the other logged as sent",
+    "receipt.unfounded": "holds a receipt that does not stand in the other's ledger",
+    "receipt.code": "was told another outcome than the other logged",
+    "receipt.twice": "logged two receipts for one message",
+    "received.twice": "logged one message as received twice",
+    "sent.unended": "sent this longer than a message lives before its ledger ends, and logged neither a receipt nor that it gave up",
+    "sent.content": "logged two contents or numbers under one id",
+    "tree.other": "was shown another tree of the other's ledger than the one that lies here: a second history",
+    "undelivered.arrived": "gave up a message that the other has as received",
+    "sequence.gap": "left a number out, or gave one twice: a message of this pair is missing or too many",
+    "clock.skew": "sent this after the other had it, by more than two minutes: one of the clocks is wrong",
 }
 _OURS = ("sent", "receipt", "undelivered", "ledger-opened", "ledger-closed")  # `from` is the ledger's owner
 _ADMIN = {

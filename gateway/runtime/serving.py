@@ -5,12 +5,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
 
-from gateway.console.explorer import Beside, Explorer
+from gateway.console.explorer import Beside, Compared, Explorer
 from gateway.console.session import loopback
 from gateway.http.serve import Site, application
 from gateway.runtime.client import AgencyClient
@@ -21,6 +22,7 @@ from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint, verify_che
 from protocols.ledger.entry import Entry
 from protocols.ledger.merkle import leaf_hash
 from protocols.ledger.note import VerifierKey
+from protocols.ledger.reconcile import Difference, Direction
 from protocols.ledger.tiles import ENTRIES, WIDTH, parse_bundle, tile_path, tile_width
 from protocols.ledger.witness import Policy
 from protocols.problems import ProblemError
@@ -29,6 +31,10 @@ _FILE_BYTES_MAX = 1024 * 1024
 _WAIT = aiohttp.ClientTimeout(total=30)
 Read = Callable[[str], Awaitable[bytes]]
 """A file of an exported ledger by its path; `tile.missing` for none."""
+
+
+Compare = Callable[[Callable[[int, int], None]], tuple[list[Direction], list[Difference]]]
+"""Both directions and every difference; it tells how many entries of how many it has read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,16 +88,22 @@ class OneLedger:
 
 
 async def serve_ledger(
-    place: Place, other: Place | None, policy: Policy | None, port: int, ready: Callable[[str], None]
+    place: Place,
+    other: Place | None,
+    compare: Compare | None,
+    policy: Policy | None,
+    port: int,
+    ready: Callable[[str], None],
 ) -> None:
-    """Until cancelled; what the `other` ledger says is shown beside each entry that names an entry of it.
+    """Until cancelled; what the `other` ledger says is shown beside each entry that names an entry of it, and what `compare` finds.
 
     ProblemError where there is no such ledger, or its newest checkpoint does not hold.
     """
     async with AsyncExitStack() as stack:
         _, explore = await _opened(place, policy, stack)
         beside = _named(*await _opened(other, None, stack)) if other else None
-        pages = Explorer(explore, beside=beside, trusted=True, vouched=place.vkeys is not None)
+        compared = Compared() if compare else None
+        pages = Explorer(explore, beside=beside, compared=compared, trusted=True, vouched=place.vkeys is not None)
         routes = pages.routes(loopback(port))
         runner = web.AppRunner(application(routes), access_log=None)
         await runner.setup()
@@ -100,8 +112,20 @@ async def serve_ledger(
             await Site(runner, "127.0.0.1", port).start()
         except OSError as error:
             raise ProblemError("config.invalid", f"port {port} cannot be used: {error.strerror}") from None
+        if compare and compared:
+            Thread(target=_compared, args=(compare, compared), daemon=True).start()
         ready(f"http://127.0.0.1:{port}/audit")
         await asyncio.Event().wait()
+
+
+def _compared(compare: Compare, into: Compared) -> None:
+    def told(done: int, total: int) -> None:
+        into.read, into.total = done, total
+
+    try:
+        into.directions, into.found = compare(told)
+    except ProblemError as problem:
+        into.problem = problem.detail
 
 
 async def _opened(place: Place, policy: Policy | None, stack: AsyncExitStack) -> tuple[str, Explore]:

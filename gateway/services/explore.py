@@ -99,9 +99,10 @@ class Cosigned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """Counts over the newest entries: kinds, members, days."""
+    """Counts over the entries [first, end): kinds, members, days."""
 
-    entries: int
+    first: int
+    end: int
     kinds: Counter[str]
     members: Counter[str]
     days: Counter[str]
@@ -207,21 +208,22 @@ class Explore:
         data = entries[index % WIDTH]
         return Proven(logged=_logged(index, data), checkpoint=checkpoint, path=path_of(index))
 
-    async def figures(self, origin: str) -> Figures:
-        """What the newest 20,000 entries are."""
+    async def figures(self, origin: str, before: int | None) -> Figures:
+        """What the newest 20,000 entries below index `before` are."""
         checkpoint = await self.checkpoint(origin)
         kinds, members, days = Counter[str](), Counter[str](), Counter[str]()
-        owner, entries = origin.rpartition("/")[0], 0
-        async for logged in self._backwards(checkpoint, checkpoint.size):
-            if entries == SCANNED_MAX:
+        owner = origin.rpartition("/")[0]
+        first = end = checkpoint.size if before is None else min(before, checkpoint.size)
+        async for logged in self._backwards(checkpoint, end):
+            if end - first == SCANNED_MAX:
                 break
-            entry, entries = logged.entry, entries + 1
+            first, entry = logged.index, logged.entry
             if entry is None:
                 continue
             kinds[entry.kind] += 1
             days[str(entry.at.date())] += 1
             members.update(name for name in {entry.sender, entry.recipient} if name not in (owner, None))
-        return Figures(entries=entries, kinds=kinds, members=members, days=days)
+        return Figures(first=first, end=end, kinds=kinds, members=members, days=days)
 
     async def _backwards(self, checkpoint: Checkpoint, end: int) -> AsyncIterator[Logged]:
         for bundle in range((end - 1) // WIDTH, -1, -1):

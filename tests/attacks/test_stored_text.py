@@ -1,5 +1,6 @@
 """U01: what others wrote is text on every page, wherever it stands: each text of what a page shows is an attack once."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -8,8 +9,11 @@ from typing import Any
 import pytest
 from jinja2 import UndefinedError
 
-from gateway.console.explorer import page
+from gateway.console.explorer import Compared, page
+from gateway.console.words import DIFFERENCES
 from gateway.http.picture import chain_page, check_page, diversion_page, evidence_page, report_page
+from gateway.services.explore import Figures
+from protocols.ledger.reconcile import Difference, Direction
 from protocols.messages.chain import Told, chain_of
 from protocols.ports.rows import Contradiction, Gap
 from protocols.problems import CODES, ProblemError
@@ -22,6 +26,11 @@ _HOP = {"hop": 1, "counterpart": "n/b", "state": "ANSWERED", "result": "TRACED_T
 _COUNTS = dict.fromkeys(("requests", "answered", "refused", "silent", "withdrawn", "open", "late"), 1)
 _ROW = {"member": "n/b", **_COUNTS, "grounds": {"ITI22_NATIONAL_SECURITY": 1}, "median_days": 3}
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
+_FIGURES = Figures(first=0, end=1, kinds=Counter(), members=Counter(), days=Counter())
+_DIRECTION = Direction(
+    sender="n/a", recipient="n/b", sent=1, receipted=1, refused=0, undelivered=0, pending=0, unanswered=0, later=0, elsewhere=0,
+    took_s=None,
+)  # fmt: skip
 _ENTRY = {
     "log": "0", "index": 1, "at": "2026", "kind": "sent", "code": "c", "actor": "a", "grade": "signed", "message": "m",
 }  # fmt: skip
@@ -54,8 +63,23 @@ SAMPLES: dict[str, tuple[Callable[[Any], str], Any]] = {
         {"origin": "n/b/2026.1", "log": "0", "problem": "why"},
     ),
     "figures": (
-        lambda given: _console("figures.html", origin=given["origin"], log="0", entries=1, tables=[("T", "kind", [(given["kind"], 1)])]),
+        lambda given: _console("figures.html", origin=given["origin"], log="0", found=_FIGURES, tables=[("T", "kind", [(given["kind"], 1)])]),
         {"origin": "n/b/2026.1", "kind": "sent"},
+    ),
+    "differences": (
+        lambda given: _console(
+            "differences.html",
+            compared=Compared(
+                directions=[replace(_DIRECTION, sender=given["sender"], recipient=given["recipient"])],
+                found=[Difference(kind="sent.content", member=given["member"], index=1, other=2, id=None)],
+            ),
+            log="0", owner=given["owner"], most=9, says=DIFFERENCES,
+        ),
+        {"sender": "n/a", "recipient": "n/b", "member": "n/a", "owner": "n/b"},
+    ),
+    "differences that cannot be told": (
+        lambda given: _console("differences.html", compared=Compared(problem=given["problem"])),
+        {"problem": "why"},
     ),
     "gaps": (
         lambda given: _console(

@@ -1,5 +1,6 @@
 """Every page of the console in a real browser: axe finds nothing, the keyboard is enough, and it is read without scripts."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page
 
 from adapters.postgres.embedded import EmbeddedServer
+from gateway.console.words import DIFFERENCES
 from gateway.http.picture import evidence_page
 from gateway.services.committed import log_name
 from tests.attacks.test_stored_text import SAMPLES
@@ -17,6 +19,8 @@ from tests.browser.conftest import Watched
 from tests.federation import Federation
 from tests.http.office import Office, office_of
 from tests.http.test_console import LOOKS, pages, sessions
+from tests.interop.conftest import Exchange
+from tests.runtime.test_serving import compared, port, serving
 from tests.services.test_evidence import check, evidence
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -94,6 +98,30 @@ async def test_axe_finds_nothing_on_pages_that_commands_write(
         wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, name
     assert found == dict.fromkeys(made, [])
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [360, 1280])
+async def test_axe_finds_nothing_where_two_ledgers_are_compared(
+    watched: Watched, tmp_path: Path, dark: bool, width: int
+) -> None:
+    exchange = Exchange()
+    a, b = exchange.a, exchange.b
+    exchange.whole(1, 1, a, b)
+    exchange.sent(2, 3, a, b.member)
+    folders = a.write(tmp_path / "a"), b.write(tmp_path / "b")
+    page = await watched.page(width=width, dark=dark)
+    with serving(folders[0], "--other", folders[1], "--port", port()) as url:
+        await asyncio.to_thread(compared, url)
+        await page.goto(url)
+        await page.click("text=Gaps and mismatches")
+        assert DIFFERENCES["sequence.gap"] in await page.locator("main").inner_text()
+        assert (await Axe().run(page)).response["violations"] == []
+        wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0
+        await page.click("main a")
+        await page.wait_for_selector("#proof[data-state=done]")
+        assert "Entry" in await page.locator("h1").inner_text()
 
 
 async def test_the_pages_are_read_and_filtered_without_scripts(watched: Watched, office: Office) -> None:

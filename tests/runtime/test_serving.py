@@ -2,12 +2,14 @@
 
 import contextlib
 import functools
+import html
 import http.server
 import json
 import re
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.console.words import DIFFERENCES
 from tests.http.wire import free_socket
 from tests.interop.conftest import Exchange, Ledger
 
@@ -67,12 +70,50 @@ def test_what_the_other_member_says_is_shown_beside_an_entry_that_names_it(tmp_p
     folders = a.write(tmp_path / "a"), b.write(tmp_path / "b")
     keys = [f"--vkey={key}" for each in (a, b) for key in each.signer.vkeys]
     with serving(folders[0], "--other", folders[1], "--port", port(), *keys) as url:
-        log = f"{url}/ledgers/{sha256(a.origin.encode()).hexdigest()}/entries"
+        log = f"{url}/ledgers/{log_of(a)}/entries"
         status, text = get(f"{log}/{receipt}")
         assert (status, f"of {b.origin}" in text, "its signature holds" in text) == (200, True, True)
         assert "It names no entry of the other ledger" in get(f"{log}/{sent}")[1]
+        shown = html.unescape(compared(url))
+        assert f"{DIFFERENCES['receipt.unfounded']}</td>" in shown
+        assert f'<a href="/audit/ledgers/{log_of(a)}/entries/{stranger}">{stranger}</a>' in shown
         (tmp_path / "b" / "tile" / "entries" / "000.p").rename(tmp_path / "gone")
         assert get(f"{log}/{stranger}") == (404, "tile.missing"), "of the other, said as such"
+    with serving(folders[0], "--other", folders[1], "--port", port(), *keys) as url:
+        shown = compared(url)
+        assert "cannot be compared: " in shown
+        assert "tile/entries/000.p" in shown
+    with serving(folders[0], "--port", port(), *keys) as url:
+        assert get(f"{url}/differences")[0] == 404
+
+
+def test_figures_and_the_table_for_a_spreadsheet_go_on_to_older_entries(tmp_path: Path) -> None:
+    found = ledger(tmp_path)
+    found.add(*(found.entry("admin", code="later") for _ in range(20_000)))
+    found.write(tmp_path)
+    with serving(tmp_path, "--port", port()) as url:
+        log = f"{url}/ledgers/{log_of(found)}"
+        newest = get(f"{log}/figures")[1]
+        assert "Entries 301 to 20300 of" in newest
+        (older,) = re.findall(r'href="([^"]*before=\d+)"', newest)
+        shown = get(url.removesuffix("/audit") + older)[1]
+        assert "Entries 0 to 300 of" in shown
+        assert '>admin</th><td class="number">300<' in shown
+        assert "Older entries" not in shown
+        rows = get(f"{log}/entries.csv?before=301&kind=admin")[1].splitlines()
+        assert len(rows) == 301
+        assert all('"test"' in row for row in rows[1:])
+
+
+def log_of(ledger: Ledger) -> str:
+    return sha256(ledger.origin.encode()).hexdigest()
+
+
+def compared(url: str) -> str:
+    """The page of differences once both ledgers have been read."""
+    while "Look again" in (shown := get(f"{url}/differences")[1]):
+        time.sleep(0.1)
+    return shown
 
 
 def test_a_folder_is_shown_to_this_machine_alone_and_by_the_auditors_own_keys(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import cyclopts
 from cyclopts import Parameter
 
+from gateway.console.words import DIFFERENCES
 from gateway.runtime.cli.folder import demanded, keys_of, verified
 from gateway.runtime.cli.ledger import AsJson, vkeys_of, write_new
 from gateway.runtime.cli.say import clock, problems, progress, read_file, say
@@ -25,25 +26,15 @@ from protocols.ledger.tiles import ENTRIES, WIDTH, TileReader, TilesWanted, pars
 from protocols.ledger.witness import format_policy
 from protocols.problems import Fault, ProblemError
 
+if TYPE_CHECKING:
+    from gateway.runtime.serving import Place as LedgerPlace
+
 app = cyclopts.App(name="audit", help="For auditors: ledgers beside each other, and as pages.")
 _DIFFER = 3
 _LOOKS = ("audit:read", "ledger:read")
 _SHOWN = 20
 _AT_ONCE = 100_000  # entries that are compared at once: some 100 MiB
-_MEANING = {
-    "arrival.unsent": "says that it got what the other never logged as sent",
-    "arrival.content": "got another content than the other logged as sent",
-    "receipt.unfounded": "holds a receipt that does not stand in the other's ledger",
-    "receipt.code": "was told another outcome than the other logged",
-    "receipt.twice": "logged two receipts for one message",
-    "received.twice": "logged one message as received twice",
-    "sent.unended": "sent this longer than a message lives before its ledger ends, and logged neither a receipt nor that it gave up",
-    "sent.content": "logged two contents or numbers under one id",
-    "tree.other": "was shown another tree of the other's ledger than the one that lies here: a second history",
-    "undelivered.arrived": "gave up a message that the other has as received",
-    "sequence.gap": "left a number out, or gave one twice: a message of this pair is missing or too many",
-    "clock.skew": "sent this after the other had it, by more than two minutes: one of the clocks is wrong",
-}
+_TOLD = 1_000
 
 
 @app.command(name="reconcile")
@@ -92,7 +83,11 @@ def reconcile_ledgers(
         if keys[0].origin == keys[1].origin:
             raise ProblemError("config.invalid", "these are two folders of one ledger")
         try:
-            directions, found = reconcile(_parts(folders, keys))
+            with progress(" and ".join(each.origin for each in keys)) as bar:
+                task = bar.add_task("", total=None)
+                directions, found = reconcile(
+                    _parts(folders, keys, lambda done, total: bar.update(task, completed=done, total=total))
+                )
         except ProblemError as problem:
             text = f"WRONG {problem.code}: {problem.detail}"
             say(text, {"ok": False, "code": problem.code, "detail": problem.detail}, as_json=json)
@@ -102,29 +97,39 @@ def reconcile_ledgers(
             _write_proofs(proofs, found, dict(zip(members, folders, strict=True)))
         shown = {
             "ok": not found, "directions": [asdict(each) for each in directions],
-            "differences": [asdict(each) | {"id": str(each.id) if each.id else None, "says": _MEANING[each.kind]} for each in found],
+            "differences": [asdict(each) | {"id": str(each.id) if each.id else None, "says": DIFFERENCES[each.kind]} for each in found],
         }  # fmt: skip
         say("\n".join(_lines(directions, found)), shown, as_json=json)
     return _DIFFER if found else 0
 
 
-def _parts(folders: Sequence[Path], keys: Sequence[LedgerKeys]) -> Iterator[tuple[Side, ...]]:
-    """Both ledgers, verified each time, as often as it takes so that little of them is in memory at once."""
+def _parts(
+    folders: Sequence[Path], keys: Sequence[LedgerKeys], told: Callable[[int, int], None]
+) -> Iterator[tuple[Side, ...]]:
+    """Both ledgers, verified each time, as often as it takes so that little of them is in memory at once.
+
+    `told` hears how many entries of how many were read.
+    """
     notes = [read_file(folder / "checkpoint") for folder in folders]
-    sizes = [parse_checkpoint(note).size for note in notes]
-    parts = sum(sizes) // _AT_ONCE + 1
+    size = sum(parse_checkpoint(note).size for note in notes)
+    parts, done = size // _AT_ONCE + 1, 0
+
+    def counted(entries: Iterator[bytes]) -> Iterator[bytes]:
+        nonlocal done
+        for data in entries:
+            done += 1
+            if done % _TOLD == 0:
+                told(done, size * parts)
+            yield data
+
     origins = [each.origin for each in keys]
-    with progress(" and ".join(origins)) as bar:
-        tasks = [bar.add_task(origin, total=size * parts) for origin, size in zip(origins, sizes, strict=True)]
-        for part in range(parts):
-            yield tuple(
-                Side(origin, other.rpartition("/")[0], part, parts).read(
-                    bar.track(verified(folder, each), task_id=task)
-                )
-                for origin, other, folder, each, task in zip(origins, origins[::-1], folders, keys, tasks, strict=True)
-            )
-            if [read_file(folder / "checkpoint") for folder in folders] != notes:
-                raise ProblemError("config.invalid", "a ledger's files changed while they were read: compare a copy")
+    for part in range(parts):
+        yield tuple(
+            Side(origin, other.rpartition("/")[0], part, parts).read(counted(verified(folder, each)))
+            for origin, other, folder, each in zip(origins, origins[::-1], folders, keys, strict=True)
+        )
+        if [read_file(folder / "checkpoint") for folder in folders] != notes:
+            raise ProblemError("config.invalid", "a ledger's files changed while they were read: compare a copy")
 
 
 def _lines(directions: Sequence[Direction], found: Sequence[Difference]) -> Iterator[str]:
@@ -141,7 +146,7 @@ def _lines(directions: Sequence[Direction], found: Sequence[Difference]) -> Iter
             )
     for difference in found[:_SHOWN]:
         other = f", the other's entry {difference.other}" if difference.other is not None else ""
-        yield f"DIFFERS {difference.kind}: {difference.member} entry {difference.index}{other}: it {_MEANING[difference.kind]}"
+        yield f"DIFFERS {difference.kind}: {difference.member} entry {difference.index}{other}: it {DIFFERENCES[difference.kind]}"
     if len(found) > _SHOWN:
         yield f"... and {len(found) - _SHOWN} more: --json lists all"
     yield "The two ledgers agree." if not found else f"{len(found)} differences."
@@ -173,6 +178,18 @@ def _proof(folder: Path, index: int) -> bytes | None:
     entries = list(parse_bundle(read_file(folder / tile_path(bundle, tile_width(bundle, checkpoint.size)))))
     place = Place(origin=checkpoint.origin, size=checkpoint.size, index=index, path=path, entry=entries[index % WIDTH])
     return format_proof(place, note)
+
+
+def _compare(
+    a: "LedgerPlace", b: "LedgerPlace", told: Callable[[int, int], None]
+) -> tuple[list[Direction], list[Difference]]:
+    folders = [Path(each.url) for each in (a, b)]
+    origins = [parse_checkpoint(read_file(folder / "checkpoint")).origin for folder in folders]
+    keys = [
+        LedgerKeys.among(origin, a.vkeys(origin)) if a.vkeys else keys_of(folder, None)
+        for folder, origin in zip(folders, origins, strict=True)
+    ]
+    return reconcile(_parts(folders, keys, told))
 
 
 @app.command
@@ -388,7 +405,8 @@ def serve(
     ledger
         A folder that `ledger export` wrote, or the URL of such files, or of a node's /v1/ledger/LOG.
     other
-        Another member's ledger, a folder or the URL of files: what it says is shown beside each entry that names it.
+        Another member's ledger, a folder or the URL of files: what it says is shown beside each entry that names it. Two folders
+        are reconciled too, as `audit reconcile` does it.
     vkey
         The verifier keys of each ledger, from a directory that you trust; without: those of the policy, or that the directory
         of `node` lists, else the file `vkeys` beside the ledger, for which nobody vouches.
@@ -409,9 +427,11 @@ def serve(
         wanted, vkey = demanded(policy, vkey)
         place = Place(url=ledger, vkeys=_vkeys(vkey, node), node=node, client=client, actor=actor)
         second = replace(place, url=other, node=None) if other else None
+        local = second and all(Path(each.url).is_dir() for each in (place, second))
+        compare = partial(_compare, place, second) if second and local else None
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(
                 serve_ledger(
-                    place, second, wanted, port, lambda url: say(f"{url}\nEnd with Ctrl-C.", {}, as_json=False)
+                    place, second, compare, wanted, port, lambda url: say(f"{url}\nEnd with Ctrl-C.", {}, as_json=False)
                 )
             )
