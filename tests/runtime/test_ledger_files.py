@@ -115,6 +115,31 @@ async def test_d08_an_export_that_a_full_disk_cuts_leaves_nothing_half_and_is_go
     assert (again["size"], files(out)["tile/0/000"]) == (552, first["tile/0/000"])
 
 
+async def test_two_ledgers_are_compared_by_what_an_auditor_trusts_of_each(fed: Federation, tmp_path: Path) -> None:
+    a, b = await fed.nodes("a", "b")
+    fed.authority.set_witnesses([a.name, b.name], 1, signers=fed._targets, now=fed.clock.now())
+    await fed.publish()
+    await a.becomes(await a.trace(b), "delivered")
+    assert await a.parts.witness.collect() == 1
+    folders, policies = [tmp_path / "files of a", tmp_path / "files of b"], [tmp_path / "of a", tmp_path / "of b"]
+    (tmp_path / "root.json").write_bytes(fed.root)
+    for node, folder, policy in zip((a, b), folders, policies, strict=True):
+        await tracewire("ledger", "export", node.folder, folder)
+        await tracewire(
+            "audit", "policy", node.origin, policy, "--directory", fed.repository, "--root", tmp_path / "root.json"
+        )
+    compare = ["audit", "reconcile", *folders]
+    size = len(await a.entries())
+    assert (await tracewire(*compare))["witnessed"] == {a.origin: None, b.origin: None}
+    found = await tracewire(*compare, "--policy", policies[0])
+    assert (found["ok"], found["witnessed"]) == (True, {a.origin: size, b.origin: None})
+    both = ["--policy", policies[0], "--policy", policies[1]]
+    assert (await tracewire(*compare, *both))["code"] == "checkpoint.unwitnessed", "nobody has cosigned b's"
+    assert await b.parts.witness.collect() == 1
+    await tracewire("ledger", "export", b.folder, folders[1])
+    assert set((await tracewire(*compare, *both))["witnessed"].values()) == {size, len(await b.entries())}
+
+
 async def test_a_proof_says_whether_others_hold_what_it_proves(fed: Federation, tmp_path: Path) -> None:
     a, b = await fed.nodes("a", "b")
     await a.becomes(await a.trace(b), "delivered")

@@ -13,17 +13,18 @@ import cyclopts
 from cyclopts import Parameter
 
 from gateway.console.words import DIFFERENCES
-from gateway.runtime.cli.folder import demanded, keys_of, verified
+from gateway.runtime.cli.folder import covered, demanded, keys_of, verified
 from gateway.runtime.cli.ledger import AsJson, vkeys_of, write_new
 from gateway.runtime.cli.say import clock, problems, progress, read_file, say
 from gateway.runtime.settings import load_settings
 from protocols.directory import witness_keys
 from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint
 from protocols.ledger.merkle import inclusion_path
+from protocols.ledger.note import VerifierKey
 from protocols.ledger.proof import Place, format_proof
 from protocols.ledger.reconcile import Difference, Direction, Side, reconcile
 from protocols.ledger.tiles import ENTRIES, WIDTH, TileReader, TilesWanted, parse_bundle, tile_path, tile_width
-from protocols.ledger.witness import format_policy
+from protocols.ledger.witness import Policy, format_policy, parse_policy
 from protocols.problems import Fault, ProblemError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def reconcile_ledgers(
     b: str,
     *,
     vkey: Annotated[list[str] | None, Parameter(negative="")] = None,
+    policy: Annotated[list[Path] | None, Parameter(negative="")] = None,
     proofs: Path | None = None,
     node: Path | None = None,
     client: str = "local",
@@ -61,7 +63,9 @@ def reconcile_ledgers(
     b
         The same of the other. A live ledger is taken into a temporary folder first, as `audit fetch` does.
     vkey
-        The verifier keys of both ledgers (four), from a directory that you trust; without: the files `vkeys`.
+        The verifier keys of both ledgers (four), from a directory that you trust; without: those of the policies, else the files `vkeys`.
+    policy
+        A C2SP tlog-policy file of a ledger (`audit policy` writes it): whose cosignatures you demand. Once for each ledger.
     proofs
         A folder to write a tlog-proof file of every entry that a difference names to.
     node
@@ -79,7 +83,9 @@ def reconcile_ledgers(
             if each.startswith(("http://", "https://")):
                 folders[n] = Path(place) / str(n)
                 _fetched(each, folders[n], _vkeys(vkey, node), node if "/v1/ledger/" in each else None, client, actor)
-        keys = [keys_of(folder, vkey) for folder in folders]
+        policies = [parse_policy(read_file(each)) for each in policy or ()]
+        judged = [_keys(folder, vkey or (), [key for each in policies for key in each.logs]) for folder in folders]
+        keys = [each for each, _ in judged]
         if keys[0].origin == keys[1].origin:
             raise ProblemError("config.invalid", "these are two folders of one ledger")
         try:
@@ -88,6 +94,7 @@ def reconcile_ledgers(
                 directions, found = reconcile(
                     _parts(folders, keys, lambda done, total: bar.update(task, completed=done, total=total))
                 )
+            witnessed = [_witnessed(folder, each, policies) for folder, each in zip(folders, keys, strict=True)]
         except ProblemError as problem:
             text = f"WRONG {problem.code}: {problem.detail}"
             say(text, {"ok": False, "code": problem.code, "detail": problem.detail}, as_json=json)
@@ -96,11 +103,30 @@ def reconcile_ledgers(
             members = (each.origin.rpartition("/")[0] for each in keys)
             _write_proofs(proofs, found, dict(zip(members, folders, strict=True)))
         shown = {
-            "ok": not found, "directions": [asdict(each) for each in directions],
+            "ok": not found, "witnessed": {each.origin: size for each, size in zip(keys, witnessed, strict=True)}, "directions": [asdict(each) for each in directions],
             "differences": [asdict(each) | {"id": str(each.id) if each.id else None, "says": DIFFERENCES[each.kind]} for each in found],
         }  # fmt: skip
-        say("\n".join(_lines(directions, found)), shown, as_json=json)
+        grades = [
+            f"WITNESSED {each.origin} up to entry {size - 1}, as the policy demands" if size
+            else f"SIGNED {each.origin} by {'keys that you trust' if given or (node and name != str(folder)) else 'keys that lay beside it, for which nobody vouches'}"
+            for (each, given), size, name, folder in zip(judged, witnessed, (a, b), folders, strict=True)
+        ]  # fmt: skip
+        say("\n".join([*grades, *_lines(directions, found)]), shown, as_json=json)
     return _DIFFER if found else 0
+
+
+def _keys(folder: Path, vkeys: Sequence[str], named: Sequence[VerifierKey] = ()) -> tuple[LedgerKeys, bool]:
+    """The keys of the ledger in a folder, and whether anybody vouches: those given, else those named for it, else the file `vkeys`."""
+    origin = parse_checkpoint(read_file(folder / "checkpoint")).origin
+    given = list(vkeys) or [str(key) for key in named if key.name == origin]
+    return (LedgerKeys.among(origin, given), True) if given else (keys_of(folder, None), False)
+
+
+def _witnessed(folder: Path, keys: LedgerKeys, policies: Sequence[Policy]) -> int | None:
+    """Up to which size the quorum of the ledger's policy has cosigned; None where it has none. `checkpoint.unwitnessed`."""
+    names = [{key.name for key in each.logs} for each in policies]
+    wanted = next((each for each, found in zip(policies, names, strict=True) if keys.origin in found), None)
+    return covered(folder, keys, wanted) if wanted and wanted.quorum else None
 
 
 def _parts(
@@ -185,10 +211,7 @@ def _compare(
 ) -> tuple[list[Direction], list[Difference]]:
     folders = [Path(each.url) for each in (a, b)]
     origins = [parse_checkpoint(read_file(folder / "checkpoint")).origin for folder in folders]
-    keys = [
-        LedgerKeys.among(origin, a.vkeys(origin)) if a.vkeys else keys_of(folder, None)
-        for folder, origin in zip(folders, origins, strict=True)
-    ]
+    keys = [_keys(folder, a.vkeys(each) if a.vkeys else ())[0] for folder, each in zip(folders, origins, strict=True)]
     return reconcile(_parts(folders, keys, told))
 
 
