@@ -12,11 +12,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from tracewire_verify import ARRIVALS, OURS, Entry, Failure, Log, _read, _Tree, shown, told, verify_log
 
 _AT_ONCE = 100_000  # entries: some 250 MB
+_SKEW_MAX, _LIFE_MAX = timedelta(minutes=2), timedelta(days=90)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +51,12 @@ class _Side:
     def __init__(self, folder: Path, vkeys: Sequence[str] | None, other: Path, part: int, parts: int) -> None:
         self._part, self._parts = part, parts
         self._other = _read(other / "checkpoint").partition(b"\n")[0].decode(errors="replace").rpartition("/")[0]
-        self.leaves, self.facts, self.others = bytearray(), dict[int, Entry](), 0
+        self.leaves, self.facts, self.others, self.last = bytearray(), dict[int, Entry](), 0, ""
         self.log = verify_log(folder, vkeys, seen=self._see)
 
     def _see(self, index: int, leaf: bytes, entry: Entry) -> None:
         self.leaves += leaf
+        self.last = entry["at"]
         if entry["kind"] in ARRIVALS + OURS[:3] and hash(entry["id"]) % self._parts == self._part:
             ours = entry["from" if entry["kind"] in ARRIVALS else "to"] == self._other
             self.facts |= {index: entry} if ours else {}
@@ -131,35 +134,59 @@ def _size(folder: Path) -> int:
 def _direction(sender: _Side, receiver: _Side, *, live: bool) -> Counter[str]:
     """The members of Direction, of this part."""
     sender.check_roots(receiver)
-    from_, to = sender.log.origin, receiver.log.origin
-    state, first, outside = dict[str, str](), dict[str, int](), 0
-    arrived, received = set[str](), dict[str, int]()
-    for index, entry in receiver.facts.items():
-        if entry["kind"] in ARRIVALS:
-            within = receiver.named(index, sender, ("sent",), live=live) is not None
-            outside += not within
-            arrived |= {entry["id"]} if within else set()
-            if entry["kind"] == "received" and received.setdefault(entry["id"], index) != index:
-                raise Failure("mismatch", f"{to} entries {received[entry['id']]} and {index}: received twice")
+    from_, state, sent = sender.log.origin, dict[str, str](), dict[str, list[int]]()
+    arrived, received, outside = _arrivals(sender, receiver, live=live)
     for index, entry in sender.facts.items():
         kind, id_ = entry["kind"], entry["id"]
         if kind == "sent":
-            earlier = sender.facts[first.setdefault(id_, index)]
+            sent.setdefault(id_, []).append(index)
+            earlier = sender.facts[sent[id_][0]]
             if (earlier["content_c"], earlier["pair_seq"]) != (entry["content_c"], entry["pair_seq"]):
-                raise Failure("mismatch", f"{from_} entries {first[id_]} and {index}: one id, two contents or numbers")
+                raise Failure(
+                    "mismatch", f"{from_} entries {sent[id_][0]} and {index}: one id, two contents or numbers"
+                )
             state.setdefault(id_, "receipt_pending" if id_ in arrived else "unanswered")
         elif kind == "receipt":
             found = sender.named(index, receiver, ARRIVALS, live=live)
             if state.get(id_) in ("matched", "elsewhere"):
-                raise Failure("mismatch", f"{from_} entries {first[id_]} and {index}: a second receipt")
+                raise Failure("mismatch", f"{from_} entries {sent[id_][0]} and {index}: a second receipt")
             state |= {id_: "matched" if found else "elsewhere"} if id_ in state else {}
         elif kind == "undelivered" and id_ in state:
             state[id_] = kind
-    for id_ in received.keys() & {id_ for id_, ended in state.items() if ended == "undelivered"}:
-        if not sender.log.kinds.get("ledger-closed"):
-            both = f"{from_} entry {first[id_]} and {to} entry {received[id_]}"
-            raise Failure("mismatch", f"{both}: given up by the one, received by the other")
+    if not sender.log.kinds.get("ledger-closed"):  # of a closed one the end may stand in the next
+        for id_, ended in state.items():
+            at = sender.facts[sent[id_][-1]]["at"]
+            if ended == "undelivered" and id_ in received:
+                both = f"{from_} entry {sent[id_][0]} and {receiver.log.origin} entry {received[id_]}"
+                raise Failure("mismatch", f"{both}: given up by the one, received by the other")
+            if ended in ("unanswered", "receipt_pending") and _time(sender.last) - _time(at) > _LIFE_MAX:
+                raise Failure(
+                    "mismatch", f"{from_} entry {sent[id_][-1]}: sent longer ago than a message lives, without an end"
+                )
     return Counter(state.values()) + Counter({"sent": len(state), "outside": outside})
+
+
+def _arrivals(sender: _Side, receiver: _Side, *, live: bool) -> tuple[set[str], dict[str, int], int]:
+    """Ids that arrived, where those received were, and how many arrivals name what is not in the sender's folder."""
+    from_, to, outside = sender.log.origin, receiver.log.origin, 0
+    arrived, received = set[str](), dict[str, int]()
+    for index, entry in receiver.facts.items():
+        if entry["kind"] in ARRIVALS:
+            found = receiver.named(index, sender, ("sent",), live=live)
+            outside += found is None
+            arrived |= {entry["id"]} if found else set()
+            if entry["kind"] == "received" and received.setdefault(entry["id"], index) != index:
+                raise Failure("mismatch", f"{to} entries {received[entry['id']]} and {index}: received twice")
+            if found and _time(found["at"]) - _time(entry["at"]) > _SKEW_MAX:
+                both = f"{to} entry {index} and {from_} entry {entry['peer']['index']}"
+                raise Failure(
+                    "mismatch", f"{both}: taken over two minutes before it was sent, one of the clocks is wrong"
+                )
+    return arrived, received, outside
+
+
+def _time(at: str) -> datetime:
+    return datetime.fromisoformat(at)
 
 
 def lines(found: Match) -> Iterator[str]:

@@ -24,6 +24,7 @@ from protocols.problems import ProblemError
 from tests.fault.invariants import VERIFIER, View
 from tests.federation import Federation, Node, Stranger, refused, wait_until
 from tests.runtime.test_ledger_files import tracewire
+from tests.services.test_receive import proven_fork
 
 Damage = Callable[[Node], Awaitable[None]]
 
@@ -112,8 +113,8 @@ async def test_what_an_administrator_does_to_entries_the_auditor_sees(
         assert node.parts.linking.alarms == {node.origin: "ledger.entry_changed"}
 
 
-async def test_l04_a_history_that_was_rewritten_and_signed_with_the_stolen_key_finds_no_witness(
-    fed: Federation,
+async def test_l04_a_history_that_was_rewritten_and_signed_with_the_stolen_key_finds_no_witness_and_proves_itself(
+    fed: Federation, tmp_path: Path
 ) -> None:
     (b,) = await fed.nodes("b")
     (m,) = await fed.strangers("m")
@@ -123,8 +124,9 @@ async def test_l04_a_history_that_was_rewritten_and_signed_with_the_stolen_key_f
     m.log[2] = m.log[2].replace(b'"kid":"', b'"kid":"x')  # entry 2 never was so; everything is signed anew
     m._nodes.clear()
     m.parcel(b)
-    assert await _ask(m, b, 6) == "witness.proof"
-    assert await _ask(m, b, 0) == 6, "from the beginning neither"
+    assert await _ask(m, b, 6) == "ledger.split_view"
+    assert await _ask(m, b, 0) == "ledger.split_view", "from the beginning neither"
+    assert proven_fork(await b.sql("SELECT first, second FROM split_view"), m, tmp_path) == ("size", 6)
     held = await b.sql("SELECT size, note FROM peer_checkpoint WHERE linked ORDER BY size DESC LIMIT 1")
     assert held["size"] == 6
     keys = witness_keys(fed.directory.records[b.name])

@@ -38,12 +38,23 @@ VERIFIER, MATCH = _program("tracewire_verify"), _program("tracewire_match")
 
 
 class View:
-    """One node's database, read once."""
+    """One node's database and guard, read at one moment: a witness may ask for an entry at any time."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
 
     async def read(self) -> "View":
+        self.mark: list[Any] = []
+        while self.mark != (mark := self._mark()):
+            self.mark = mark
+            await self._read()
+        return self
+
+    def _mark(self) -> list[Any]:
+        marks = json.loads((self.node.folder / "keys" / "guard.json").read_text())["marks"]
+        return list(marks[self.node.origin][:2])
+
+    async def _read(self) -> None:
         node = self.node
         self.entries = await node.rows("SELECT index, data FROM entry WHERE origin = $1 ORDER BY index", node.origin)
         self.tiles = await node.rows("SELECT level, index, data FROM tile WHERE origin = $1", node.origin)
@@ -58,7 +69,6 @@ class View:
         self.split = await node.rows("SELECT origin FROM split_view")
         self.parsed: list[Entry] = [parse_entry(row["data"]) for row in self.entries]
         self.kinds = Counter((entry.kind, entry.id) for entry in self.parsed if entry.id)
-        return self
 
     def export(self, folder: Path, older: set[bytes]) -> Path:
         """The ledger as C2SP tiles, with `older` checkpoints that were seen elsewhere or before."""
@@ -180,8 +190,7 @@ def _guards(*views: View) -> list[str]:
     """I4: the guard remembers the head, which is the newest checkpoint; its file is whole."""
     found = []
     for view in views:
-        marks = json.loads((view.node.folder / "keys" / "guard.json").read_text())["marks"]
-        size, root = marks[view.node.origin][:2]
+        size, root = view.mark
         newest = view.notes[-1]["note"].split(b"\n")
         root_of_note = base64.b64decode(newest[2])
         if (size, root) != (int(newest[1]), base64.urlsafe_b64encode(root_of_note).decode().rstrip("=")):

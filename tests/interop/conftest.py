@@ -38,7 +38,8 @@ class Ledger:
     def entry(self, kind: str, **members: Any) -> Entry:
         """An entry of this ledger's next index: time and nonce are its own."""
         index = len(self.entries)
-        return Entry(kind=kind, at=START + timedelta(seconds=index), n=digest(self.origin, index)[:16], **members)
+        given = {"at": START + timedelta(seconds=index), "n": digest(self.origin, index)[:16]}
+        return Entry(kind=kind, **given | members)
 
     def add(self, *entries: Entry | bytes) -> int:
         """Appends a batch and signs its checkpoint; the index of its last entry."""

@@ -15,6 +15,7 @@ from keys.suite import Tw1Verifier
 from protocols.ledger.checkpoint import LedgerKeys
 from protocols.ledger.proof import parse_proof
 from protocols.ledger.reconcile import Difference, Direction, Side, reconcile
+from tests.fault.invariants import MATCH
 from tests.interop.conftest import START, Exchange, Ledger, digest
 from tests.runtime.test_serving import web_server
 
@@ -181,10 +182,8 @@ def _given_up(x: Exchange) -> None:
 
 def _kept_silent(x: Exchange) -> None:
     x.sent(1, 1, x.a, x.b.member)
-    x.whole(2, 2, x.a, x.b)
-    later = (START + timedelta(days=91)).strftime("%Y-%m-%dT%H:%M:%S.000Z").encode()
-    last = x.a.entries.pop()
-    x.a.entries.append(last.replace(last.split(b'"at":"')[1][:24], later, 1))
+    arrived = x.arrived(2, 2, x.sent(2, 2, x.a, x.b.member), x.a, x.b)
+    x.receipt(2, 2, arrived, x.a, x.b, at=START + timedelta(days=91))
 
 
 def _left_out(x: Exchange) -> None:
@@ -194,10 +193,7 @@ def _left_out(x: Exchange) -> None:
 
 def _clock(x: Exchange) -> None:
     sent = x.sent(1, 1, x.a, x.b.member)
-    x.arrived(1, 1, sent, x.a, x.b)
-    early = x.b.entries.pop()
-    at = START - timedelta(minutes=3)
-    x.b.entries.append(early.replace(early.split(b'"at":"')[1][:24], at.strftime("%Y-%m-%dT%H:%M:%S.000Z").encode(), 1))
+    x.arrived(1, 1, sent, x.a, x.b, at=START - timedelta(minutes=3))
 
 
 LIES = [
@@ -218,6 +214,14 @@ def test_every_contradiction_is_named_with_its_entry(exchange: Exchange, lie: Li
     assert found[0].member == liar.member
     assert found[0].index is not None
     assert found[0].index < len(liar.entries)
+
+
+@pytest.mark.parametrize("lie", LIES, ids=lambda lie: f"{lie.kind}-{lie.tell.__name__.strip('_')}")
+def test_the_independent_verifier_finds_every_contradiction_too(exchange: Exchange, tmp_path: Path, lie: Lie) -> None:
+    lie.tell(exchange)
+    with pytest.raises(MATCH.Failure) as found:
+        MATCH.match(exchange.a.write(tmp_path / "a"), exchange.b.write(tmp_path / "b"))
+    assert found.value.code in ("mismatch", "order")
 
 
 def run(*tokens: object) -> int:
