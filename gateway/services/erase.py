@@ -120,6 +120,8 @@ class Erase:
     async def erase(self) -> int | None:
         """Carries out what is pending and what has come to its day; how much. None where another process of this node does.
 
+        Nothing comes to its day by a clock at which the directory has expired.
+
         `ledger.rollback`: nothing is destroyed by the word of a database that the guard does not know.
         """
         if self._committer.halted:
@@ -129,7 +131,8 @@ class Erase:
                 return None
             await self._agree()
             done = await self._carry_out()
-            await self._store.pend([*await self._due(), *await self._ended()])
+            if self._clock.now() <= current(self._directory).expires:  # a clock that runs ahead destroys nothing
+                await self._store.pend([*await self._due(), *await self._ended()])
             return done + await self._carry_out()
 
     async def lost(self) -> int:
@@ -221,8 +224,8 @@ class Erase:
         return found
 
     async def _ended(self) -> list[ErasureRow]:
-        """What the member itself keeps no longer, ours and theirs; not by a clock at which the directory has expired: it may run ahead."""
-        if not self._retention or self._clock.now() > current(self._directory).expires:
+        """What the member itself keeps no longer, ours and theirs."""
+        if not self._retention:
             return []
         here = [generation for generation in await self._store.generations() if self._vault.holds(generation)]
         return [

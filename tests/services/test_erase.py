@@ -208,6 +208,8 @@ async def test_what_its_sender_lets_nobody_keep_goes_on_its_day(fed: Federation)
     await a.becomes(told, "delivered")
     assert await b.parts.erase.erase() == 0
     fed.clock.ahead += timedelta(days=4)
+    assert await b.parts.erase.erase() == 0, "a clock alone destroys nothing"
+    await fed.publish()
     await carried_out(b)
     gone = [each[0].get("erased", False) for each in [await shown(b, sent) for sent in (first, second, third)]]
     assert gone == [False, True, True]
@@ -384,9 +386,11 @@ async def test_a_sender_may_let_something_be_kept_longer(fed: Federation) -> Non
     granted = await a.send(a.reply(b, asked, "consent.answer", {"decision": "GRANTED"}, thread=UUID(sent["thread"])))
     await a.becomes(granted, "delivered")
     fed.clock.ahead += timedelta(days=5)
+    await fed.publish()
     assert await b.parts.erase.erase() == 0
     assert "body" in (await shown(b, sent))[0]
     fed.clock.ahead += timedelta(days=20)
+    await fed.publish()
     await carried_out(b)
     assert (await shown(b, sent))[0]["erased"]
 
@@ -404,6 +408,7 @@ async def test_what_tightens_does_not_go_before_what_it_is_about(fed: Federation
     await a.becomes(told, "delivered")
     await refused("schema.invalid", b.parts.erase.order(order(sent, told), ANNA))
     fed.clock.ahead += timedelta(days=4)
+    await fed.publish()
     await b.parts.erase.erase()
     first, second = await shown(b, sent)
     assert ("body" in first, second.get("erased", False)) == (True, False)
