@@ -185,6 +185,15 @@ class Committer:
         await asyncio.to_thread(self._guard.raise_to, mark)
         return head
 
+    async def set_back(self, held: Checkpoint) -> None:
+        """Halts: somebody holds a checkpoint that we signed and that is not of this tree. The guard remembers it where it is larger."""
+        if held.size > self.size:
+            mark = self._mark(held.size, held.root, await self.verify())
+            await asyncio.to_thread(self._guard.raise_to, mark)
+        self.halted = ProblemError(
+            "ledger.rollback", f"another holds {held.size} entries that we signed, and they are not here"
+        )
+
     async def verify(self) -> Head:
         """The head, after the guard's and the signatures' checks; ProblemError `ledger.rollback` halts, `store.busy`. Writes nothing."""
         return await self._attempt(self._verify)

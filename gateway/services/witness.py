@@ -16,9 +16,9 @@ import structlog
 from gateway.services.changes import Noted
 from gateway.services.commit import Committer
 from gateway.services.link import Linking
-from gateway.services.prove import Prove
+from gateway.services.prove import Prove, root_at
 from gateway.services.submit import current
-from protocols.directory import Directory, witness_keys
+from protocols.directory import Directory, Record, witness_keys
 from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint
 from protocols.ledger.entry import NONCE_BYTES, Entry, PeerRef
 from protocols.ledger.witness import format_request, parse_request
@@ -173,6 +173,8 @@ class Witness:
             checkpoint, lines = await self._cosignature(witness, checkpoint, directory)
         except ProblemError as problem:
             _log.warning("witness_refused", peer=witness, code=problem.code)
+            if problem.code in ("ledger.split_view", "ledger.rollback") and origin == self._origin:
+                await self._set_back(origin, directory.records[witness], directory)
             return False
         await self._ledger.keep_cosignature(origin, checkpoint.size, witness, lines, self._clock.now())
         return True
@@ -189,7 +191,7 @@ class Witness:
             if old > checkpoint.size:  # the exchange has shown it a newer one meanwhile
                 checkpoint = await self._prove.newest(origin)
             if old > checkpoint.size:
-                break
+                raise ProblemError("ledger.rollback", "the witness holds more than we do")
             path = await self._prove.consistency(checkpoint, old)
             answer = await self._transport.add_checkpoint(record, format_request(old, path, checkpoint.note))
             if isinstance(answer, int):
@@ -200,6 +202,22 @@ class Witness:
                 raise ProblemError("peer.answer", "these are not the witness's two signatures")
             return checkpoint, lines
         raise ProblemError("peer.answer", "the witness names another size each time")
+
+    async def _set_back(self, origin: str, witness: Record, directory: Directory) -> None:
+        """Halts where a member shows what we signed and do not hold: database and guard were set back together.
+
+        Our own signatures alone count, and a size that we still do not have after it was shown.
+        """
+        try:
+            note = await self._transport.checkpoint(witness, origin)
+            held = self._linking.heard(origin, note, directory) if note else None
+        except ProblemError:
+            return
+        if held and await root_at(self._ledger, origin, held.size) != held.root:
+            await self._committer.set_back(held)
+            _log.error(
+                "ledger_halted", code="ledger.rollback", why=f"{witness.member} holds what we signed and do not have"
+            )
 
 
 async def witnessed(store: LedgerStore, origin: str, most: int, quorum: int) -> Checkpoint | None:

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import aiohttp
+import pytest
 
 from gateway.runtime.cli.member import Changes
 from gateway.runtime.node import serve
@@ -15,7 +16,16 @@ from keys.guard import FileGuard
 from protocols.ledger.checkpoint import parse_checkpoint
 from protocols.ledger.merkle import leaf_hash
 from protocols.strict import dump_json, parse_object
-from tests.federation import Federation, Node, match_ledgers, refused, trace_request, verify_ledger, wait_until
+from tests.federation import (
+    Federation,
+    Node,
+    match_ledgers,
+    refused,
+    trace_request,
+    unreachable,
+    verify_ledger,
+    wait_until,
+)
 
 Damage = Callable[[Node], Awaitable[None]]
 
@@ -68,6 +78,39 @@ async def test_an_older_copy_of_the_database_is_recognised(fed: Federation) -> N
     newest = a.database
     a.use_database(older)
     await is_halted(a, fed, size)
+    a.use_database(newest)
+    await a.start()
+    await a.becomes(await a.trace(b), "delivered")
+    await match_ledgers(a, b)
+
+
+@pytest.mark.parametrize("goes_on", [False, True], ids=["at once", "after it has gone on in another way"])
+async def test_a_machine_that_was_set_back_whole_is_told_by_its_witnesses(fed: Federation, *, goes_on: bool) -> None:
+    a, b = await fed.nodes("a", "b")
+    await a.becomes(await a.trace(b), "delivered")
+    await a.stop()
+    older, guard = await a.copy_database(), (a.folder / "keys/guard.json").read_bytes()
+    await a.start()
+    for _ in range(2):
+        await a.becomes(await a.trace(b), "delivered")
+    await a.stop()
+    newest = a.database
+    a.use_database(older)
+    (a.folder / "keys/guard.json").write_bytes(guard)  # no backup of ours holds it; an image of the machine does
+    await a.start()
+    assert a.parts.committer.halted is None, "it knows nothing of it"
+    if goes_on:
+        a.wire.hook = unreachable
+        for _ in range(3):
+            await a.trace(b)
+        a.wire.hook = None
+    assert await a.parts.witness.collect() == 0
+    await refused("ledger.rollback", a.trace(b))
+    await a.stop()
+    if goes_on:
+        return
+    await is_halted(a, fed, await a.count("entry"))  # the guard remembers what it was told
+    await a.stop()
     a.use_database(newest)
     await a.start()
     await a.becomes(await a.trace(b), "delivered")
