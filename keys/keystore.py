@@ -118,9 +118,14 @@ class KeyStore:
                 destroy_file(self._path(key))
         return made.public
 
-    def promote(self, use: Use, now: datetime) -> None:
-        """The `next` key becomes `current`, the former `old`: old seal keys still open until they are dropped."""
+    def promote(self, use: Use, now: datetime, kid: str | None = None) -> None:
+        """The `next` key becomes `current`, the former `old`: old seal keys still open until they are dropped.
+
+        Nothing happens where the next one is not `kid` any more: another process was faster, or a person has chosen another.
+        """
         with self._changing():
+            if kid is not None and not any((key.public.kid, key.state) == (kid, "next") for key in self._keys):
+                return
             if not any((key.use, key.state) == (use, "next") for key in self._keys):
                 raise store_problem(f"there is no next {use} key", "Add one first.")
             self._keys = [_promoted(key, now) if key.use == use else key for key in self._keys]

@@ -1,6 +1,7 @@
 """Connections of a node: a pool for short statements and one connection that belongs to the committer."""
 
 import os
+import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +21,8 @@ SETTINGS = {
     "idle_in_transaction_session_timeout": "60s",
     "jit": "off",
     "enable_seqscan": "off",  # every statement has its index; a plan made while a table was empty would read all of it later
-    "application_name": f"tracewire {socket.gethostname()[:40]} {os.getpid()}",  # whose claim a row is, and whether it lives
+    # whose claim a row is, and whether it lives; containers have one process number and perhaps one name
+    "application_name": f"tracewire {socket.gethostname()[:30]} {os.getpid()} {secrets.token_hex(4)}",
 }
 GONE = (
     OSError,

@@ -43,12 +43,15 @@ class PostgresRelays:
         rows = await self._pool.fetch(_CLAIM, recipient, now, again, count, bytes_max)
         return [RelayRow(**{field.name: row[field.name] for field in fields(RelayRow)}) for row in rows]
 
-    async def relays(self, sender: str, ids: Sequence[UUID]) -> list[RelayRow]:
-        """What we carry, or carried, of a sender under these ids, without the parcels."""
-        rows = await self._pool.fetch(
-            f"SELECT {_LIST} FROM relay WHERE sender = $1 AND id = ANY($2)", sender, list(ids)
-        )
-        return [RelayRow(**row) for row in rows]
+    async def relays(self, sender: str, digests: Sequence[bytes]) -> list[RelayRow]:
+        """What we carry, or carried, of a sender, by digest; without the parcels."""
+        sql = f"SELECT {_LIST} FROM relay WHERE sender = $1 AND digest = ANY($2)"
+        return [RelayRow(**row) for row in await self._pool.fetch(sql, sender, list(digests))]
+
+    async def unanswered(self, sender: str, ids: Sequence[UUID]) -> list[RelayRow]:
+        """What we carry of a sender under these ids and have no receipt of; without the parcels."""
+        sql = f"SELECT {_LIST} FROM relay WHERE sender = $1 AND id = ANY($2) AND answer IS NULL"
+        return [RelayRow(**row) for row in await self._pool.fetch(sql, sender, list(ids))]
 
     async def refresh_relays(self, posts: Mapping[bytes, bytes]) -> None:
         """The same parcels with newer proofs and links."""

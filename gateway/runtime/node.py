@@ -22,10 +22,11 @@ from gateway.runtime.ports import Ports, connect_ports
 from gateway.runtime.settings import Settings, load_settings
 from gateway.services.changes import Noted
 from gateway.services.commit import Committer
+from gateway.services.submit import current
 from keys.keystore import KeyStore, Use
 from keys.secret import Secret
 from protocols.directory import Directory, Key, witness_keys, year_and_number
-from protocols.ledger.entry import NONCE_BYTES, Entry, PeerRef, parse_entry
+from protocols.ledger.entry import NONCE_BYTES, DirRef, Entry, PeerRef, parse_entry
 from protocols.limits import BLOB_UNNAMED_S
 from protocols.ports.crypto import Guard
 from protocols.ports.store import (
@@ -240,21 +241,28 @@ async def _open_ledger(
 
 async def _follow(parts: Parts, ports: Ports, keys: KeyStore) -> None:
     """Follows the directory; every version that is accepted stands in the ledger."""
-    noted = ports.directory.current.ref if ports.directory.current else None
+    noted = current(ports.directory).ref
     while True:
         await asyncio.sleep(_REFRESH_S)
         try:
-            directory = await ports.directory.refresh(ports.clock.now())
-            if directory.ref != noted:
-                random = keys.sealer().random(NONCE_BYTES)
-                entry = Entry(kind="directory", at=ports.clock.now(), n=random, dir=directory.ref)
-                await parts.committer.commit(Noted(entry=entry))
-                noted = directory.ref
-            await follow_keys(parts.committer, keys, directory, ports.clock.now())
-        except ProblemError as problem:
-            _log.warning("directory_refresh_failed", code=problem.code)
+            noted = await follow_directory(parts.committer, keys, ports, noted)
         except Exception:  # a full disk or a database that is away: the next round tries again
             _log.exception("directory_not_followed")
+
+
+async def follow_directory(committer: Committer, keys: KeyStore, ports: Ports, noted: DirRef) -> DirRef:
+    """One look at the directory's source; keys come to their hour also while that is away. The version that stands in the ledger then."""
+    try:
+        await ports.directory.refresh(ports.clock.now())
+    except ProblemError as problem:
+        _log.warning("directory_refresh_failed", code=problem.code)
+    directory = current(ports.directory)
+    await follow_keys(committer, keys, directory, ports.clock.now())
+    if directory.ref != noted:
+        random = keys.sealer().random(NONCE_BYTES)
+        entry = Entry(kind="directory", at=ports.clock.now(), n=random, dir=directory.ref)
+        await committer.commit(Noted(entry=entry))
+    return directory.ref
 
 
 async def _forget(parts: Parts, ports: Ports) -> None:
@@ -339,7 +347,7 @@ async def follow_keys(committer: Committer, keys: KeyStore, directory: Directory
         if not committer.halted:
             nonce = keys.sealer().random(NONCE_BYTES)
             await committer.commit(Noted(entry=Entry(kind="key", at=now, n=nonce, kid=kid, code="promoted")))
-        keys.promote(use, now)
+        keys.promote(use, now, kid)
     keys.opener()  # it learns what is new
     return [kid for _, kid in following]
 

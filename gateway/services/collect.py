@@ -57,14 +57,22 @@ class Collect:
             try:
                 self._vain[source] = 0 if await self.fetch(source) else self._vain[source] + 1
             except ProblemError as problem:
-                self._vain[source] += 1
+                self._failed(source)
                 _log.warning("fetch_failed", peer=source, code=problem.code)
             except Exception:  # one source's failure is its own
-                self._vain[source] += 1
+                self._failed(source)
                 _log.exception("fetch_failed", peer=source)
+            except asyncio.CancelledError:
+                self._ungiven.pop(source, None)
+                raise
             if vain := self._vain[source]:
                 ceiling = min(_PAUSE_MAX_S, self._retry_first_s * 2 ** min(vain, 10))
                 await asyncio.sleep(max(self._retry_first_s, ceiling * self._ids.jitter()))
+
+    def _failed(self, source: str) -> None:
+        self._vain[source] += 1
+        if not self._ungiven.get(source):  # what was committed in this round may not have been given
+            self._ungiven.pop(source, None)
 
     async def fetch(self, source: str) -> bool:
         """One round: what is offered is received, its receipts are given back; whether to ask again at once.
@@ -72,10 +80,7 @@ class Collect:
         Not where nothing new came of it: the same receipts again, or an empty answer that did not wait.
         """
         record, began = current(self._directory).records[source], asyncio.get_running_loop().time()
-        if source not in self._ungiven:  # a former life of ours may have ended before it gave them
-            self._ungiven[source] = [encode_post(each) for each in await self._receive.newest(source)]
-        while self._ungiven[source]:  # their messages may have expired: they are offered no more
-            await self._give(record, self._ungiven[source].pop())
+        await self._give_past(source, record)
         offered = parse_post(await self._transport.fetch(record, _WAIT_S), answer=False)
         answer = await self._receive.receive(source, offered, fetched=True)
         receipts = tuple(item for item in answer.items if isinstance(item, Receipt))
@@ -90,13 +95,29 @@ class Collect:
             return bool(receipts) and self._given[source] != given_before
         return asyncio.get_running_loop().time() - began >= _HASTE_S
 
+    async def _give_past(self, source: str, record: Record) -> None:
+        """What was not given, since it was cut off or we ended: its messages may have expired, and are offered no more. It holds up nothing."""
+        past = self._ungiven.get(source)
+        if past is None:
+            try:
+                past = [encode_post(each) for each in await self._receive.newest(source)]
+            except Exception:  # the next round looks again
+                _log.exception("receipts_unreadable", peer=source)
+                return
+        self._ungiven[source] = []
+        for receipts in past:
+            try:
+                await self._give(record, receipts)
+            except ProblemError as problem:
+                _log.warning("receipts_not_given", peer=source, code=problem.code)
+
     async def _give(self, record: Record, receipts: bytes) -> None:
         """What a source does not take now is given again first; what it refuses holds up nothing."""
         try:
             await self._transport.receipts(record, receipts)
         except ProblemError as problem:
             if problem.kind.retry == "later":
-                self._ungiven[record.member].append(receipts)
+                self._ungiven.setdefault(record.member, []).append(receipts)
             raise
 
 

@@ -71,7 +71,8 @@ class Linking:
                         raise
                     full.add((origin, size))
         for origin in links:
-            if origin in directory.ledgers and directory.ledgers[origin].member in about:
+            ledger = directory.ledgers.get(origin)
+            if ledger is not None and ledger.member in about and ledger.state != "abandoned":
                 async with self._lock(origin):
                     await self._follow(origin, links[origin])
         return found, full

@@ -121,15 +121,19 @@ class Receive:
 
     async def newest(self, source: str) -> list[Post]:
         """Receipts for a source among our newest entries, a POST for each sender whose messages it had."""
+        if self._committer.halted:
+            raise self._committer.halted
         checkpoint, entries = await self._prove.last(self._committer.origin, _NEWEST)
         indexes = defaultdict[str, list[int]](list)
         for index, data in entries.items():
             entry = parse_entry(data)
             if entry.kind in RECEIPT_KINDS and (entry.via or entry.sender) == source:
                 indexes[entry.sender or ""].append(index)
-        hello, note = Hello(dir_version=0), {(checkpoint.origin, checkpoint.size): checkpoint.note}
+        note = {(checkpoint.origin, checkpoint.size): checkpoint.note}
         posts = []
-        for found in indexes.values():
+        for sender, found in indexes.items():
+            named = {checkpoint.origin: await self._store.named(sender, checkpoint.origin)}
+            hello = Hello(dir_version=0, links=await self._prove.links_of(note, named))
             places = await self._prove.places(checkpoint, {index: entries[index] for index in found[-PARCELS_MAX:]})
             posts.append(
                 Post(hello=hello, checkpoints=note, items=tuple(Receipt(place=place) for place in places.values()))

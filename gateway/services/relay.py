@@ -86,8 +86,8 @@ class Relay:
             raise self._committer.halted
         checkpoints = {key: self._linking.verify(*key, note, directory) for key, note in post.checkpoints.items()}
         judged = [self._judged(caller, parcel, checkpoints, directory) for parcel in post.items]
-        ids = [each.entry.id for each in judged if isinstance(each, Proven) and each.entry.id]
-        known = {row.digest: row for row in await self._store.relays(caller, ids)} if ids else {}
+        digests = [each.digest for each in judged if isinstance(each, Proven)]
+        known = {row.digest: row for row in await self._store.relays(caller, digests)} if digests else {}
         hello, fresh = post.hello, dict[bytes, bytes]()  # links once a POST, with the first parcel that goes on
         changes: list[Relayed | RelayRow | ProblemError] = []
         for parcel, proven in zip(post.items, judged, strict=True):
@@ -109,9 +109,12 @@ class Relay:
             hello = replace(hello, links={})
             if before is not None and carried.row.post:  # newer links and proof: the older may lead nowhere by now
                 fresh[before.digest] = carried.row.post
+        answers = await asyncio.gather(*(self._commit(each) for each in changes))
+        for change, answer in zip(changes, answers, strict=True):  # who lost to the same bytes had the newer links
+            if isinstance(change, Relayed) and isinstance(answer, RelayRow) and not answer.answer and change.row.post:
+                fresh[answer.digest] = change.row.post
         if fresh:
             await self._store.refresh_relays(fresh)
-        answers = await asyncio.gather(*(self._commit(each) for each in changes))
         return await self._answer(answers, post, directory)
 
     async def _commit(self, change: Relayed | RelayRow | ProblemError) -> Done | RelayRow | ProblemError:
@@ -158,7 +161,9 @@ class Relay:
         row = RelayRow(
             digest=proven.digest, sender=header.sender, id=header.id, recipient=header.recipient, at=now,
             expires=header.expires, origin="", index=0, due=now,
-            post=encode_post(Post(hello=_about(hello, sent, directory), checkpoints=note, items=(parcel,))),
+            post=encode_post(
+                Post(hello=_between(hello, header.sender, header.recipient, directory), checkpoints=note, items=(parcel,))
+            ),
         )  # fmt: skip
         return Relayed(entry=entry, row=row)
 
@@ -220,8 +225,8 @@ class Relay:
                 if entry.recipient != caller or not entry.id:
                     raise ProblemError("peer.identity_mismatch", "a hub takes from a member its own receipts")
                 sender, by_id[entry.id] = entry.sender or "", item
-        rows = await self._store.relays(sender, list(by_id))
-        await self._keep([(row, by_id[row.id]) for row in rows if row.answer is None], post, directory)
+        rows = await self._store.unanswered(sender, list(by_id))
+        await self._keep([(row, by_id[row.id]) for row in rows], post, directory)
 
     async def run(self, waits: Callable[[str], None]) -> None:
         """Forwards until cancelled; `waits` is told of recipients that fetch."""
@@ -285,7 +290,7 @@ class Relay:
         """Keeps the receipts that hold and sends them on to their sender, who else gets them when it asks again; whether any."""
         checkpoints = {key: self._linking.verify(*key, note, directory) for key, note in answer.checkpoints.items()}
         proven = proven_places([item for _, item in receipts], checkpoints)
-        kept = dict[bytes, Post]()
+        kept, hello = dict[bytes, Post](), answer.hello  # links once, with the first receipt, and of these two alone
         for at, place in proven.items():
             row, receipt = receipts[at]
             entry = parse_entry(place.entry)
@@ -294,7 +299,9 @@ class Relay:
                 _log.warning("receipt_refused", id=str(row.id), code="proof.entry")
                 continue
             note = {(place.origin, place.size): answer.checkpoints[place.origin, place.size]}
-            kept[row.digest] = Post(hello=answer.hello, checkpoints=note, items=(receipt,))
+            about = _between(hello, row.recipient, row.sender, directory)
+            kept[row.digest] = Post(hello=about, checkpoints=note, items=(receipt,))
+            hello = replace(hello, links={})
         if not kept:
             return False
         await self._store.answer_relays({digest: encode_post(back) for digest, back in kept.items()})
@@ -309,9 +316,9 @@ class Relay:
         return directory.active(self._member) and "hub" in directory.admitted[self._member].roles
 
 
-def _about(hello: Hello, sent: Entry, directory: Directory) -> Hello:
-    """What a hello says to the recipient: what the sender holds of its ledgers, and links of the sender's."""
-    theirs, ours = directory.ledgers_of(sent.recipient or ""), directory.ledgers_of(sent.sender or "")
+def _between(hello: Hello, speaker: str, hearer: str, directory: Directory) -> Hello:
+    """What a hello says of one to one other: what the speaker holds of the hearer's ledgers, and links of its own."""
+    theirs, ours = directory.ledgers_of(hearer), directory.ledgers_of(speaker)
     return Hello(
         dir_version=hello.dir_version,
         held={origin: sizes for origin, sizes in hello.held.items() if origin in theirs},

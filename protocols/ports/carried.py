@@ -81,8 +81,12 @@ class RelayStore(Protocol):
         """Parcels of one sender for a recipient, the oldest due first, due or (`now` None) not; due again at `again`."""
         ...
 
-    async def relays(self, sender: str, ids: Sequence[UUID]) -> list[RelayRow]:
-        """What we carry, or carried, of a sender under these ids, without the parcels."""
+    async def relays(self, sender: str, digests: Sequence[bytes]) -> list[RelayRow]:
+        """What we carry, or carried, of a sender, by digest; without the parcels."""
+        ...
+
+    async def unanswered(self, sender: str, ids: Sequence[UUID]) -> list[RelayRow]:
+        """What we carry of a sender under these ids and have no receipt of; without the parcels."""
         ...
 
     async def refresh_relays(self, posts: Mapping[bytes, bytes]) -> None:

@@ -381,7 +381,7 @@ async def test_what_a_hub_was_told_of_its_parcels_stays(store: Store) -> None:
     relays = store.relays
 
     async def one(n: int) -> RelayRow:
-        (row,) = await relays.relays(PEER, [id_(n)])
+        (row,) = await relays.relays(PEER, [b"r%d" % n])
         return row
 
     await relays.refresh_relays({b"r1": b"newer"})
@@ -391,6 +391,8 @@ async def test_what_a_hub_was_told_of_its_parcels_stays(store: Store) -> None:
     assert ((await one(1)).post, (await one(1)).problem) == (None, "msg.overtook"), "here without the parcels"
     assert [each.post for each in await relays.claim_relays(OTHER, None, NOW, 9, 99)] == [b"newer"]
     assert ((await one(2)).post, (await one(2)).answer) == (None, b"receipt")
+    assert numbers(await relays.unanswered(PEER, [id_(1), id_(2)])) == [1]
+    assert await relays.unanswered(OTHER, [id_(1)]) == []
     await relays.blame_recipient(OTHER, "msg.blob_missing")
     assert [(await one(n)).problem for n in (1, 2, 3)] == ["msg.blob_missing", None, None]
     await relays.clear_relays(PEER, "msg.blob_missing", NOW + MINUTE)

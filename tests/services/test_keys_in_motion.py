@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from gateway.runtime.cli.member import Changes
+from gateway.runtime.node import follow_directory
+from protocols.directory import Directory
 from protocols.exchange.lines import parse_post
 from protocols.problems import ProblemError
 from tests.federation import Federation, Json, Node, match_ledgers
@@ -92,6 +94,27 @@ async def test_a_key_takes_over_only_when_its_entry_stands(fed: Federation) -> N
     assert await a.follow_keys() == [following.kid]
     assert [entry.kid for entry in await a.entries() if entry.code == "promoted"] == [following.kid]
     await a.becomes(await a.trace(b), "delivered")
+
+
+async def test_a_key_comes_to_its_hour_while_the_source_of_the_directory_is_away(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    a.keys.add("message")
+    following = a.keys.next("message")
+    await fed.publish(a.ask(Changes(overlap=timedelta(hours=1))))
+
+    class Away:
+        """A source that no refresh reaches."""
+
+        current = fed.directory
+
+        async def refresh(self, now: datetime) -> Directory:
+            raise ProblemError("dir.stale", "made by the test")
+
+    a._ports.directory = Away()  # type: ignore[assignment]
+    for ahead in (timedelta(0), timedelta(hours=1, seconds=1)):
+        fed.clock.ahead += ahead
+        assert await follow_directory(a.parts.committer, a.keys, a._ports, fed.directory.ref) == fed.directory.ref
+    assert a.keys.public("message")[0] == following
 
 
 async def test_a_next_key_is_used_by_nobody_before_its_day(fed: Federation) -> None:

@@ -453,6 +453,30 @@ async def test_what_the_ends_say_of_their_ledgers_goes_on_with_each_parcel_that_
     assert [(set(hello.held), set(hello.links)) for hello in hellos] == [({b.origin}, {a.origin}), ({b.origin}, set())]
 
 
+async def test_a_hub_keeps_of_what_a_recipient_says_with_its_receipts_only_what_is_of_the_two(fed: Federation) -> None:
+    a, h, b = await hubbed(fed)
+    h.wire.hook, b.wire.cut = unreachable, "peer.unreachable"
+    for _ in range(2):
+        await a.trace(b)
+
+    async def taken() -> bool:
+        return await h.count("relay") == 2
+
+    await wait_until(taken)
+    relay, strange = h.parts.ways.relay, "testnet/x/2026.1"
+    offered = await relay.offer(b.name)
+    assert offered is not None
+    answer = await b.parts.receive.receive(h.name, offered, fetched=True)
+    link = answer.hello.links[b.origin]
+    hello = Hello(dir_version=1, held={strange: (0,), a.origin: (0,)}, links={strange: link, b.origin: link})
+    await relay.take_receipts(b.name, replace(answer, hello=hello), fed.directory)
+    kept = [
+        parse_post(row["answer"], answer=True).hello for row in await h.rows("SELECT answer FROM relay ORDER BY index")
+    ]
+    assert [set(each.held) for each in kept] == [{a.origin}] * 2
+    assert sorted(tuple(each.links) for each in kept) == [(), (b.origin,)]
+
+
 async def test_what_the_hub_itself_cannot_deliver_stands_in_nobodys_way(fed: Federation) -> None:
     a, h, b = await hubbed(fed)
     await b.sql("ALTER TABLE inbox ADD CONSTRAINT never CHECK (sender <> 'testnet/h')")
@@ -618,11 +642,18 @@ async def test_what_waited_for_a_peer_goes_in_its_order_whatever_was_claimed_whe
     assert came == sorted(came)
 
 
-async def test_receipts_that_a_source_refuses_hold_up_nothing_that_it_offers(fed: Federation) -> None:
+@pytest.mark.parametrize("starts_again", [False, True])
+async def test_receipts_that_a_source_refuses_hold_up_nothing_that_it_offers(
+    fed: Federation, *, starts_again: bool
+) -> None:
     (a,) = await fed.nodes("a")
     (b,) = await fed.nodes("b", facts=PULL)
     b.wire.cut = "proof.origin"
+    b.wraps.append(lambda ports: setattr(ports.transport, "cut", "proof.origin"))
     for count in (1, 2):
+        if starts_again:
+            await b.stop()
+            await b.start()
         await a.trace(b)
 
         async def arrived(count: int = count) -> bool:

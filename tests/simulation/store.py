@@ -474,9 +474,15 @@ class MemoryRelays:
         self._change([row.digest for row in taken], due=again)
         return taken
 
-    async def relays(self, sender: str, ids: Sequence[UUID]) -> list[RelayRow]:
-        """What we carry, or carried, of a sender under these ids."""
-        found = [row for row in self._relays.values() if row.sender == sender and row.id in ids]
+    async def relays(self, sender: str, digests: Sequence[bytes]) -> list[RelayRow]:
+        """What we carry, or carried, of a sender, by digest."""
+        return [
+            replace(row, post=None) for row in self._relays.values() if row.sender == sender and row.digest in digests
+        ]
+
+    async def unanswered(self, sender: str, ids: Sequence[UUID]) -> list[RelayRow]:
+        """What we carry of a sender under these ids and have no receipt of."""
+        found = [row for row in self._relays.values() if (row.sender, row.answer) == (sender, None) and row.id in ids]
         return [replace(row, post=None) for row in found]
 
     async def refresh_relays(self, posts: Mapping[bytes, bytes]) -> None:
