@@ -24,7 +24,15 @@ from protocols.evidence import (
 )
 from protocols.exchange.message import Message, SignedMessage, parse_jws, parse_message
 from protocols.ledger.checkpoint import Checkpoint, verify_checkpoint
-from protocols.ledger.entry import RECEIPT_KINDS, DirRef, Entry, content_commitment, parse_entry, thread_commitment
+from protocols.ledger.entry import (
+    RECEIPT_KINDS,
+    DirRef,
+    Entry,
+    content_commitment,
+    erases,
+    parse_entry,
+    thread_commitment,
+)
 from protocols.ledger.linking import Link
 from protocols.ledger.merkle import leaf_hash, verify_consistency
 from protocols.ledger.note import others
@@ -153,8 +161,7 @@ class _Check:
         return place, entry
 
     def _erases(self, place: Place, entry: Entry) -> bool:
-        whole = entry.kind == "erased" and (entry.code or "").startswith("content/")
-        return whole and self._ledger(place.origin).member == self.evidence.by
+        return erases(entry) and self._ledger(place.origin).member == self.evidence.by
 
     def _answered(self, n: int, entries: Sequence[tuple[Place, Entry]]) -> None:
         """Every answer comes with the entry that it answers."""

@@ -12,7 +12,7 @@ import asyncpg
 
 from adapters.postgres.connect import GONE, SETTINGS, Connection, Pool, connect
 from protocols.ledger.checkpoint import Checkpoint
-from protocols.ledger.tiles import TileId
+from protocols.ledger.tiles import WIDTH, TileId
 from protocols.ports.rows import (
     ApprovalRow,
     ContentRow,
@@ -406,10 +406,13 @@ class PostgresLedger:
         row = await self._pool.row(sql, origin, size)
         return Checkpoint(origin=origin, size=row["size"], root=row["root"], note=row["note"]) if row else None
 
-    async def checkpoints(self, origin: str, after: int, size: int, count: int) -> list[Checkpoint]:
-        """Checkpoints of sizes after one and up to another, smallest first, so many at most."""
-        sql = "SELECT size, root, note FROM checkpoint WHERE origin = $1 AND size > $2 AND size <= $3 ORDER BY size LIMIT $4"
-        rows = await self._pool.fetch(sql, origin, after, size, count)
+    async def checkpoints(self, origin: str, after: int, size: int) -> list[Checkpoint]:
+        """Checkpoints of sizes after one and up to another, the newest of each bundle of entries, smallest first."""
+        rows = await self._pool.fetch(
+            f"SELECT DISTINCT ON ((size - 1) / {WIDTH}) size, root, note FROM checkpoint "
+            f"WHERE origin = $1 AND size > $2 AND size <= $3 ORDER BY (size - 1) / {WIDTH}, size DESC",
+            *(origin, after, size),
+        )
         return [Checkpoint(origin=origin, size=row["size"], root=row["root"], note=row["note"]) for row in rows]
 
     async def keep_cosignature(self, origin: str, size: int, witness: str, lines: bytes, at: datetime) -> None:

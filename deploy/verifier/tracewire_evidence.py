@@ -254,12 +254,7 @@ class Evidence:
         for n, each in enumerate(self.manifest["messages"], 1):
             entries = [self._proven(n, each, name) for name in self.files if name.startswith(f"proofs/{n:04}/")]
             self._answered(n, entries)
-            erased = any(
-                e["kind"] == "erased"
-                and e["code"].startswith("content/")
-                and o.rpartition("/")[0] == self.manifest["by"]
-                for o, _, _, e in entries
-            )
+            erased = any(_erases(e) and o.rpartition("/")[0] == self.manifest["by"] for o, _, _, e in entries)
             if each["content"] == "erased" and not erased:
                 raise Failure("evidence", f"message {n} is said to be erased, and no entry says so")
             jws = self.files.get(f"messages/{n:04}.jws")
@@ -417,6 +412,13 @@ class Evidence:
                 )
                 found |= {owner} if same or (later and peer.get("index") != index) else set()
         return sorted(found - {origin.rpartition("/")[0]})
+
+
+def _erases(entry: Json) -> bool:
+    """Content is gone if an entry gives the ground and the day, and an authority where neither sender nor owner let it go by itself."""
+    code = re.fullmatch(r"content/([A-Z0-9_]+)/\d{4}-\d\d-\d\d", entry.get("code", ""), re.ASCII)
+    unordered = ("DELETE_AFTER", "RETENTION_ENDED")
+    return entry["kind"] == "erased" and code is not None and ("actor_c" in entry or code[1] in unordered)
 
 
 def _files(path: Path) -> dict[str, bytes]:

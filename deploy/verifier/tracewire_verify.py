@@ -254,7 +254,7 @@ def _older(folder: Path, keys: Sequence[Key], newest: Point) -> tuple[dict[int, 
 
 
 class _Checks:
-    """Compares published files and the order of entries with what the bundles give; keeps the first fault of each code."""
+    """Compares published files and the order of entries with what the bundles give; keeps of each code the fault of the lowest entry."""
 
     def __init__(self, folder: Path, origin: str, size: int) -> None:
         self._folder, self._origin, self._size = folder, origin, size
@@ -276,8 +276,10 @@ class _Checks:
                     self.fault(Failure(code, f"{name} differs from the entries{first}", index))
 
     def fault(self, failure: Failure) -> None:
-        """The first of each code is kept."""
-        self.faults.setdefault(failure.code, failure)
+        """One that names an entry goes before one that names none, and the lower before the higher."""
+        before = self.faults.get(failure.code)
+        if before is None or _place(failure) < _place(before):
+            self.faults[failure.code] = failure
 
     def bundle(self, n: int) -> list[bytes]:
         """The entries of bundle n, exactly as many as the tree's size says."""
@@ -353,18 +355,22 @@ def verify_log(
     for level, row in tree.rows.items():
         if row:
             checks.published(level, size >> 8 * (level + 1), bytes(row))
-    first = next((each for each in checks.faults.values() if each.index is not None), None)
-    if tree.root() != root:  # what lies here is not what was signed, whatever else is wrong with it
-        said = f"the entries do not give the signed root of size {size}; faults: {[*map(str, checks.faults.values())]}"
-        raise Failure("root", said, first.index if first else None)
     if checks.files:
         checks.fault(Failure("tile", f"{min(checks.files)} is no tile of a tree of size {size}"))
-    if checks.faults:
-        raise next(iter(checks.faults.values()))
+    faults = sorted(checks.faults.values(), key=_place)
+    if tree.root() != root:  # what lies here is not what was signed, whatever else is wrong with it
+        said = f"the entries do not give the signed root of size {size}; faults: {[*map(str, faults)]}"
+        raise Failure("root", said, faults[0].index if faults else None)
+    if faults:
+        raise faults[0]
     return Log(
         origin=origin, size=size, root=base64.b64encode(root).decode(), older_checkpoints=count, signatures=len(keys),
         own_keys=not vkeys, kinds=dict(sorted(checks.kinds.items())),
     )  # fmt: skip
+
+
+def _place(failure: Failure) -> tuple[bool, int]:
+    return failure.index is None, failure.index or 0
 
 
 def verify_fork(first: Path, second: Path, vkeys: Sequence[str]) -> Fork:

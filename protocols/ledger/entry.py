@@ -1,6 +1,7 @@
 """The ledger entry: one JSON object, members in a fixed order, one closed table of kinds (docs/protocol.md section 3)."""
 
 import hmac
+import re
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
@@ -69,6 +70,8 @@ REFUSED_CODES = frozenset(
 )
 UNDELIVERED_CODES = frozenset(("expired", "key.revoked", "content.erased", "dropped"))
 RECEIPT_KINDS = frozenset(("received", "refused", "id_conflict"))
+_ERASED = re.compile(r"content/([A-Z0-9_]+)/\d{4}-\d\d-\d\d", re.ASCII)
+_UNORDERED = ("DELETE_AFTER", "RETENTION_ENDED")  # grounds for which nobody has to order it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +250,12 @@ def content_commitment(salt: bytes, payload: bytes) -> bytes:
 def thread_commitment(salt: bytes, thread: UUID) -> bytes:
     """`thread_c`: another value per message, so nobody outside links legs."""
     return hmac.digest(salt, b"tracewire thread 1\0" + str(thread).encode(), sha256)
+
+
+def erases(entry: Entry) -> bool:
+    """Whether an entry says that a message's content was erased, on which ground and day, and on whose authority where one is needed."""
+    found = _ERASED.fullmatch(entry.code or "") if entry.kind == "erased" else None
+    return found is not None and (entry.actor_c is not None or found[1] in _UNORDERED)
 
 
 def closes(data: bytes) -> bool:

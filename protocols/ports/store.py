@@ -181,8 +181,8 @@ class LedgerStore(Protocol):
         """The newest checkpoint, or that of a size."""
         ...
 
-    async def checkpoints(self, origin: str, after: int, size: int, count: int) -> list[Checkpoint]:
-        """Checkpoints of sizes after one and up to another, smallest first, so many at most."""
+    async def checkpoints(self, origin: str, after: int, size: int) -> list[Checkpoint]:
+        """Checkpoints of sizes after one and up to another, the newest of each bundle of entries, smallest first."""
         ...
 
     async def keep_cosignature(self, origin: str, size: int, witness: str, lines: bytes, at: datetime) -> None:

@@ -155,13 +155,13 @@ async def test_l04_a_database_that_was_rewritten_and_signed_with_the_stolen_keys
     assert not a.parts.committer.halted
     assert a.parts.linking.alarms == {}, "the node itself was lied to"
     assert await audit(a, tmp_path / "rewritten") == "", "and so is who sees its files alone"
-    assert await a.parts.witness.collect() == 0
-    assert b.parts.linking.alarms == {a.origin: "ledger.split_view"}
-    kept = await b.sql("SELECT first, second FROM split_view")
-    assert note in (kept["first"], kept["second"])
+    await a.becomes(await a.trace(b), "delivered")  # what is not linked yet takes effect, and is named
     sent = await a.trace(b)
     await wait_until(lambda: _refused(a))
     assert await a.delivery(sent) == "queued"
+    assert b.parts.linking.alarms == {a.origin: "ledger.split_view"}
+    assert proven_fork(await b.sql("SELECT first, second FROM split_view"), a, tmp_path) == ("size", size)
+    assert await a.parts.witness.collect() == 0
 
 
 async def _refused(a: Node) -> bool:

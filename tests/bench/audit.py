@@ -21,7 +21,7 @@ from protocols.ledger.merkle import leaf_hash
 from tests.interop.conftest import Exchange, Ledger, digest
 
 ROOT = Path(__file__).parents[2]
-_BATCH = 10_000
+_BATCH = 256  # entries under one checkpoint: `ledger export` writes one a bundle
 
 
 def refs(ledger: Ledger, first: int) -> list[PeerRef]:
@@ -53,7 +53,7 @@ def agreeing(folder: Path, entries: int) -> None:
 
 
 def long(folder: Path, entries: int) -> None:
-    """One ledger, a checkpoint every 10,000 entries."""
+    """One ledger, a checkpoint a batch."""
     ledger = Ledger("test/br-pf")
     ledger.open()
     members = Exchange().message(1, ledger, "test/us-atf") | {"pair_seq": 1}

@@ -34,7 +34,8 @@ def _program(name: str) -> ModuleType:
     return module
 
 
-VERIFIER, MATCH = _program("tracewire_verify"), _program("tracewire_match")
+_NAMES = ("verify", "match", "witnesses", "evidence")  # each may import those before it
+VERIFIER, MATCH, _, EVIDENCE = [_program(f"tracewire_{name}") for name in _NAMES]
 
 
 class View:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from protocols.ledger.entry import REFUSED_CODES, UNDELIVERED_CODES, parse_entry
+from protocols.ledger.entry import REFUSED_CODES, UNDELIVERED_CODES, erases, parse_entry
 from protocols.problems import ProblemError
-from tests.fault.invariants import MATCH
+from tests.fault.invariants import EVIDENCE, MATCH
 from tests.fault.invariants import VERIFIER as verify
+from tests.interop.conftest import digest
 
 FILE = Path(__file__).parents[2] / "deploy" / "verifier" / "tracewire_verify.py"
 PROGRAM = FILE.with_name("tracewire_match.py")
@@ -503,3 +504,31 @@ def test_a_log_of_another_implementation_is_verified(tmp_path):
     copy = shutil.copytree(FOREIGN, tmp_path / "log")
     _flip(copy / "tile/entries/000.p/3")
     fails("bundle", verify.verify_log, copy, [FOREIGN_VKEY], signatures=1, entries="opaque")
+
+
+@pytest.mark.parametrize(
+    ("code", "authority", "erases_"),
+    [
+        ("content/COURT_ORDER/2027-01-15", True, True), ("content/COURT_ORDER/2027-01-15", False, False),
+        ("content/DELETE_AFTER/2027-01-15", False, True), ("content/RETENTION_ENDED/2027-01-15", False, True),
+        ("content/COURT_ORDER", True, False), ("content/", True, False), ("content//2027-01-15", True, False),
+        ("persons/COURT_ORDER/2027-01-15", True, False), ("content/COURT_ORDER/soon", True, False),
+    ],
+)  # fmt: skip
+def test_content_is_gone_by_an_entry_with_ground_day_and_authority_alone(exchange, code, authority, erases_):
+    actor = {"actor_c": digest("actor")} if authority else {}
+    entry = exchange.a.entry("erased", code=code, **actor)
+    assert erases(entry) is EVIDENCE._erases(json.loads(entry.encode())) is erases_
+    assert not erases(exchange.a.entry("admin", code=code))
+
+
+def test_of_several_faults_the_lowest_entry_is_named(busy, tmp_path):
+    busy.a.write(tmp_path)
+    for name, at in (("tile/0/000", 32 * 200), ("tile/0/001.p", 0), ("tile/0/000", 32 * 5)):
+        path = next(tmp_path.glob(f"{name}*")) if name.endswith("0") else next((tmp_path / name).iterdir())
+        data = bytearray(path.read_bytes())
+        data[at] ^= 1
+        path.write_bytes(data)
+    with pytest.raises(verify.Failure) as caught:
+        verify.verify_log(tmp_path, busy.a.signer.vkeys)
+    assert caught.value.index == 5

@@ -183,7 +183,7 @@ async def test_two_entries_at_one_index_are_kept_with_their_proofs(pair: tuple[N
     assert proven_fork(row, m, tmp_path) == ("index", first.place.index)
 
 
-def proven_fork(row: Any, m: Stranger, folder: Path) -> tuple[str, int]:
+def proven_fork(row: Any, m: Stranger | Node, folder: Path) -> tuple[str, int]:
     """What the independent verifier says of the two files, with nothing but the ledger's keys."""
     for name in ("first", "second"):
         (folder / name).write_bytes(row[name])
