@@ -9,6 +9,7 @@ The whole ledger is verified first (tracewire_verify.py, which lies beside this 
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,8 @@ class Policy:
         return holds[self.quorum]
 
 
-def _cosigned(note: bytes, key: Key) -> bool:
-    """Whether a witness has cosigned this checkpoint (C2SP tlog-cosignature)."""
+def _cosigned(note: bytes, key: Key) -> int | None:
+    """When a witness cosigned this checkpoint, in seconds since 1970 (C2SP tlog-cosignature); None where it did not."""
     name, type_, public, key_id = key
     text, _, lines = note.decode().rpartition("\n\n")
     origin, size, root = text.split("\n")
@@ -93,8 +94,8 @@ def _cosigned(note: bytes, key: Key) -> bool:
                 MLDSA44PublicKey.from_public_bytes(public).verify(signature, tree)
         except (InvalidSignature, ValueError):
             raise Failure("signature", f"the cosignature 0x{type_:02x} of {name} is wrong") from None
-        return True
-    return False
+        return int.from_bytes(stamp, "big")
+    return None
 
 
 def verify_witnessed(folder: Path, policy: Policy, vkeys: Sequence[str] | None = None) -> dict[str, Any]:
@@ -112,18 +113,26 @@ def verify_witnessed(folder: Path, policy: Policy, vkeys: Sequence[str] | None =
     ):
         raise Failure("policy", f"it does not name {log.origin}")
     _, size, _ = _open(note, keys, path.name)
-    signed = {name for name, key in policy.members.items() if len(key) == 4 and _cosigned(note, key)}
-    if not policy.satisfied(signed):
+    times = {name: _cosigned(note, key) for name, key in policy.members.items() if len(key) == 4}
+    signed = {name: at for name, at in times.items() if at is not None}
+    if not policy.satisfied({*signed}):
         raise Failure(
             "witness", f"only {', '.join(sorted(signed)) or 'nobody'} of those that the policy demands cosigned"
         )
-    return {"origin": log.origin, "size": log.size, "witnessed": size, "witnesses": sorted(signed)}
+    return {
+        "origin": log.origin,
+        "size": log.size,
+        "witnessed": size,
+        "witnesses": sorted(signed),
+        "at": min(signed.values(), default=None),
+    }
 
 
 def shown(found: dict[str, Any]) -> Iterator[str]:
     """A line for each claim."""
     yield f"OK {found['origin']}: {found['size']} entries hold, as the program log says in full"
-    yield f"OK {', '.join(found['witnesses']) or 'nobody'} cosigned it up to size {found['witnessed']}, as the policy demands"
+    at = f" on {datetime.fromtimestamp(found['at'], UTC):%Y-%m-%d at %H:%M} UTC" if found["at"] else ""
+    yield f"OK {', '.join(found['witnesses']) or 'nobody'} cosigned it up to size {found['witnessed']}{at}, as the policy demands"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

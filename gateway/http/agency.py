@@ -178,7 +178,10 @@ class Agency:
                 method="GET", path="/v1/events", scope=read, call=self.get_events, query=EventsQuery, answer=Events,
                 headers=("Prefer",), problems=("feed.beyond",),
             ),
-            Operation(method="GET", path="/v1/reviews", scope=read, call=self.get_reviews, query=PageQuery, answer=Reviews),
+            Operation(
+                method="GET", path="/v1/reviews", scope=read, call=self.get_reviews, query=PageQuery, answer=Reviews,
+                problems=("auth.purpose",),
+            ),
             Operation(
                 method="GET", path="/v1/recovery-reports/{thread}/request", scope=read, call=self.get_draft,
                 answer=RequestDraft, problems=(*_THREAD, "handling.forbidden", "auth.purpose"),
@@ -420,6 +423,7 @@ class Agency:
     async def get_reviews(self, request: web.Request, asked: Asked) -> web.Response:
         """List the requests that wait for a person, with candidates, oldest first."""
         del request
+        permit_reading(asked.caller)
         query: PageQuery = asked.query
         rows = await self._read.reviews(query.after, query.limit)
         last = Cursor(rows[-1].at, rows[-1].id) if len(rows) == query.limit else None

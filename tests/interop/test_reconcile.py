@@ -249,6 +249,7 @@ def test_the_command_says_it_in_words_and_hands_out_proofs(
         in out
     )
     vkeys = [f"--vkey={key}" for ledger in (a, b) for key in ledger.signer.vkeys]
+    (folders[1] / "checkpoint.witnessed").write_bytes(b.checkpoints[1])
     assert run("audit", "reconcile", *folders, "--json", "--proofs", tmp_path / "proofs", *vkeys) == 3
     shown = json.loads(capsys.readouterr().out)
     (difference,) = shown["differences"]
@@ -260,6 +261,7 @@ def test_the_command_says_it_in_words_and_hands_out_proofs(
     for path, ledger in zip(proofs, (a, b), strict=True):
         place = parse_proof(path.read_bytes(), LedgerKeys.parse(ledger.origin, ledger.signer.vkeys), Tw1Verifier())
         assert place.entry in ledger.entries
+        assert place.size == (len(a.entries) if ledger is a else 1), "under what was witnessed, where that covers it"
     with web_server(folders[1]) as url:
         assert run("audit", "reconcile", folders[0], url, "--json", *vkeys) == 3
         assert json.loads(capsys.readouterr().out) == shown

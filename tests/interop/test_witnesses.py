@@ -67,6 +67,7 @@ def test_both_judge_a_policy_alike(
     assert (code, found["ok"]) == (int(not enough), enough), found
     if enough:
         assert (found["size"], found["witnessed"], found["witnesses"]) == (5, 3, sorted(who))
+        assert found["at"] == START.timestamp(), "a witness that has been away for long is seen by this"
     else:
         assert found["code"] == "witness"
 

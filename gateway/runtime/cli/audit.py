@@ -191,19 +191,23 @@ def _write_proofs(folder: Path, found: Sequence[Difference], ledgers: dict[str, 
 
 
 def _proof(folder: Path, index: int) -> bytes | None:
-    """The tlog-proof of an entry of an exported ledger; None past its end."""
-    note = read_file(folder / "checkpoint")
-    checkpoint = parse_checkpoint(note)
-    if index >= checkpoint.size:
+    """The tlog-proof of an entry of an exported ledger, under its witnessed checkpoint where that covers it; None past its end."""
+    newest = checkpoint = parse_checkpoint(read_file(folder / "checkpoint"))
+    if index >= newest.size:
         return None
+    if (path := folder / "checkpoint.witnessed").exists():
+        cosigned = parse_checkpoint(read_file(path))
+        checkpoint = cosigned if index < cosigned.size else newest
     wanted = TilesWanted()
     inclusion_path(index, checkpoint.size, wanted.node)
-    tiles = {tile: read_file(folder / tile_path(tile, tile_width(tile, checkpoint.size))) for tile in wanted.tiles}
-    path = tuple(inclusion_path(index, checkpoint.size, TileReader(tiles).node))
+    tiles = {tile: read_file(folder / tile_path(tile, tile_width(tile, newest.size))) for tile in wanted.tiles}
+    hashes = tuple(inclusion_path(index, checkpoint.size, TileReader(tiles).node))
     bundle = ENTRIES, index // WIDTH
-    entries = list(parse_bundle(read_file(folder / tile_path(bundle, tile_width(bundle, checkpoint.size)))))
-    place = Place(origin=checkpoint.origin, size=checkpoint.size, index=index, path=path, entry=entries[index % WIDTH])
-    return format_proof(place, note)
+    entries = list(parse_bundle(read_file(folder / tile_path(bundle, tile_width(bundle, newest.size)))))
+    place = Place(
+        origin=checkpoint.origin, size=checkpoint.size, index=index, path=hashes, entry=entries[index % WIDTH]
+    )
+    return format_proof(place, checkpoint.note)
 
 
 def _compare(
