@@ -1,15 +1,19 @@
 """`make screenshots`: each page of the console as docs/screenshots/ shows it, over the demo's federation."""
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from playwright.async_api import Page, async_playwright
 
 from gateway.runtime.demo.federation import state_folder
 from tests.browser.conftest import CHROMIUM, QUIET
+from tests.runtime.test_serving import compared, port, serving
 
 FOLDER = Path(__file__).parents[2] / "docs" / "screenshots"
 TRACEWIRE = str(Path(sys.executable).with_name("tracewire"))
@@ -29,7 +33,7 @@ async def shoot(page: Page, name: str, path: str, look: str) -> None:
     await page.screenshot(path=FOLDER / f"{name}{'' if look == 'light' else f'-{look}'}.png")
 
 
-async def main(node: str) -> None:
+async def main(node: str, served: str) -> None:
     """Two looks of each page."""
     FOLDER.mkdir(exist_ok=True)
     tracewire("client", "add", node, "auditor", "--actor=AUD", "--scope=audit:read", "--scope=ledger:read")
@@ -59,12 +63,26 @@ async def main(node: str) -> None:
             await shoot(page, "figures", f"{log}/figures", look)
             await shoot(page, "thread", f"{base}/audit/threads?thread={thread}", look)
             await shoot(page, "gaps", f"{base}/audit/gaps", look)
+            await shoot(page, "differences", f"{served}/differences", look)
         await browser.close()
+
+
+@contextlib.contextmanager
+def beside(node: Path) -> Iterator[str]:
+    """The address of the node's ledger beside its registry's, as an auditor serves both."""
+    with tempfile.TemporaryDirectory() as made:
+        folders = [Path(made) / name for name in ("police", "registry")]
+        for folder in folders:
+            tracewire("ledger", "export", str(node.with_name(folder.name)), str(folder))
+        with serving(folders[0], "--other", folders[1], "--port", port()) as url:
+            compared(url)
+            yield url
 
 
 if __name__ == "__main__":
     subprocess.run([TRACEWIRE, "demo", "--fresh", "--keep"], stdout=subprocess.DEVNULL, check=True)
     try:
-        asyncio.run(main(str(state_folder() / "police")))
+        with beside(state_folder() / "police") as served:
+            asyncio.run(main(str(state_folder() / "police"), served))
     finally:
         subprocess.run([TRACEWIRE, "demo", "--stop"], check=True)
