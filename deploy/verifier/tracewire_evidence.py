@@ -230,7 +230,7 @@ class Evidence:
             lines = [line.split(" ")[1] for line in note.decode().rpartition("\n\n")[2].splitlines()]
             for member in {each for each in lines if each != origin}:
                 keys = [_witness(each) for each in self._record(member).get("witness") or ()]
-                if lines.count(member) != 2 or len(keys) != 2 or not all(_cosigned(note, key) for key in keys):
+                if lines.count(member) != 2 or len(keys) != 2 or any(_cosigned(note, key) is None for key in keys):
                     raise Failure("signature", f"{name}: the cosignatures of {member} are missing or wrong")
                 self.cosigners.setdefault(origin, {}).setdefault(point[1], []).append(member)
             yield point

@@ -72,6 +72,9 @@ class Policy:
         return holds[self.quorum]
 
 
+_TIME_MAX = 253_402_300_800  # the year 10000
+
+
 def _cosigned(note: bytes, key: Key) -> int | None:
     """When a witness cosigned this checkpoint, in seconds since 1970 (C2SP tlog-cosignature); None where it did not."""
     name, type_, public, key_id = key
@@ -124,14 +127,25 @@ def verify_witnessed(folder: Path, policy: Policy, vkeys: Sequence[str] | None =
         "size": log.size,
         "witnessed": size,
         "witnesses": sorted(signed),
-        "at": min(signed.values(), default=None),
+        "at": _since(policy, signed),
     }
+
+
+def _since(policy: Policy, signed: dict[str, int]) -> int | None:
+    """From when on as many had signed as the policy demands: one that lies about its time moves nothing that others outweigh."""
+    times = sorted({0, *signed.values()})
+    at = next(at for at in times if policy.satisfied({name for name, then in signed.items() if then <= at}))
+    return at or None
 
 
 def shown(found: dict[str, Any]) -> Iterator[str]:
     """A line for each claim."""
     yield f"OK {found['origin']}: {found['size']} entries hold, as the program log says in full"
-    at = f" on {datetime.fromtimestamp(found['at'], UTC):%Y-%m-%d at %H:%M} UTC" if found["at"] else ""
+    at = (
+        f" by {datetime.fromtimestamp(found['at'], UTC):%Y-%m-%d at %H:%M} UTC"
+        if found["at"] and found["at"] < _TIME_MAX
+        else ""
+    )
     yield f"OK {', '.join(found['witnesses']) or 'nobody'} cosigned it up to size {found['witnessed']}{at}, as the policy demands"
 
 

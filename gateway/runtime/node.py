@@ -27,7 +27,7 @@ from keys.keystore import KeyStore, Use
 from keys.secret import Secret
 from protocols.directory import Directory, Key, witness_keys, year_and_number
 from protocols.ledger.entry import NONCE_BYTES, DirRef, Entry, PeerRef, parse_entry
-from protocols.limits import BLOB_UNNAMED_S
+from protocols.limits import BLOB_UNNAMED_S, DIRECTORY_GRACE_S
 from protocols.ports.crypto import Guard
 from protocols.ports.store import (
     Unavailable,
@@ -339,8 +339,11 @@ def origin_in_use(keys: KeyStore, guard: Guard) -> str:
 async def follow_keys(committer: Committer, keys: KeyStore, directory: Directory, now: datetime) -> list[str]:
     """Changes over to every next key that the directory lists as valid now; their names.
 
-    The entry is first: what is cut in between is done, and said, once more. A halted ledger says nothing.
+    The entry is first: what is cut in between is done, and said, once more. A halted ledger says nothing. By a clock at which the
+    directory has expired beyond its grace nothing changes: it may run ahead, and nothing is sent then.
     """
+    if now > directory.expires + timedelta(seconds=DIRECTORY_GRACE_S):
+        return []
     keys.reload()
     following = _due(keys, directory, now)
     for use, kid in following:

@@ -126,6 +126,8 @@ def _compared(compare: Compare, into: Compared) -> None:
         into.directions, into.found = compare(told)
     except ProblemError as problem:
         into.problem = problem.detail
+    except Exception as error:  # said on the page, which else would wait for ever
+        into.problem = type(error).__name__
 
 
 async def _opened(place: Place, policy: Policy | None, stack: AsyncExitStack) -> tuple[str, Explore]:
@@ -164,6 +166,7 @@ async def fetch_ledger(place: Place, folder: Path, told: Callable[[int, int], No
     async with AsyncExitStack() as stack:
         read = await _reader(place, stack)
         keys = await _keys(place, read)
+        cosigned = await _witnessed(read)  # before the newest one, lest it be of more entries than are taken
         newest = verify_checkpoint(await read("checkpoint"), keys, Tw1Verifier())
         files = ExportFolder(folder, keys)
         if files.standing and files.standing.size > newest.size:
@@ -176,7 +179,7 @@ async def fetch_ledger(place: Place, folder: Path, told: Callable[[int, int], No
             entries = list(parse_bundle(await read(tile_path(tile, tile_width(tile, newest.size)))))
             files.add(edge, entries, newest.size)
             told(edge.size, newest.size)
-        files.finish(edge, newest, await _witnessed(read))
+        files.finish(edge, newest, cosigned)
         return newest.origin, newest.size
 
 

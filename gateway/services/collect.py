@@ -18,6 +18,7 @@ _log = structlog.get_logger()
 _WAIT_S = 30
 _LOOK_S = 5.0  # the directory may name other sources
 _PAUSE_MAX_S = 300.0
+_UNGIVEN_MAX = 8  # POSTs of receipts
 _HASTE_S = 1.0  # an empty answer that comes sooner was not waited for
 
 
@@ -104,12 +105,17 @@ class Collect:
             except Exception:  # the next round looks again
                 _log.exception("receipts_unreadable", peer=source)
                 return
-        self._ungiven[source] = []
-        for receipts in past:
+        kept = self._ungiven[source] = []
+        for n, receipts in enumerate(past):
             try:
                 await self._give(record, receipts)
             except ProblemError as problem:
                 _log.warning("receipts_not_given", peer=source, code=problem.code)
+            if kept:  # it takes none now
+                kept += past[n + 1 :]
+                break
+        if len(kept) > _UNGIVEN_MAX:  # they are made anew
+            del self._ungiven[source]
 
     async def _give(self, record: Record, receipts: bytes) -> None:
         """What a source does not take now is given again first; what it refuses holds up nothing."""

@@ -10,6 +10,7 @@ between COMMIT and guard leaves the database ahead, which the next batch proves 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NoReturn, TypeVar
@@ -187,12 +188,15 @@ class Committer:
 
     async def set_back(self, held: Checkpoint) -> None:
         """Halts: somebody holds a checkpoint that we signed and that is not of this tree. The guard remembers it where it is larger."""
-        if held.size > self.size:
-            mark = self._mark(held.size, held.root, await self.verify())
-            await asyncio.to_thread(self._guard.raise_to, mark)
         self.halted = ProblemError(
             "ledger.rollback", f"another holds {held.size} entries that we signed, and they are not here"
         )
+        identifier, timeline = await self._store.identity()
+        mark = GuardMark(
+            origin=self.origin, size=held.size, root=held.root, system_identifier=identifier, timeline=timeline
+        )
+        with suppress(ProblemError):  # it remembers another of this size already
+            await asyncio.to_thread(self._guard.raise_to, mark)
 
     async def verify(self) -> Head:
         """The head, after the guard's and the signatures' checks; ProblemError `ledger.rollback` halts, `store.busy`. Writes nothing."""
@@ -249,6 +253,8 @@ class Committer:
         """One batch: lock, check, decide, write, COMMIT, raise the guard, answer."""
         if not waiting:
             return
+        if self.halted is not None:
+            raise self.halted
         at, batch_id = self._clock.now(), self._ids.uuid7()
         results: list[tuple[_Waiting, int | Lost | ProblemError]] = []
         edge, proofs, head = None, None, None

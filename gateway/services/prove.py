@@ -8,7 +8,6 @@ from gateway.services.commit import Done
 from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.linking import Link, chain
 from protocols.ledger.merkle import Node, consistency_path, inclusion_path
-from protocols.ledger.merkle import root as tree_root
 from protocols.ledger.proof import Place
 from protocols.ledger.tiles import WIDTH, TileId, TileReader, TilesWanted, place, tile_width
 from protocols.ports.crypto import Guard
@@ -60,17 +59,6 @@ class Release:
                 return found
             await asyncio.sleep(_WAIT_S)
         raise ProblemError("store.busy", "the guard does not remember this size yet")
-
-
-async def root_at(store: LedgerStore, origin: str, size: int) -> bytes:
-    """The root of the first `size` entries of a ledger of ours, of its stored tiles; empty where these do not reach so far."""
-    wanted = TilesWanted()
-    tree_root(size, wanted.node)
-    reader = TileReader(await store.tiles(origin, list(wanted.tiles)))
-    try:
-        return tree_root(size, reader.node)
-    except (KeyError, IndexError):
-        return b""
 
 
 class Prove:

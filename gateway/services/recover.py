@@ -3,10 +3,11 @@
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from gateway.services.prove import root_at
 from protocols.directory import Directory
 from protocols.ledger.checkpoint import Checkpoint, verify_checkpoint
 from protocols.ledger.merkle import EMPTY_ROOT
+from protocols.ledger.merkle import root as tree_root
+from protocols.ledger.tiles import TileReader, TilesWanted
 from protocols.ports.crypto import Guard, GuardMark, Verifier
 from protocols.ports.store import LedgerStore
 from protocols.ports.transport import Transport
@@ -40,7 +41,7 @@ class Recover:
         head = await self._ledger.checkpoint(origin)
         size, root = (head.size, head.root) if head else (0, EMPTY_ROOT)
         old = self._guard.read(origin)
-        if old is not None and (old.size > size or await root_at(self._ledger, origin, old.size) != old.root):
+        if old is not None and (old.size > size or await self._root_at(origin, old.size) != old.root):
             raise ProblemError(
                 "ledger.rollback", "the database is behind the guard or another history: open a new ledger"
             )
@@ -73,6 +74,15 @@ class Recover:
             checkpoint: Checkpoint = verify_checkpoint(note, directory.ledgers[origin].keys, self._verifier)
         except ProblemError:
             return 0  # not our signature: it says nothing about us
-        if checkpoint.size > size or await root_at(self._ledger, origin, checkpoint.size) != checkpoint.root:
+        if checkpoint.size > size or await self._root_at(origin, checkpoint.size) != checkpoint.root:
             raise ProblemError("ledger.rollback", "a member holds more of this ledger, or another: open a new ledger")
         return checkpoint.size
+
+    async def _root_at(self, origin: str, size: int) -> bytes:
+        wanted = TilesWanted()
+        tree_root(size, wanted.node)
+        reader = TileReader(await self._ledger.tiles(origin, list(wanted.tiles)))
+        try:
+            return tree_root(size, reader.node)
+        except (KeyError, IndexError):
+            return b""

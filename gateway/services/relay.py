@@ -5,6 +5,7 @@ is the hub's word alone. What the ends say to each other about checkpoints (`hel
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -110,9 +111,14 @@ class Relay:
             if before is not None and carried.row.post:  # newer links and proof: the older may lead nowhere by now
                 fresh[before.digest] = carried.row.post
         answers = await asyncio.gather(*(self._commit(each) for each in changes))
-        for change, answer in zip(changes, answers, strict=True):  # who lost to the same bytes had the newer links
-            if isinstance(change, Relayed) and isinstance(answer, RelayRow) and not answer.answer and change.row.post:
-                fresh[answer.digest] = change.row.post
+        pairs = list(zip(changes, answers, strict=True))
+        ours = {each.row.digest for each, answer in pairs if isinstance(each, Relayed) and isinstance(answer, Done)}
+        fresh |= {  # who lost to another POST's had the newer links
+            each.row.digest: each.row.post
+            for each, answer in pairs
+            if isinstance(each, Relayed) and isinstance(answer, RelayRow) and not answer.answer and each.row.post
+            and each.row.digest not in ours
+        }  # fmt: skip
         if fresh:
             await self._store.refresh_relays(fresh)
         return await self._answer(answers, post, directory)
@@ -218,15 +224,18 @@ class Relay:
     async def take_receipts(self, caller: str, post: Post, directory: Directory) -> None:
         """Receipts of a recipient that fetched from us."""
         sender = ""
-        by_id: dict[UUID, Receipt] = {}
+        by_id = defaultdict[UUID, dict[bytes | None, Receipt]](dict)
         for item in post.items:
             if isinstance(item, Receipt):
                 entry = parse_entry(item.place.entry)
                 if entry.recipient != caller or not entry.id:
                     raise ProblemError("peer.identity_mismatch", "a hub takes from a member its own receipts")
-                sender, by_id[entry.id] = entry.sender or "", item
+                sender = entry.sender or ""
+                by_id[entry.id][entry.envelope] = item
         rows = await self._store.unanswered(sender, list(by_id))
-        await self._keep([(row, by_id[row.id]) for row in rows], post, directory)
+        found = [(row, by_id[row.id]) for row in rows]  # a receipt may name the bytes that came before, by another seal
+        receipts = [(row, each.get(row.digest) or next(iter(each.values()))) for row, each in found]
+        await self._keep(receipts, post, directory)
 
     async def run(self, waits: Callable[[str], None]) -> None:
         """Forwards until cancelled; `waits` is told of recipients that fetch."""

@@ -16,7 +16,7 @@ import structlog
 from gateway.services.changes import Noted
 from gateway.services.commit import Committer
 from gateway.services.link import Linking
-from gateway.services.prove import Prove, root_at
+from gateway.services.prove import Prove
 from gateway.services.submit import current
 from protocols.directory import Directory, Record, witness_keys
 from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint
@@ -213,7 +213,8 @@ class Witness:
             held = self._linking.heard(origin, note, directory) if note else None
         except ProblemError:
             return
-        if held and await root_at(self._ledger, origin, held.size) != held.root:
+        ours = await self._ledger.checkpoint(origin, held.size) if held else None
+        if held and (ours is None or ours.root != held.root):
             await self._committer.set_back(held)
             _log.error(
                 "ledger_halted", code="ledger.rollback", why=f"{witness.member} holds what we signed and do not have"

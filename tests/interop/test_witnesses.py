@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import zipapp
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def test_both_judge_a_policy_alike(
     assert (code, found["ok"]) == (int(not enough), enough), found
     if enough:
         assert (found["size"], found["witnessed"], found["witnesses"]) == (5, 3, sorted(who))
-        assert found["at"] == START.timestamp(), "a witness that has been away for long is seen by this"
+        since = None if rest == "quorum none" else START.timestamp()
+        assert found["at"] == since, "a witness that has been away for long is seen by this"
     else:
         assert found["code"] == "witness"
 
@@ -123,3 +125,16 @@ def test_the_zipapp_is_the_verifier_too(exchange: Exchange, tmp_path: Path, prog
     assert (done.returncode, json.loads(done.stdout)["size"]) == (0, 3)
     bad = subprocess.run([sys.executable, "-I", program, "log", tmp_path], capture_output=True, text=True, check=False)
     assert (bad.returncode, bad.stdout.startswith("FAIL missing")) == (1, True)
+
+
+def test_one_witness_that_lies_about_its_time_does_not_move_what_the_others_said(
+    exchange: Exchange, tmp_path: Path, program: Path
+) -> None:
+    folder = ledger(exchange, tmp_path / "a", "bc")
+    checkpoint = parse_checkpoint((folder / "checkpoint.witnessed").read_bytes())
+    with (folder / "checkpoint.witnessed").open("ab") as file:
+        file.write(
+            WITNESSES["d"].cosign(exchange.a.origin, checkpoint.size, checkpoint.root, START - timedelta(days=400))
+        )
+    _, found = judged(program, folder, KEYS + "group g 2 b c d\nquorum g")
+    assert (found["witnesses"], found["at"]) == (["b", "c", "d"], START.timestamp())

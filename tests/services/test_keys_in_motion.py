@@ -115,6 +115,9 @@ async def test_a_key_comes_to_its_hour_while_the_source_of_the_directory_is_away
         fed.clock.ahead += ahead
         assert await follow_directory(a.parts.committer, a.keys, a._ports, fed.directory.ref) == fed.directory.ref
     assert a.keys.public("message")[0] == following
+    a.keys.add("message")
+    fed.clock.ahead += timedelta(days=400)
+    assert await a.follow_keys() == [], "not by a clock that runs years ahead"
 
 
 async def test_a_next_key_is_used_by_nobody_before_its_day(fed: Federation) -> None:

@@ -15,6 +15,7 @@ from gateway.runtime.node import serve
 from keys.guard import FileGuard
 from protocols.ledger.checkpoint import parse_checkpoint
 from protocols.ledger.merkle import leaf_hash
+from protocols.problems import ProblemError
 from protocols.strict import dump_json, parse_object
 from tests.federation import (
     Federation,
@@ -115,6 +116,20 @@ async def test_a_machine_that_was_set_back_whole_is_told_by_its_witnesses(fed: F
     await a.start()
     await a.becomes(await a.trace(b), "delivered")
     await match_ledgers(a, b)
+
+
+async def test_a_witness_that_refuses_halts_nobody_by_its_word(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    await a.becomes(await a.trace(b), "delivered")
+    assert await a.parts.witness.collect() == 1
+    await a.becomes(await a.trace(b), "delivered")
+
+    async def refuses(*_: object) -> bytes:
+        raise ProblemError("ledger.split_view", "made by the test")
+
+    a.wire.add_checkpoint = refuses  # type: ignore[method-assign]
+    assert await a.parts.witness.collect() == 0
+    assert a.parts.committer.halted is None, "what it holds is ours, whatever it says"
 
 
 async def test_p05_a_backup_from_before_a_rotation_is_refused_and_what_it_holds_stays_readable(fed: Federation) -> None:

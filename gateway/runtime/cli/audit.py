@@ -108,8 +108,8 @@ def reconcile_ledgers(
         }  # fmt: skip
         grades = [
             f"WITNESSED {each.origin} up to entry {size - 1}, as the policy demands" if size
-            else f"SIGNED {each.origin} by {'keys that you trust' if given or (node and name != str(folder)) else 'keys that lay beside it, for which nobody vouches'}"
-            for (each, given), size, name, folder in zip(judged, witnessed, (a, b), folders, strict=True)
+            else f"SIGNED {each.origin} by {'keys that you trust' if given or (node and name.startswith('http')) else 'keys that lay beside it, for which nobody vouches'}"
+            for (each, given), size, name in zip(judged, witnessed, (a, b), strict=True)
         ]  # fmt: skip
         say("\n".join([*grades, *_lines(directions, found)]), shown, as_json=json)
     return _DIFFER if found else 0
@@ -197,7 +197,7 @@ def _proof(folder: Path, index: int) -> bytes | None:
         return None
     if (path := folder / "checkpoint.witnessed").exists():
         cosigned = parse_checkpoint(read_file(path))
-        checkpoint = cosigned if index < cosigned.size else newest
+        checkpoint = cosigned if index < cosigned.size <= newest.size else newest
     wanted = TilesWanted()
     inclusion_path(index, checkpoint.size, wanted.node)
     tiles = {tile: read_file(folder / tile_path(tile, tile_width(tile, newest.size))) for tile in wanted.tiles}
