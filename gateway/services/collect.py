@@ -114,8 +114,7 @@ class Collect:
             if kept:  # it takes none now
                 kept += past[n + 1 :]
                 break
-        if len(kept) > _UNGIVEN_MAX:  # they are made anew
-            del self._ungiven[source]
+        del kept[:-_UNGIVEN_MAX]  # the oldest are made anew at the next start
 
     async def _give(self, record: Record, receipts: bytes) -> None:
         """What a source does not take now is given again first; what it refuses holds up nothing."""
