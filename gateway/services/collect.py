@@ -82,7 +82,8 @@ class Collect:
         """
         record, began = current(self._directory).records[source], asyncio.get_running_loop().time()
         await self._give_past(source, record)
-        offered = parse_post(await self._transport.fetch(record, _WAIT_S), answer=False)
+        wait_s = 0 if self._ungiven.get(source) else _WAIT_S  # what is left is not to wait for what may come
+        offered = parse_post(await self._transport.fetch(record, wait_s), answer=False)
         answer = await self._receive.receive(source, offered, fetched=True)
         receipts = tuple(item for item in answer.items if isinstance(item, Receipt))
         if receipts:
