@@ -21,7 +21,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from tracewire_verify import Failure, _keys, _node, _open, _read, _unb64, parse_entry, told
+from tracewire_verify import Failure, _keys, _led, _node, _open, _read, _unb64, parse_entry, told
 from tracewire_witnesses import _cosigned, _witness
 
 BYTES_MAX, ROOTS_MAX = 64 * 1024 * 1024, 1_000
@@ -158,27 +158,7 @@ def _climb(entry: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
 
 
 def _consistent(old: int, new: int, old_root: bytes, new_root: bytes, path: list[bytes]) -> bool:
-    """RFC 9162 section 2.1.4.2."""
-    if not 0 < old < new:
-        return False
-    path = [old_root, *path] if old & (old - 1) == 0 else path
-    if not path:
-        return False
-    fn, sn = old - 1, new - 1
-    while fn & 1:
-        fn, sn = fn >> 1, sn >> 1
-    first = second = path[0]
-    for each in path[1:]:
-        if sn == 0:
-            return False
-        if fn & 1 or fn == sn:
-            first, second = _node(each, first), _node(each, second)
-            while fn and not fn & 1:
-                fn, sn = fn >> 1, sn >> 1
-        else:
-            second = _node(second, each)
-        fn, sn = fn >> 1, sn >> 1
-    return (sn, first, second) == (0, old_root, new_root)
+    return _led(old, new, [old_root, *path] if old & (old - 1) == 0 else path) == (old_root, new_root)
 
 
 class Evidence:

@@ -400,14 +400,26 @@ def _state(file: Path, vkeys: Sequence[str]) -> tuple[str, int, bytes]:
         return _open(note := _read(file), _keys(vkeys, note, 2), file.name)
     origin, size, root = _open(note, _keys(vkeys, note, 2), file.name)
     path = [_unb64(line, "fork") for line in head.decode(errors="replace").split("\n")[1:]]
-    old = int(number[1])
-    left, right = old - 1, size - 1
-    older = newer = path[0] if path else b""
+    older, newer = _led(old := int(number[1]), size, path)
+    if newer != root:
+        raise Failure("fork", f"the path of {file.name} does not lead to its checkpoint")
+    return origin, old, older
+
+
+def _led(old: int, new: int, path: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """The roots of a tree's first `old` entries and of all `new` that a path gives (RFC 9162 section 2.1.4.2); none where its hashes do not fit.
+
+    Its first hash is the older root itself where `old` is a power of two.
+    """
+    if not 0 < old < new or not path or any(len(each) != 32 for each in path):
+        return b"", b""
+    left, right = old - 1, new - 1
     while left & 1:
         left, right = left >> 1, right >> 1
-    for sibling in path[1:]:  # RFC 9162 section 2.1.4.2; its first hash is the older root where `old` is a power of two
+    older = newer = path[0]
+    for sibling in path[1:]:
         if not right:
-            raise Failure("fork", f"the path of {file.name} is too long")
+            return b"", b""
         if left & 1 or left == right:
             older, newer = _node(sibling, older), _node(sibling, newer)
             while left and not left & 1:
@@ -415,9 +427,7 @@ def _state(file: Path, vkeys: Sequence[str]) -> tuple[str, int, bytes]:
         else:
             newer = _node(newer, sibling)
         left, right = left >> 1, right >> 1
-    if old >= size or right or newer != root:
-        raise Failure("fork", f"the path of {file.name} does not lead to its checkpoint")
-    return origin, old, older
+    return (b"", b"") if right else (older, newer)
 
 
 def verify_proof(file: Path, vkeys: Sequence[str]) -> Proof:

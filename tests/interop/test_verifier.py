@@ -9,15 +9,18 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from protocols.ledger.checkpoint import parse_checkpoint
 from protocols.ledger.entry import REFUSED_CODES, UNDELIVERED_CODES, erases, parse_entry
+from protocols.ledger.witness import format_request
 from protocols.problems import ProblemError
 from tests.fault.invariants import EVIDENCE, MATCH
 from tests.fault.invariants import VERIFIER as verify
-from tests.interop.conftest import digest
+from tests.interop.conftest import Exchange, digest
 
 FILE = Path(__file__).parents[2] / "deploy" / "verifier" / "tracewire_verify.py"
 PROGRAM = FILE.with_name("tracewire_match.py")
@@ -532,3 +535,19 @@ def test_of_several_faults_the_lowest_entry_is_named(busy, tmp_path):
     with pytest.raises(verify.Failure) as caught:
         verify.verify_log(tmp_path, busy.a.signer.vkeys)
     assert caught.value.index == 5
+
+
+def test_nobody_is_accused_by_hashes_of_another_length(tmp_path):
+    a = Exchange().a
+    for n in range(3):
+        a.add(a.entry("admin", code=f"test {n}"))
+    first, second, third, fourth = (sha256(b"\0" + each).digest() for each in a.entries)
+    path = [third + fourth[:1], fourth[1:], sha256(b"\1" + first + second).digest()]  # the same bytes, cut elsewhere
+    (tmp_path / "first").write_bytes(a.checkpoints[3])
+    (tmp_path / "second").write_bytes(format_request(3, path, a.checkpoints[4]))
+    fails("fork", verify.verify_fork, tmp_path / "first", tmp_path / "second", a.signer.vkeys)
+    assert not EVIDENCE._consistent(3, 4, a_root(a, 3), a_root(a, 4), path)
+
+
+def a_root(ledger, size):
+    return parse_checkpoint(ledger.checkpoints[size]).root
