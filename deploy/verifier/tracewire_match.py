@@ -154,12 +154,13 @@ def _direction(sender: _Side, receiver: _Side, *, live: bool) -> Counter[str]:
         elif kind == "undelivered" and id_ in state:
             state[id_] = kind
     if not sender.log.kinds.get("ledger-closed"):  # of a closed one the end may stand in the next
+        late = datetime.fromisoformat(sender.last) - _LIFE_MAX
         for id_, ended in state.items():
-            at = sender.facts[sent[id_][-1]]["at"]
+            newest = sender.facts[sent[id_][-1]]
             if ended == "undelivered" and id_ in received:
                 both = f"{from_} entry {sent[id_][0]} and {receiver.log.origin} entry {received[id_]}"
                 raise Failure("mismatch", f"{both}: given up by the one, received by the other")
-            if ended in ("unanswered", "receipt_pending") and _time(sender.last) - _time(at) > _LIFE_MAX:
+            if ended in ("unanswered", "receipt_pending") and datetime.fromisoformat(newest["at"]) < late:
                 raise Failure(
                     "mismatch", f"{from_} entry {sent[id_][-1]}: sent longer ago than a message lives, without an end"
                 )
@@ -177,16 +178,12 @@ def _arrivals(sender: _Side, receiver: _Side, *, live: bool) -> tuple[set[str], 
             arrived |= {entry["id"]} if found else set()
             if entry["kind"] == "received" and received.setdefault(entry["id"], index) != index:
                 raise Failure("mismatch", f"{to} entries {received[entry['id']]} and {index}: received twice")
-            if found and _time(found["at"]) - _time(entry["at"]) > _SKEW_MAX:
+            if found and datetime.fromisoformat(found["at"]) - datetime.fromisoformat(entry["at"]) > _SKEW_MAX:
                 both = f"{to} entry {index} and {from_} entry {entry['peer']['index']}"
                 raise Failure(
                     "mismatch", f"{both}: taken over two minutes before it was sent, one of the clocks is wrong"
                 )
     return arrived, received, outside
-
-
-def _time(at: str) -> datetime:
-    return datetime.fromisoformat(at)
 
 
 def lines(found: Match) -> Iterator[str]:

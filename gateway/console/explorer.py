@@ -16,7 +16,7 @@ from aiohttp import web
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
 from gateway.console.words import DIFFERENCES, sentence
-from gateway.services.explore import Explore, Logged, Page, Wanted
+from gateway.services.explore import Cosigned, Explore, Logged, Page, Wanted
 from protocols.ledger.entry import KINDS, Entry, parse_entry, uuid7
 from protocols.ledger.reconcile import Difference, Direction
 from protocols.limits import ENTRY_BYTES_MAX
@@ -168,9 +168,8 @@ class Explorer:
         before = _index(given.get("before"))
         page = await self._explore.page(origin, await self._wanted(given), before=before, count=_CSV_MAX)
         cosigned = await self._explore.witnessed(origin)
-        covered = 0 if cosigned.wrong or not cosigned.names else cosigned.size
         headers = {**HEADERS, "Content-Disposition": 'attachment; filename="entries.csv"'}
-        return web.Response(text=_csv(page, covered), content_type="text/csv", charset="utf-8", headers=headers)
+        return web.Response(text=_csv(page, cosigned), content_type="text/csv", charset="utf-8", headers=headers)
 
     async def get_entry(self, request: web.Request) -> web.Response:
         """An entry in words, its inclusion path, and what the other side says."""
@@ -301,13 +300,13 @@ def _day(text: str | None) -> date | None:
         return None
 
 
-def _csv(found: Page, covered: int) -> str:
-    """RFC 4180, every cell quoted; no cell begins as a formula does. `covered`: up to which size others have cosigned."""
+def _csv(found: Page, cosigned: Cosigned) -> str:
+    """RFC 4180, every cell quoted; no cell begins as a formula does."""
     out = io.StringIO()
     writer = csv.writer(out, quoting=csv.QUOTE_ALL)
     writer.writerow(("index", "at", "kind", "from", "to", "code", "id", "pair_seq", "grade"))
     for each in found.found:
-        writer.writerow((*_row(each), "witnessed" if each.index < covered else "signed"))
+        writer.writerow((*_row(each), cosigned.grade(each.index)))
     return out.getvalue()
 
 

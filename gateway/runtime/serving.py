@@ -33,8 +33,8 @@ Read = Callable[[str], Awaitable[bytes]]
 """A file of an exported ledger by its path; `tile.missing` for none."""
 
 
-Compare = Callable[[Callable[[int, int], None]], tuple[list[Direction], list[Difference]]]
-"""Both directions and every difference; it tells how many entries of how many it has read."""
+Compare = Callable[[Sequence[LedgerKeys], Callable[[int, int], None]], tuple[list[Direction], list[Difference]]]
+"""Both directions and every difference of two ledgers by their keys; it tells how many entries of how many it has read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +100,10 @@ async def serve_ledger(
     ProblemError where there is no such ledger, or its newest checkpoint does not hold.
     """
     async with AsyncExitStack() as stack:
-        _, explore = await _opened(place, policy, stack)
-        beside = _named(*await _opened(other, None, stack)) if other else None
-        compared = Compared() if compare else None
+        origin, explore = await _opened(place, policy, stack)
+        second = await _opened(other, None, stack) if other else None
+        beside = _named(*second) if second else None
+        compared = Compared() if second and compare else None
         pages = Explorer(explore, beside=beside, compared=compared, trusted=True, vouched=place.vkeys is not None)
         routes = pages.routes(loopback(port))
         runner = web.AppRunner(application(routes), access_log=None)
@@ -112,18 +113,19 @@ async def serve_ledger(
             await Site(runner, "127.0.0.1", port).start()
         except OSError as error:
             raise ProblemError("config.invalid", f"port {port} cannot be used: {error.strerror}") from None
-        if compare and compared:
-            Thread(target=_compared, args=(compare, compared), daemon=True).start()
+        if second and compare and compared:
+            keys = await explore.keys(origin), await second[1].keys(second[0])
+            Thread(target=_compared, args=(compare, keys, compared), daemon=True).start()
         ready(f"http://127.0.0.1:{port}/audit")
         await asyncio.Event().wait()
 
 
-def _compared(compare: Compare, into: Compared) -> None:
+def _compared(compare: Compare, keys: Sequence[LedgerKeys], into: Compared) -> None:
     def told(done: int, total: int) -> None:
         into.read, into.total = done, total
 
     try:
-        into.directions, into.found = compare(told)
+        into.directions, into.found = compare(keys, told)
     except ProblemError as problem:
         into.problem = problem.detail
     except Exception as error:  # said on the page, which else would wait for ever

@@ -22,7 +22,7 @@ from gateway.services.settle import Settle
 from gateway.services.submit import current
 from gateway.services.terms import handling_of, origin_of
 from protocols.exchange.message import Message
-from protocols.ledger.entry import NONCE_BYTES, Entry, actor_commitment
+from protocols.ledger.entry import GROUND_KEPT, GROUND_RETENTION, NONCE_BYTES, Entry, actor_commitment
 from protocols.limits import APPROVAL_DAYS
 from protocols.messages import validate_model
 from protocols.messages.registry import RegistryRecord
@@ -39,10 +39,6 @@ _LOOK_S, _AGAIN_S = 3_600.0, 5.0
 _AT_ONCE, _CHANGES = 1_000, 256
 _KEYS_MAX = 500_000  # of a generation: what one erasure has to wrap anew, and how many where they went may be in memory
 _WORDS = frozenset(("handling.change", "consent.request", "consent.answer"))
-GROUND_KEPT = "DELETE_AFTER"
-"""The ground of what nobody asked for: the day after which its sender lets nobody keep it."""
-GROUND_RETENTION = "RETENTION_ENDED"
-"""The other: the member keeps nothing for longer than it said in its settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,6 +96,10 @@ class Cosigned:
     enough: bool
     at: datetime | None = None
 
+    def grade(self, index: int) -> str:
+        """Of an entry: `witnessed` where others have cosigned a tree that holds it, else `signed`."""
+        return "witnessed" if self.names and not self.wrong and index < self.size else "signed"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:

@@ -71,7 +71,10 @@ REFUSED_CODES = frozenset(
 UNDELIVERED_CODES = frozenset(("expired", "key.revoked", "content.erased", "dropped"))
 RECEIPT_KINDS = frozenset(("received", "refused", "id_conflict"))
 _ERASED = re.compile(r"content/([A-Z0-9_]+)/\d{4}-\d\d-\d\d", re.ASCII)
-_UNORDERED = ("DELETE_AFTER", "RETENTION_ENDED")  # grounds for which nobody has to order it
+GROUND_KEPT = "DELETE_AFTER"
+"""The ground of what nobody asked for: the day after which its sender lets nobody keep it."""
+GROUND_RETENTION = "RETENTION_ENDED"
+"""The other: the member keeps nothing for longer than it said in its settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +258,7 @@ def thread_commitment(salt: bytes, thread: UUID) -> bytes:
 def erases(entry: Entry) -> bool:
     """Whether an entry says that a message's content was erased, on which ground and day, and on whose authority where one is needed."""
     found = _ERASED.fullmatch(entry.code or "") if entry.kind == "erased" else None
-    return found is not None and (entry.actor_c is not None or found[1] in _UNORDERED)
+    return found is not None and (entry.actor_c is not None or found[1] in (GROUND_KEPT, GROUND_RETENTION))
 
 
 def closes(data: bytes) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import cyclopts
 from cyclopts import Parameter
@@ -26,9 +26,6 @@ from protocols.ledger.reconcile import Difference, Direction, Side, reconcile
 from protocols.ledger.tiles import ENTRIES, WIDTH, TileReader, TilesWanted, parse_bundle, tile_path, tile_width
 from protocols.ledger.witness import Policy, format_policy, parse_policy
 from protocols.problems import Fault, ProblemError
-
-if TYPE_CHECKING:
-    from gateway.runtime.serving import Place as LedgerPlace
 
 app = cyclopts.App(name="audit", help="For auditors: ledgers beside each other, and as pages.")
 _DIFFER = 3
@@ -115,7 +112,7 @@ def reconcile_ledgers(
     return _DIFFER if found else 0
 
 
-def _keys(folder: Path, vkeys: Sequence[str], named: Sequence[VerifierKey] = ()) -> tuple[LedgerKeys, bool]:
+def _keys(folder: Path, vkeys: Sequence[str], named: Sequence[VerifierKey]) -> tuple[LedgerKeys, bool]:
     """The keys of the ledger in a folder, and whether anybody vouches: those given, else those named for it, else the file `vkeys`."""
     origin = parse_checkpoint(read_file(folder / "checkpoint")).origin
     given = list(vkeys) or [str(key) for key in named if key.name == origin]
@@ -124,8 +121,7 @@ def _keys(folder: Path, vkeys: Sequence[str], named: Sequence[VerifierKey] = ())
 
 def _witnessed(folder: Path, keys: LedgerKeys, policies: Sequence[Policy]) -> int | None:
     """Up to which size the quorum of the ledger's policy has cosigned; None where it has none. `checkpoint.unwitnessed`."""
-    names = [{key.name for key in each.logs} for each in policies]
-    wanted = next((each for each, found in zip(policies, names, strict=True) if keys.origin in found), None)
+    wanted = next((each for each in policies if any(key.name == keys.origin for key in each.logs)), None)
     return covered(folder, keys, wanted) if wanted and wanted.quorum else None
 
 
@@ -208,15 +204,6 @@ def _proof(folder: Path, index: int) -> bytes | None:
         origin=checkpoint.origin, size=checkpoint.size, index=index, path=hashes, entry=entries[index % WIDTH]
     )
     return format_proof(place, checkpoint.note)
-
-
-def _compare(
-    a: "LedgerPlace", b: "LedgerPlace", told: Callable[[int, int], None]
-) -> tuple[list[Direction], list[Difference]]:
-    folders = [Path(each.url) for each in (a, b)]
-    origins = [parse_checkpoint(read_file(folder / "checkpoint")).origin for folder in folders]
-    keys = [_keys(folder, a.vkeys(each) if a.vkeys else ())[0] for folder, each in zip(folders, origins, strict=True)]
-    return reconcile(_parts(folders, keys, told))
 
 
 @app.command
@@ -454,11 +441,22 @@ def serve(
         wanted, vkey = demanded(policy, vkey)
         place = Place(url=ledger, vkeys=_vkeys(vkey, node), node=node, client=client, actor=actor)
         second = replace(place, url=other, node=None) if other else None
-        local = second and all(Path(each.url).is_dir() for each in (place, second))
-        compare = partial(_compare, place, second) if second and local else None
+        folders = [Path(each) for each in (ledger, other or "")]
+
+        def compare(
+            keys: Sequence[LedgerKeys], told: Callable[[int, int], None]
+        ) -> tuple[list[Direction], list[Difference]]:
+            return reconcile(_parts(folders, keys, told))
+
+        local = other and all(folder.is_dir() for folder in folders)
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(
                 serve_ledger(
-                    place, second, compare, wanted, port, lambda url: say(f"{url}\nEnd with Ctrl-C.", {}, as_json=False)
+                    place,
+                    second,
+                    compare if local else None,
+                    wanted,
+                    port,
+                    lambda url: say(f"{url}\nEnd with Ctrl-C.", {}, as_json=False),
                 )
             )
