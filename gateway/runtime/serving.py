@@ -102,6 +102,8 @@ async def serve_ledger(
     async with AsyncExitStack() as stack:
         origin, explore = await _opened(place, policy, stack)
         second = await _opened(other, None, stack) if other else None
+        if second and second[0] == origin:
+            raise ProblemError("config.invalid", "these are two of one ledger: name another member's")
         beside = _named(*second) if second else None
         compared = Compared() if second and compare else None
         pages = Explorer(explore, beside=beside, compared=compared, trusted=True, vouched=place.vkeys is not None)

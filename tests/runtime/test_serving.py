@@ -50,6 +50,13 @@ def serving(*tokens: object) -> Iterator[str]:
             process.terminate()
 
 
+def said(*tokens: object) -> tuple[int, str]:
+    """The exit code of one that serves nothing, and why."""
+    command = [COMMAND, "audit", "serve", *map(str, tokens)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    return done.returncode, done.stderr
+
+
 def get(url: str, host: str | None = None) -> tuple[int, str]:
     try:
         request = urllib.request.Request(url, headers={"Host": host} if host else {})
@@ -85,6 +92,8 @@ def test_what_the_other_member_says_is_shown_beside_an_entry_that_names_it(tmp_p
         assert "tile/entries/000.p" in shown
     with serving(folders[0], "--port", port(), *keys) as url:
         assert get(f"{url}/differences")[0] == 404
+    code, error = said(folders[0], "--other", folders[0], "--port", port())
+    assert (code, "two of one ledger" in error) == (1, True), "it agrees with itself, which says nothing"
 
 
 def test_figures_and_the_table_for_a_spreadsheet_go_on_to_older_entries(tmp_path: Path) -> None:
@@ -138,12 +147,6 @@ def test_what_does_not_hold_is_refused_with_its_reason(tmp_path: Path) -> None:
     found = ledger(tmp_path / "whole")
     other = Ledger("test/br-pf", seed=2)
     other.open()
-
-    def said(*tokens: object) -> tuple[int, str]:
-        done = subprocess.run(
-            [COMMAND, "audit", "serve", *map(str, tokens)], capture_output=True, text=True, check=False, timeout=30
-        )
-        return done.returncode, done.stderr
 
     code, error = said(tmp_path / "whole", *(f"--vkey={key}" for key in other.signer.vkeys))
     assert (code, "both signatures are required" in error) == (1, True)
