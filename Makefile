@@ -11,7 +11,7 @@ demo: .venv/ready
 	.venv/bin/tracewire demo $(ARGS)
 
 test: .venv/ready
-	$(PY) -m pytest $(or $(ARGS),-n 3 --dist loadfile)
+	$(PY) -m pytest $(or $(ARGS),-n 3 --dist loadfile --no-loadscope-reorder)
 
 check: .venv/ready
 	.venv/bin/ruff format --check --quiet .

@@ -22,7 +22,9 @@ from keys.files import check_folder, destroy_file, locked, read_private, replace
 from keys.notes import LedgerCosigner, LedgerNoteSigner
 from keys.secret import Secret
 from keys.suite import SEED_BYTES, Ed25519Signer, MlDsaSigner, Tw1Opener, Tw1Sealer, seal_private
+from protocols.directory import year_and_number
 from protocols.jwk import PublicKey
+from protocols.ports.crypto import Guard
 from protocols.problems import ProblemError
 from protocols.strict import b64u, dump_json, format_time, parse_object, parse_time, unb64u
 
@@ -143,6 +145,22 @@ class KeyStore:
     def inventory(self) -> list[KeyInfo]:
         """Every key without its private half."""
         return [changed(key, seed=b"") for key in self._keys]
+
+    def origin_in_use(self, guard: Guard) -> str:
+        """The ledger that is written: the newest one that the guard has seen an entry of, else the first that was made.
+
+        Without a guard, the newest: whoever signs with it is told.
+        """
+        origins = sorted({key.origin for key in self._keys if key.origin}, key=year_and_number)
+        if not origins:
+            raise ProblemError("key.store", "the key store holds no ledger key: run `tracewire init`")
+        try:
+            marks = {origin: mark for origin in origins if (mark := guard.read(origin)) is not None}
+        except ProblemError:  # a damaged one: the committer says so, and signs nothing
+            marks = {}
+        if not marks:
+            return origins[-1]
+        return max((origin for origin in marks if marks[origin].size), key=year_and_number, default=origins[0])
 
     def public(self, use: Use) -> list[PublicKey]:
         """The public keys to list in the directory: the current one first, then the next; not the old."""

@@ -13,8 +13,24 @@ import pytest
 from adapters.postgres.embedded import EmbeddedServer
 from gateway.runtime.log import configure_logging
 
+_LONG = (
+    "e2e",
+    "simulation",
+    "browser",
+    "runtime",
+    "http",
+    "services",
+    "attacks",
+)  # folders; workers take a file at a time
+
 configure_logging()  # structlog's own traceback renderer takes seconds for a deep one
 _numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that no worker is left with it alone at the end."""
+    place = {folder: number for number, folder in enumerate(_LONG)}
+    items.sort(key=lambda item: place.get(item.path.relative_to(Path(__file__).parent).parts[0], len(place)))
 
 
 @pytest.fixture(scope="session")

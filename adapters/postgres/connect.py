@@ -3,8 +3,9 @@
 import os
 import secrets
 import socket
+from asyncio import timeout
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -14,6 +15,8 @@ from protocols.problems import Fault, ProblemError
 
 CONNECTIONS_MAX = 10
 ACQUIRE_S = 5.0
+ANSWER_S = 40.0  # the server itself ends a statement after 30: whoever says nothing for longer is not there any more
+CLOSE_S = 10.0
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 SETTINGS = {
     "lock_timeout": "5s",
@@ -46,7 +49,7 @@ _HEALS = (
 async def connect(dsn: str) -> Connection:
     """One connection with our bounds; Unavailable where the database cannot be reached."""
     try:
-        return await asyncpg.connect(dsn, server_settings=SETTINGS, timeout=ACQUIRE_S)
+        return await asyncpg.connect(dsn, server_settings=SETTINGS, timeout=ACQUIRE_S, command_timeout=ANSWER_S)
     except asyncpg.ClientConfigurationError as error:
         raise _unusable(error) from error
     except (*GONE, asyncpg.PostgresError) as error:
@@ -69,21 +72,24 @@ class Pool:
         self._pool = pool
 
     @classmethod
-    async def open(cls, dsn: str) -> "Pool":
-        """Unavailable where the database cannot be reached."""
+    async def open(cls, dsn: str, answer_s: float = ANSWER_S) -> "Pool":
+        """Unavailable where the database cannot be reached; so is later whatever has no answer within `answer_s`."""
         try:
             pool = await asyncpg.create_pool(
-                dsn, min_size=1, max_size=CONNECTIONS_MAX, server_settings=SETTINGS, timeout=ACQUIRE_S, reset=_keep
-            )
+                dsn, min_size=1, max_size=CONNECTIONS_MAX, server_settings=SETTINGS, timeout=ACQUIRE_S,
+                command_timeout=answer_s, reset=_keep,
+            )  # fmt: skip
         except asyncpg.ClientConfigurationError as error:
             raise _unusable(error) from error
         except (*GONE, asyncpg.PostgresError) as error:
             raise Unavailable(type(error).__name__) from error
         return cls(pool)
 
-    async def close(self) -> None:
-        """Gives every connection back."""
-        await self._pool.close()
+    async def close(self, wait_s: float = CLOSE_S) -> None:
+        """Gives every connection back; what is not free within `wait_s` is cut."""
+        with suppress(TimeoutError):  # asyncpg cuts them when it is cancelled
+            async with timeout(wait_s):
+                await self._pool.close()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
-from adapters.postgres.connect import GONE, SETTINGS, Connection, Pool, connect
+from adapters.postgres.connect import CLOSE_S, GONE, SETTINGS, Connection, Pool, connect
 from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.tiles import WIDTH, TileId
 from protocols.ports.rows import (
@@ -298,7 +298,8 @@ class PostgresLedger:
     async def close(self) -> None:
         """Closes the committer's connection."""
         if self._connection is not None and not self._connection.is_closed():
-            await self._connection.close()
+            with suppress(TimeoutError):  # then asyncpg cuts it
+                await self._connection.close(timeout=CLOSE_S)
 
     async def _own(self) -> Connection:
         if self._connection is None or self._connection.is_closed():

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from gateway.http.batch import NDJSON
 from gateway.http.documents import Accepted, BatchLine, Event, Events, Problem, Thread, Threads, ThreadWhole
 from gateway.http.openapi import OCTETS
-from gateway.runtime.settings import load_settings
+from gateway.runtime.settings import key_path, load_settings
 from gateway.runtime.world import SystemClock, SystemIds
 from keys.files import read_private
 from keys.tokens import client_assertion
@@ -30,11 +30,6 @@ _ANSWER_BYTES_MAX = 512 * 1024 * 1024
 _WAIT_S = 30
 DEFAULT_HANDLING = {"codes": ["PURPOSE_TRACING_ONLY", "NO_ONWARD_WITHOUT_CONSENT"], "purpose": "TRACING"}
 Json = dict[str, Any]
-
-
-def key_path(node: Path, client: str) -> Path:
-    """Where the node's folder keeps the private key of a client that `tracewire client add` made."""
-    return node / "clients" / f"{client}.pem"
 
 
 class AgencyClient:

@@ -1,7 +1,6 @@
 """The one composition root: explicit constructor calls, plain values and ports."""
 
 import ssl
-from asyncio import get_running_loop
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -226,7 +225,7 @@ def receiving(
         member=member, directory=ports.directory, store=ports.blobs, transport=ports.transport, sealer=sealer,
         opener=keys.opener(), clock=clock, bytes_max=settings.attachment_bytes,
     )  # fmt: skip
-    pace = Pace(lambda: get_running_loop().time(), ports.exchange.backlog)
+    pace = Pace(ports.monotonic, ports.exchange.backlog)
     receive = Receive(
         member=member, directory=ports.directory, committer=committer, store=ports.exchange, linking=linking,
         prove=prove, judge=judge, pace=pace, blobs=blobs, clock=clock,

@@ -28,7 +28,6 @@ from keys.secret import Secret
 from protocols.directory import Directory, Key, witness_keys, year_and_number
 from protocols.ledger.entry import NONCE_BYTES, DirRef, Entry, PeerRef, parse_entry
 from protocols.limits import BLOB_UNNAMED_S, DIRECTORY_GRACE_S
-from protocols.ports.crypto import Guard
 from protocols.ports.store import (
     Unavailable,
 )
@@ -73,7 +72,7 @@ async def serve(
     node: Path, settings: Settings, keys: KeyStore, secret: Secret, ports: Ports, stop: asyncio.Event
 ) -> None:
     """Serves over given ports until `stop`; a test hands in wrapped ones."""
-    origin = origin_in_use(keys, ports.guard)
+    origin = keys.origin_in_use(ports.guard)
     parts = assemble(node, settings, keys, secret, origin, ports)
     parts.health["node"] = "ledger.not_ready"
     runners = [await _listen("operations", parts.listeners["operations"], settings, node, parts.requests)]
@@ -317,23 +316,6 @@ async def _sleep(stop: asyncio.Event, seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await stop.wait()
-
-
-def origin_in_use(keys: KeyStore, guard: Guard) -> str:
-    """The ledger that is written: the newest one that the guard has seen an entry of, else the first that was made.
-
-    Without a guard, the newest: whoever signs with it is told.
-    """
-    origins = sorted({key.origin for key in keys.inventory() if key.origin}, key=year_and_number)
-    if not origins:
-        raise ProblemError("key.store", "the key store holds no ledger key: run `tracewire init`")
-    try:
-        marks = {origin: mark for origin in origins if (mark := guard.read(origin)) is not None}
-    except ProblemError:  # a damaged one: the committer says so, and signs nothing
-        marks = {}
-    if not marks:
-        return origins[-1]
-    return max((origin for origin in marks if marks[origin].size), key=year_and_number, default=origins[0])
 
 
 async def follow_keys(committer: Committer, keys: KeyStore, directory: Directory, now: datetime) -> list[str]:

@@ -1,5 +1,7 @@
 """The concrete adapters that a node plugs in."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +50,7 @@ class Ports:
     registry: PostgresRegistry
     verifier: Verifier
     clock: SteadyClock
+    monotonic: Callable[[], float]
     ids: SystemIds
     guard: FileGuard
 
@@ -85,6 +88,7 @@ def connect_ports(
         registry=PostgresRegistry(pool),
         verifier=Tw1Verifier(),
         clock=clock,
+        monotonic=time.monotonic,
         ids=SystemIds(),
         guard=FileGuard(node / "keys"),
     )

@@ -22,6 +22,11 @@ _RETENTION_DAYS_MIN = EXPIRES_MAX_S // 86_400
 _LOOPBACK = re.compile(r"127\.\d+\.\d+\.\d+|localhost|\[::1\]")
 
 
+def key_path(node: Path, client: str) -> Path:
+    """Where the node's folder keeps the private key of a client that `tracewire client add` made."""
+    return node / "clients" / f"{client}.pem"
+
+
 class Settings(BaseModel):
     """Everything an administrator may set; relative paths start at the node's folder."""
 

@@ -1,7 +1,9 @@
 """The schema: the same on every PostgreSQL that we run on; the application may add to the ledger, never change it."""
 
 import asyncio
+import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -32,6 +34,23 @@ async def test_a_dsn_that_can_never_be_used_is_said_so() -> None:
     for connecting in (connect, Pool.open):
         with pytest.raises(ProblemError, match=r"config\.invalid"):
             await connecting("postgresql://x@127.0.0.1/x?sslmode=nonsense")
+
+
+async def test_a_server_that_falls_silent_is_unavailable_and_holds_up_no_end(postgres: EmbeddedServer) -> None:
+    pool = await Pool.open(postgres.dsn("postgres"), 0.3)
+    row = await pool.row("SELECT pg_backend_pid()")
+    assert row is not None
+    os.kill(row[0], signal.SIGSTOP)
+    try:
+        with pytest.raises(Unavailable):
+            await pool.fetch("SELECT 1")
+        assert await pool.fetch("SELECT 1"), "over another connection"
+        held = pool._pool.acquire()
+        await held
+        async with asyncio.timeout(5):
+            await pool.close(0.3)
+    finally:
+        os.kill(row[0], signal.SIGCONT)
 
 
 class Debian(EmbeddedServer):

@@ -32,7 +32,7 @@ import uvloop
 
 from adapters.postgres.connect import Pool
 from gateway.runtime.log import configure_logging
-from gateway.runtime.node import origin_in_use, serve
+from gateway.runtime.node import serve
 from gateway.runtime.ports import Ports, connect_ports
 from gateway.runtime.settings import load_settings
 from gateway.runtime.world import SystemIds
@@ -324,7 +324,7 @@ async def run(node: Path, secret: Secret, wrap: dict[str, Any]) -> None:
     real = ports.ledger, ports.transport
     ports.ids = HastyIds()
     wrap_ports(ports, Fault(wrap, node))
-    assert origin_in_use(keys, ports.guard)
+    assert keys.origin_in_use(ports.guard)
     try:
         await serve(node, settings, keys, secret, ports, stop)
     finally:

@@ -12,7 +12,7 @@ import aiohttp
 
 from adapters.postgres.threads import PostgresClients
 from gateway.runtime.cli.client import make_client
-from gateway.runtime.client import key_path
+from gateway.runtime.settings import key_path
 from keys.tokens import client_assertion
 from tests.federation import HANDLING, Node, trace_request
 from tests.http.wire import listening

@@ -13,7 +13,7 @@ import pytest_asyncio
 from adapters.postgres.embedded import EmbeddedServer
 from adapters.postgres.threads import PostgresClients
 from gateway.http.dialogue import _OPENED, _SAID
-from gateway.runtime.client import key_path
+from gateway.runtime.settings import key_path
 from keys.suite import Tw1Verifier
 from keys.tokens import client_assertion
 from protocols.directory import witness_keys

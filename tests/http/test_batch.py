@@ -11,7 +11,8 @@ import pytest_asyncio
 
 from adapters.postgres.embedded import EmbeddedServer
 from gateway.http.batch import CSV, NDJSON, lines_of
-from gateway.runtime.client import AgencyClient, key_path
+from gateway.runtime.client import AgencyClient
+from gateway.runtime.settings import key_path
 from protocols.limits import SUBMISSIONS_MAX
 from protocols.problems import ProblemError
 from tests.federation import ACKNOWLEDGEMENT, HANDLING, Federation, trace_request

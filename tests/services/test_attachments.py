@@ -19,6 +19,7 @@ from protocols.problems import ProblemError
 from protocols.strict import b64u
 from tests.federation import (
     EVERY_ROLE,
+    WAIT_S,
     Federation,
     Json,
     Member,
@@ -299,21 +300,18 @@ async def test_a_member_sends_no_more_ahead_than_it_may(fed: Federation) -> None
 
 async def test_a_node_that_dies_between_the_last_range_and_its_word_has_it_whole(fed: Federation) -> None:
     a, b = await fed.nodes("a", "b", retry_first_s=0.1)
-    data = os.urandom(MIB)
+    data, dead = os.urandom(MIB), asyncio.Event()
     attached = await attach(a, data)
 
     async def lost(data: bytes, put: Put) -> None:
         await put(data)
         await b.kill()
+        dead.set()
         raise ProblemError("peer.unreachable", "it died before it answered")
 
     a.wire.ranges = lost
     sent = await a.send(draft(a, b, attached))
-
-    async def dead() -> bool:
-        return b._task is None
-
-    await wait_until(dead)
+    await asyncio.wait_for(dead.wait(), WAIT_S)
     a.wire.ranges = None
     await b.start()
     await a.becomes(sent, "delivered")

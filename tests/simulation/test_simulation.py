@@ -20,7 +20,8 @@ SEEDS = os.environ.get("SEEDS", "0:100")
 def run(*args: str) -> tuple[str, dict[str, float]]:
     """What the command prints, and its JSON line."""
     command = [sys.executable, "-m", "tests.simulation.run", *args]
-    said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    environment = os.environ | {"PYTHONHASHSEED": "0"}  # else it starts again with that
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT, check=False)
     assert said.returncode in (0, 1), said.stderr
     return said.stdout, json.loads(said.stdout.splitlines()[-1])
 

@@ -10,9 +10,8 @@ import cyclopts
 from cyclopts import Parameter
 
 from gateway.runtime.cli.say import clock, problems, say
-from gateway.runtime.client import key_path
 from gateway.runtime.database import app_dsn, server_of
-from gateway.runtime.settings import load_settings
+from gateway.runtime.settings import key_path, load_settings
 from keys.files import replace
 from keys.guard import FileGuard
 from keys.keystore import KeyStore
@@ -75,12 +74,11 @@ async def node_parts(node: Path, secret: "Secret") -> "AsyncIterator[Parts]":
     Head lock and guard make one history of two writers.
     """
     from gateway.runtime.compose import assemble, recall_time
-    from gateway.runtime.node import origin_in_use
     from gateway.runtime.ports import connect_ports
 
     settings = load_settings(node)
     keys = KeyStore.open(node / "keys", secret)
-    origin = origin_in_use(keys, FileGuard(node / "keys"))
+    origin = keys.origin_in_use(FileGuard(node / "keys"))
     async with node_pool(node) as pool:
         ports = connect_ports(node, settings, keys, pool, app_dsn(settings, server_of(node, settings)))
         try:

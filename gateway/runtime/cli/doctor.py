@@ -33,7 +33,6 @@ from gateway.runtime.compose import (
     warnings,
 )
 from gateway.runtime.database import app_dsn, server_of
-from gateway.runtime.node import origin_in_use
 from gateway.runtime.ports import Ports, connect_ports, open_directory
 from gateway.runtime.settings import FILE, Settings, load_settings
 from gateway.runtime.world import SystemClock
@@ -197,7 +196,7 @@ class Doctor:
         try:
             secret = self._secret_from()
             keys = KeyStore.open(self._node / "keys", secret)
-            origin_in_use(keys, FileGuard(self._node / "keys"))
+            keys.origin_in_use(FileGuard(self._node / "keys"))
         except ProblemError as problem:
             why = "Without its keys a node does not start; ledger and peers were not examined."
             self._steps.append(broken("keys", problem, why))
@@ -248,7 +247,7 @@ class Doctor:
                 why = "The listeners cannot speak TLS: the node does not start."
                 fix = f"Put a matching pair of PEM files at {settings.tls_certificate} and {settings.tls_key}."
                 self._steps.append(wrong("certificate", "certificate and key do not load, or do not match", why, fix))
-        origin = origin_in_use(keys, FileGuard(self._node / "keys")) if keys else None
+        origin = keys.origin_in_use(FileGuard(self._node / "keys")) if keys else None
         self._steps += listing(
             directory, settings.member, url=settings.exchange_url, pin=pin, origin=origin,
             vkeys=keys.note_signer(origin).vkeys if keys and origin else None, node=str(self._node),
@@ -286,7 +285,7 @@ class Doctor:
         dsn = app_dsn(settings, server_of(self._node, settings))
         ports = connect_ports(self._node, settings, keys, pool, dsn, system=self._machine.clock, directory=source)
         try:
-            origin = origin_in_use(keys, ports.guard)
+            origin = keys.origin_in_use(ports.guard)
             parts = assemble(self._node, settings, keys, secret, origin, ports)
             await recall_time(ports, origin)
             self._late = ports.clock.behind

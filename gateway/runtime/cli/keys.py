@@ -12,7 +12,6 @@ from adapters.directory.request import parse_request
 from gateway.runtime.cli.client import node_pool
 from gateway.runtime.cli.member import Changes, request_of_node
 from gateway.runtime.cli.say import SecretFrom, clock, problems, say
-from gateway.runtime.node import origin_in_use
 from keys.guard import FileGuard
 from keys.keystore import KeyInfo, KeyStore
 from protocols.ledger.merkle import EMPTY_ROOT
@@ -112,7 +111,7 @@ def _change_token(store: KeyStore) -> None:
 def _next_ledger(node: Path, store: KeyStore) -> None:
     """Keys, head (size 0) and guard of the ledger after the one in use: of this year, or the year's next."""
     guard = FileGuard(node / "keys")
-    used = origin_in_use(store, guard)
+    used = store.origin_in_use(guard)
     member, _, name = used.rpartition("/")
     year, number = (int(part) for part in name.split("."))
     now = clock().year
@@ -178,7 +177,7 @@ def revoke(
             store.drop(kid)
             say("Tokens under it are refused within a minute.", {"use": "token"}, as_json=json)
             return
-        origin = origin_in_use(store, guard)
+        origin = store.origin_in_use(guard)
         mark = guard.read(origin)
         size = from_size if from_size is not None else (mark.size if mark else 0)
         position = {"origin": origin, "size": size} | (

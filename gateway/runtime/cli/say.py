@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from gateway.runtime.world import SystemClock
-from gateway.services.doctor import Step
 from keys.secret import Secret
 from protocols.ports.store import Unavailable
 from protocols.problems import Fault, ProblemError
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from gateway.runtime.client import AgencyClient
+    from gateway.services.doctor import Step
 
 
 @Parameter(name="*")
@@ -110,7 +110,7 @@ def progress(what: str) -> "Progress":
     return Progress(what, BarColumn(), MofNCompleteColumn(), console=Console(stderr=True), transient=True)
 
 
-def show_steps(steps: Sequence[Step], found: dict[str, Any], *, as_json: bool) -> None:
+def show_steps(steps: "Sequence[Step]", found: dict[str, Any], *, as_json: bool) -> None:
     """A line a step, what is wrong with its why and fix below it; or one JSON line."""
     if as_json:
         say("", found, as_json=True)

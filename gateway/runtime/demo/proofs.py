@@ -15,7 +15,6 @@ from pathlib import Path
 from gateway.runtime.cli import ledger
 from gateway.runtime.cli.say import clock
 from gateway.runtime.demo.federation import MEMBERS, TRACEWIRE, Federation, quietly
-from gateway.runtime.node import origin_in_use
 from keys.guard import FileGuard
 from keys.keystore import KeyStore
 from keys.notes import LedgerNoteSigner
@@ -135,7 +134,7 @@ def _with_forged_receipt(entries: list[bytes]) -> list[bytes]:
 
 def _signer(federation: Federation, short: str) -> LedgerNoteSigner:
     keys = KeyStore.open(federation.node(short) / "keys", federation.secret(short).secret())
-    return keys.note_signer(origin_in_use(keys, FileGuard(federation.node(short) / "keys")))
+    return keys.note_signer(keys.origin_in_use(FileGuard(federation.node(short) / "keys")))
 
 
 def _check(what: str, codes: str, keys: Sequence[str], *folders: Path) -> Iterator[Check]:
