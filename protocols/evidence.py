@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 from protocols.archive import pack
@@ -36,7 +36,7 @@ from protocols.strict import b64u, dump_json, format_time, parse_json, parse_obj
 
 FORMAT = "tracewire evidence 1"
 MANIFEST, SUMMARY = "manifest.json", "summary.txt"
-Content = Literal["here", "erased", "left out"]
+Content = Literal["here", "erased", "left out", "missing"]
 DirectoryFrom = Callable[[Callable[[str], bytes | None], DirRef], Directory]
 """Verifies a directory version out of TUF files by name, from a root that is pinned; ProblemError `dir.*` else."""
 
@@ -311,7 +311,7 @@ class _Reading:
         if jws is not None:
             with within(f"messages/{n:04}.jws"):
                 parse_message(parse_jws(jws).payload)
-        if (content == "here") != (jws is not None) or content not in ("here", "erased", "left out"):
+        if (content == "here") != (jws is not None) or content not in get_args(Content):
             raise bad(f"messages/{n:04}.jws", "the manifest says otherwise about this content")
         parts = {
             name.removeprefix(f"{n:04}.").removesuffix(".part"): data

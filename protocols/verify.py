@@ -75,8 +75,11 @@ class _Check:
         for n, each in enumerate(self.evidence.messages, 1):
             entries = [self._proven(n, each, place) for place in each.places]
             self._answered(n, entries)
-            if each.content == "erased" and not any(self._erases(place, entry) for place, entry in entries):
+            erased = any(self._erases(place, entry) for place, entry in entries)
+            if each.content == "erased" and not erased:
                 raise bad(MANIFEST, f"message {n} is said to be erased, and no entry of who exported this says so")
+            if each.content == "missing" and erased:
+                raise bad(MANIFEST, f"message {n} is said to be missing, and an entry says that it was erased")
             if each.jws is not None:
                 self._content(n, each, entries, each.jws)
         versions = [ref.version for ref in self.versions]
@@ -150,6 +153,8 @@ class _Check:
             ledger = self._ledger(place.origin)
             if ledger.last is not None and place.index >= ledger.last.size:
                 raise ProblemError("proof.origin", "the directory lists the ledger's end before this entry")
+            if ledger.member == self.evidence.by and entry.dir is not None and entry.dir not in self.versions:
+                raise ProblemError("evidence.invalid", "the directory version that the entry names is not here")
             place.check(self.checkpoints[place.origin, place.size])
             if (entry.id, entry.sender, entry.recipient) != (said.id, said.sender, said.recipient):
                 raise ProblemError("proof.entry", "the entry is of another message")

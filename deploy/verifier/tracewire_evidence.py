@@ -26,6 +26,7 @@ from tracewire_witnesses import _cosigned, _witness
 
 BYTES_MAX, ROOTS_MAX = 64 * 1024 * 1024, 1_000
 SENDERS, RECIPIENTS = ("sent", "receipt", "undelivered"), ("received", "refused", "id_conflict", "dispatched")
+CONTENTS = ("here", "erased", "left out", "missing")
 Json = dict[str, Any]
 
 
@@ -90,7 +91,7 @@ class Directory:
             raise Failure("directory", f"the targets of snapshot {version} are not signed by the same root's keys")
         listed = targets["signed"]["targets"]["directory.json"]
         self.network = json.loads(self._named(files, f"targets/{listed['hashes']['sha256']}.directory.json", listed))
-        self.version, self.records = version, dict[str, Json]()
+        self.version, self.digest, self.records = version, digest, dict[str, Json]()
         delegations = targets["signed"]["delegations"]
         roles = {role["name"]: role for role in delegations["roles"]}
         for admitted in self.network["members"]:
@@ -237,8 +238,10 @@ class Evidence:
             erased = any(_erases(e) and o.rpartition("/")[0] == self.manifest["by"] for o, _, _, e in entries)
             if each["content"] == "erased" and not erased:
                 raise Failure("evidence", f"message {n} is said to be erased, and no entry says so")
+            if each["content"] == "missing" and erased:
+                raise Failure("evidence", f"message {n} is said to be missing, and an entry says that it was erased")
             jws = self.files.get(f"messages/{n:04}.jws")
-            if (each["content"] == "here") != (jws is not None):
+            if (each["content"] == "here") != (jws is not None) or each["content"] not in CONTENTS:
                 raise Failure("evidence", f"message {n}: the manifest says otherwise about its content")
             type_ = self._content(n, each, jws, entries) if jws is not None else None
             facts = [
@@ -283,6 +286,13 @@ class Evidence:
             said["to"],
         ] or owner != speaker:
             raise Failure("entry", f"{name}: of another message, or in another member's ledger than such an entry")
+        dirs = [(each.version, each.digest) for each in self.versions]
+        if (
+            owner == self.manifest["by"]
+            and "dir" in entry
+            and (entry["dir"]["version"], entry["dir"]["sha256"]) not in dirs
+        ):
+            raise Failure("directory", f"{name}: the version that the entry names is not here")
         if final and index >= final["size"]:
             raise Failure("entry", f"{name}: past the ledger's end as the directory lists it")
         return origin, index, data, entry

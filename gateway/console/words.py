@@ -22,7 +22,7 @@ _KINDS = {
 }
 DIFFERENCES = {
     "arrival.unsent": "says that it got what the other never logged as sent",
-    "arrival.content": "got another content than the other logged as sent",
+    "arrival.content": "got another content, thread or key than the other logged as sent",
     "receipt.unfounded": "holds a receipt that does not stand in the other's ledger",
     "receipt.code": "was told another outcome than the other logged",
     "receipt.twice": "logged two receipts for one message",

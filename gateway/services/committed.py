@@ -2,8 +2,7 @@
 
 from hashlib import sha256
 
-from gateway.services.prove import Release
-from gateway.services.witness import witnessed
+from gateway.services.prove import Release, witnessed
 from protocols.directory import Directory
 from protocols.ledger.merkle import HASH_BYTES
 from protocols.ledger.tiles import ENTRIES, WIDTH, encode_bundle, parse_tile_path, tile_width

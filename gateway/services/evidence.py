@@ -11,11 +11,10 @@ import structlog
 
 from gateway.services.gossip import foreign_node
 from gateway.services.policy import permit_client
-from gateway.services.prove import Prove
+from gateway.services.prove import Prove, witnessed
 from gateway.services.read import Read
 from gateway.services.submit import current
 from gateway.services.terms import no_evidence, origin_of
-from gateway.services.witness import witnessed
 from protocols.directory import Directory, witness_keys
 from protocols.evidence import Content, Evidence, Exchanged, write_evidence
 from protocols.exchange.message import Message
@@ -88,6 +87,12 @@ class Export:
             {directory.ref} if cosigned else set[DirRef]()
         )  # it lists the keys that cosigned, whoever was there before
         directories, tuf = await self._versions({*members, *cosigned}, places, refs)
+        for place in places:
+            ref = parse_entry(place.entry).dir
+            if ref and ref not in directories and place.origin.rpartition("/")[0] == self._member:
+                raise ProblemError(
+                    "proof.missing", f"directory version {ref.version}, which an entry names, is not kept"
+                )
         about: dict[tuple[Any, ...], list[Place]] = {}
         for place in places:
             entry = parse_entry(place.entry)
@@ -113,7 +118,9 @@ class Export:
         except ProblemError as problem:
             if problem.code != "content.erased":
                 raise
-            return "erased" if await self._read.erased(stored, done=True) else "left out", None, {}
+            if await self._read.erased(stored, done=True):
+                return "erased", None, {}
+            return "left out" if await self._read.erased(stored, done=False) else "missing", None, {}
         source = origin_of(opened, found.message)
         kept = source.sender != self._member and no_evidence(opened, source, self._clock.now().date())
         if kept or self._read.withheld(stored, found, opened, caller):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from gateway.services.commit import Done
@@ -10,6 +11,7 @@ from protocols.ledger.linking import Link, chain
 from protocols.ledger.merkle import Node, consistency_path, inclusion_path
 from protocols.ledger.proof import Place
 from protocols.ledger.tiles import WIDTH, TileId, TileReader, TilesWanted, place, tile_width
+from protocols.limits import NOTE_SIGNATURES_MAX
 from protocols.ports.crypto import Guard
 from protocols.ports.store import (
     LedgerStore,
@@ -190,3 +192,16 @@ class Prove:
             while len(self._kept) > _TILES_MAX:
                 del self._kept[next(iter(self._kept))]
         return lambda level, index: found[place(level, index)[0]].node(level, index)
+
+
+async def witnessed(store: LedgerStore, origin: str, most: int, quorum: int) -> Checkpoint | None:
+    """The newest checkpoint of ours up to size `most` that a quorum cosigned, else that of the most, with their lines; None of none.
+
+    A note has room for seven witnesses.
+    """
+    size = await store.witnessed(origin, most, quorum)
+    found = await store.checkpoint(origin, size) if size else None
+    if found is None:
+        return None
+    lines = list((await store.cosignatures(origin, size)).values())[: (NOTE_SIGNATURES_MAX - 2) // 2]
+    return replace(found, note=found.note + b"".join(lines))

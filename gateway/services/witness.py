@@ -8,7 +8,6 @@ from the size that stands.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 
 import structlog
@@ -22,7 +21,7 @@ from protocols.directory import Directory, Record, witness_keys
 from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint
 from protocols.ledger.entry import NONCE_BYTES, Entry, PeerRef
 from protocols.ledger.witness import format_request, parse_request
-from protocols.limits import NOTE_SIGNATURES_MAX, UNLINKED_ON_FOOT_ALARM_S
+from protocols.limits import UNLINKED_ON_FOOT_ALARM_S
 from protocols.ports.crypto import Cosigner, Sealer, Verifier
 from protocols.ports.directory import DirectorySource
 from protocols.ports.store import ExchangeStore, LedgerStore
@@ -105,12 +104,14 @@ class Witness:
     async def brought(self, witness: str, note: bytes, directory: Directory) -> None:
         """Keeps what a member signed under a checkpoint of ours and a courier brought.
 
-        `peer.answer` where these are not its signatures, `ledger.split_view` where we signed the checkpoint and do not hold it.
+        `peer.answer` where these are not its signatures, `ledger.split_view` where we signed the checkpoint and do not hold it: that halts.
         """
         claimed = parse_checkpoint(note)
         ours = await self._ledger.checkpoint(claimed.origin, claimed.size)
         if ours is None or ours.root != claimed.root:
-            self._linking.verify(claimed.origin, claimed.size, note, directory)
+            held = self._linking.verify(claimed.origin, claimed.size, note, directory)
+            if claimed.origin == self._origin:
+                await self._committer.set_back(held)
             if ours is not None:
                 await self._store.keep_conflict(ours.note, note, origin=claimed.origin, at=self._clock.now())
             raise ProblemError("ledger.split_view", "a checkpoint under our ledger's keys that is not in our ledger")
@@ -219,16 +220,3 @@ class Witness:
             _log.error(
                 "ledger_halted", code="ledger.rollback", why=f"{witness.member} holds what we signed and do not have"
             )
-
-
-async def witnessed(store: LedgerStore, origin: str, most: int, quorum: int) -> Checkpoint | None:
-    """The newest checkpoint of ours up to size `most` that a quorum cosigned, else that of the most, with their lines; None of none.
-
-    A note has room for seven witnesses.
-    """
-    size = await store.witnessed(origin, most, quorum)
-    found = await store.checkpoint(origin, size) if size else None
-    if found is None:
-        return None
-    lines = list((await store.cosignatures(origin, size)).values())[: (NOTE_SIGNATURES_MAX - 2) // 2]
-    return replace(found, note=found.note + b"".join(lines))

@@ -46,6 +46,7 @@ class _Said:
     id: UUID
     envelope: bytes | None
     content_c: bytes | None
+    terms: tuple[object, ...]
     pair_seq: int | None
     code: str | None
     peer: PeerRef | None
@@ -54,7 +55,8 @@ class _Said:
     def of(cls, index: int, leaf: bytes, entry: Entry, id_: UUID) -> "_Said":
         return cls(
             index=index, kind=sys.intern(entry.kind), leaf=leaf, at=entry.at.timestamp(), id=id_, envelope=entry.envelope,
-            content_c=entry.content_c, pair_seq=entry.pair_seq, code=entry.code, peer=entry.peer,
+            content_c=entry.content_c, terms=(entry.thread_c, entry.kid, entry.seal_kid, entry.suite), pair_seq=entry.pair_seq,
+            code=entry.code, peer=entry.peer,
         )  # fmt: skip
 
     def same_message(self, other: "_Said") -> bool:
@@ -242,7 +244,7 @@ def _arrivals(sender: Side, receiver: Side) -> Iterator[Difference]:
             if named is None or named.kind != "sent" or not named.same_message(said):
                 index = said.peer.index if said.peer else None
                 yield Difference(kind="arrival.unsent", member=receiver.member, index=said.index, other=index, id=id_)
-            elif said.kind == "received" and said.content_c != named.content_c:
+            elif said.kind == "received" and (said.content_c, said.terms) != (named.content_c, named.terms):
                 yield Difference(
                     kind="arrival.content", member=receiver.member, index=said.index, other=named.index, id=id_
                 )

@@ -1,8 +1,11 @@
 """The auditor's page verifies a ledger in a real browser, and names what does not hold."""
 
+import asyncio
+import base64
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from keys.notes import LedgerCosigner
 from keys.suite import Tw1Verifier
 from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint
 from protocols.ledger.entry import Entry
+from protocols.ledger.merkle import leaf_hash, node_hash
 from protocols.ledger.tiles import encode_bundle
 from protocols.ledger.witness import Policy, parse_policy
 from tests.attacks.test_audit import forge
@@ -405,3 +409,94 @@ async def test_where_entries_do_not_hold_the_page_says_so_and_the_browser_too(wa
         await page.goto(f"{url}/entries/599")
         assert "do not give the root that was signed" in await page.locator("[role=alert]").inner_text()
     watched.complaints.clear()  # the browser notes the 400
+
+
+@pytest.mark.parametrize("level", [0, 1])
+async def test_l07_a_bit_of_a_tile_that_flips_is_named_and_proves_nothing_false(
+    watched: Watched, tmp_path: Path, level: int
+) -> None:
+    found = ledger(600)
+    found.write(tmp_path)
+    tile = next((tmp_path / f"tile/{level}").glob("00[02].p/*"))
+    data = bytearray(tile.read_bytes())
+    data[-1] ^= 1
+    tile.write_bytes(data)
+    page = await watched.page()
+    async with shown(tmp_path, found) as url:
+        said = await claims(page, url)
+        assert any("All 600 entries were hashed" in c for c in said), "the entries are whole"
+        assert [c for c in said if c.startswith("Wrong: This machine could not prove the entries")], said
+        await page.goto(f"{url}/entries/598")
+        if level:
+            assert "do not give the root that was signed" in await page.locator("[role=alert]").inner_text()
+        else:  # the hashes beside an entry are made of the entries
+            assert "proved it under a checkpoint of 600 entries" in await page.locator("#claims").inner_text()
+    watched.complaints.clear()  # the browser notes the 400
+
+
+@pytest.mark.parametrize("index", [0, 5, 598, 599])
+async def test_the_picture_of_a_path_leads_from_the_entry_to_the_root(
+    watched: Watched, tmp_path: Path, index: int
+) -> None:
+    found = ledger(600)
+    found.write(tmp_path)
+    page = await watched.page(script=False)
+    async with shown(tmp_path, found) as url:
+        await page.goto(f"{url}/entries/{index}")
+        root, *drawn, entry = await page.locator("svg.path text").all_text_contents()
+        places = [float(await each.get_attribute("x") or 0) for each in await page.locator("svg.path text").all()]
+        listed = [text.split() for text in await page.locator("#proof details li").all_text_contents()]
+    value = leaf_hash(found.entries[index])
+    for (text, *_, side), box, x in zip(listed, reversed(drawn), reversed(places[1:-1]), strict=True):
+        sibling = base64.b64decode(text)
+        value = node_hash(sibling, value) if side == "left" else node_hash(value, sibling)
+        assert (box, x < 160) == (f"{text[:8]}…", side == "left")
+    assert value == found.edge.root()
+    assert (entry, root) == (f"entry {index}", f"root {base64.b64encode(value).decode()[:8]}…")
+
+
+async def test_the_bar_tells_how_many_entries_were_hashed(watched: Watched, tmp_path: Path) -> None:
+    found = ledger(3_000)
+    found.write(tmp_path)
+    page, go_on = await watched.page(), asyncio.Event()
+
+    async def held(route: Route) -> None:
+        await go_on.wait()
+        await route.continue_()
+
+    async with shown(tmp_path, found) as url:
+        await page.route("**/tile/entries/011**", held)
+        await page.goto(url)
+        await page.wait_for_selector("#progress:not([hidden])")
+        bar = page.get_by_role("progressbar", name="Entries hashed")
+        assert await bar.evaluate("bar => [bar.value, bar.max]") == [2_048, 3_000]
+        go_on.set()
+        await page.wait_for_selector("#proof[data-state=done]")
+        assert await bar.count() == 0
+
+
+async def test_entries_are_found_by_time_code_and_kind(watched: Watched, tmp_path: Path) -> None:
+    found = Ledger("test/br-pf")
+    found.open()
+    for day, code in ((0, "first"), (1, "second"), (1, "first"), (2, "first")):
+        found.add(found.entry("admin", code=code, at=START + timedelta(days=day)))
+    found.write(tmp_path)
+    page = await watched.page(script=False)
+
+    async def rows(**given: str) -> list[int]:
+        await page.goto(url)
+        for name, value in given.items():
+            field = page.locator(f"[name={name}]")
+            await (field.select_option(value) if name == "kind" else field.fill(value))
+        await page.click("text=Filter")
+        return [int(each) for each in await page.locator("tbody th").all_inner_texts()]
+
+    day = (START + timedelta(days=1)).date().isoformat()
+    async with shown(tmp_path, found) as url:
+        assert await rows() == [4, 3, 2, 1, 0]
+        assert await rows(since=day) == [4, 3, 2]
+        assert await rows(until=day) == [3, 2, 1, 0]
+        assert await rows(since=day, until=day) == [3, 2], "both days are included"
+        assert await rows(code="first") == [4, 3, 1]
+        assert await rows(code="first", since=day, until=day) == [3]
+        assert await rows(kind="ledger-opened") == [0]

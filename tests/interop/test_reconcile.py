@@ -124,6 +124,16 @@ def _other_content(x: Exchange) -> None:
     x.arrived(1, 1, sent, x.a, x.b, content_c=digest("another"))
 
 
+def _other_thread(x: Exchange) -> None:
+    sent = x.sent(1, 1, x.a, x.b.member)
+    x.arrived(1, 1, sent, x.a, x.b, thread_c=digest("another"))
+
+
+def _other_key(x: Exchange) -> None:
+    sent = x.sent(1, 1, x.a, x.b.member)
+    x.arrived(1, 1, sent, x.a, x.b, kid="another")
+
+
 def _invented_receipt(x: Exchange) -> None:
     x.sent(1, 1, x.a, x.b.member)
     x.receipt(1, 1, 0, x.a, x.b)
@@ -198,6 +208,7 @@ def _clock(x: Exchange) -> None:
 
 LIES = [
     Lie("arrival.unsent", _phantom, "b"), Lie("arrival.unsent", _other_bytes, "b"), Lie("arrival.content", _other_content, "b"),
+    Lie("arrival.content", _other_thread, "b"), Lie("arrival.content", _other_key, "b"),
     Lie("receipt.unfounded", _invented_receipt), Lie("receipt.unfounded", _receipt_of_another), Lie("receipt.code", _milder_code),
     Lie("receipt.twice", _twice), Lie("received.twice", _received_twice, "b"), Lie("sent.content", _one_id_two_contents), Lie("sequence.gap", _one_number_twice),
     Lie("receipt.unfounded", _receipt_of_other_bytes), Lie("tree.other", _another_tree, "b"), Lie("undelivered.arrived", _given_up),

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from keys.notes import LedgerNoteSigner
 from protocols.ledger.checkpoint import parse_checkpoint
-from protocols.ledger.entry import REFUSED_CODES, UNDELIVERED_CODES, erases, parse_entry
+from protocols.ledger.entry import REFUSED_CODES, UNDELIVERED_CODES, PeerRef, erases, parse_entry
 from protocols.ledger.witness import format_request
 from protocols.problems import ProblemError
 from tests.fault.invariants import EVIDENCE, MATCH
 from tests.fault.invariants import VERIFIER as verify
-from tests.interop.conftest import Exchange, digest
+from tests.interop.conftest import DIR, Exchange, Ledger, digest
 
 FILE = Path(__file__).parents[2] / "deploy" / "verifier" / "tracewire_verify.py"
 PROGRAM = FILE.with_name("tracewire_match.py")
@@ -190,6 +191,51 @@ def test_the_first_entry_opens_the_ledger_and_the_last_closes_it(new_ledger, tmp
     verify.verify_log(ledger.write(tmp_path / "closed"))
     ledger.add(ledger.entry("admin", code="test"))
     fails("order", verify.verify_log, ledger.write(tmp_path / "reopened"))
+
+
+def test_a_new_ledger_names_the_end_of_the_one_before_it_or_the_last_good_entry_of_an_abandoned_one(
+    new_ledger, tmp_path
+):
+    former, others = new_ledger("test/br-pf"), new_ledger("test/us-atf")
+    former.open()
+    former.add(former.entry("admin", code="test"))
+    others.open()
+    good = PeerRef(origin=former.origin, size=2, root=former.edge.root())
+    folders = {"abandoned": former.write(tmp_path / "abandoned"), "other": others.write(tmp_path / "other")}
+    former.add(former.entry("ledger-closed", sender=former.member))
+    end = PeerRef(origin=former.origin, size=3, root=former.edge.root())
+    folders["closed"] = former.write(tmp_path / "closed")
+
+    def following(peer: PeerRef | None, name: str) -> Path:
+        ledger = Ledger("test/br-pf", seed=2)
+        ledger.origin = "test/br-pf/2027.1"
+        ledger.signer = LedgerNoteSigner(ledger.origin, digest("classic"), digest("quantum"))
+        ledger.add(ledger.entry("ledger-opened", sender=ledger.member, dir=DIR, peer=peer))
+        return ledger.write(tmp_path / name)
+
+    after = following(end, "after")
+    assert verify.verify_after(after, folders["closed"]).after == "test/br-pf/2026.1 up to entry 2"
+    assert verify.verify_after(following(good, "rescued"), folders["abandoned"]).after.endswith("entry 1")
+    said = subprocess.run(
+        [sys.executable, verify.__file__, "log", after, "--after", folders["closed"]],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (said.returncode, said.stdout.splitlines()[-1].endswith("up to entry 2")) == (0, True)
+    lost = following(None, "lost")
+    for folder, before in ((tmp_path / "rescued", "closed"), (lost, "closed"), (after, "other"), (after, "abandoned")):
+        fails("order", verify.verify_after, folder, folders[before])
+    assert (
+        json.loads(
+            subprocess.run(
+                [sys.executable, verify.__file__, "log", lost, "--after", folders["closed"], "--json"],
+                capture_output=True,
+                check=False,
+            ).stdout
+        )["index"]
+        == 0
+    )
 
 
 def _with(old, new):

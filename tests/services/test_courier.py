@@ -284,20 +284,26 @@ async def test_a_courier_shows_that_somebody_was_shown_another_history(fed: Fede
     assert {kept["first"][:60], kept["second"][:60]} == {m.note()[:60], fork.note()[:60]}
 
 
-async def test_a_checkpoint_under_our_keys_that_we_do_not_hold_is_named(fed: Federation, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [99, None], ids=["longer than ours", "of our size"])
+async def test_a_checkpoint_under_our_keys_that_we_do_not_hold_is_named_and_nothing_more_is_signed(
+    fed: Federation, tmp_path: Path, size: int | None
+) -> None:
     a, b, bag, seen = await answered_on_foot(fed, tmp_path)
-    seen.write_bytes(a.keys.note_signer(a.origin).sign(99, bytes(32), fed.clock.now()))
-    relist(seen)
-    _, wrong = await take(a, bag)
-    assert wrong == {f"data/checkpoints/{seen.name}": "ledger.split_view: Two histories of one ledger"}
     ours = await a._ports.ledger.checkpoint(a.origin)
     assert ours is not None
-    seen.write_bytes(a.keys.note_signer(a.origin).sign(ours.size, bytes(32), fed.clock.now()))
+    seen.write_bytes(a.keys.note_signer(a.origin).sign(size or ours.size, bytes(32), fed.clock.now()))
     relist(seen)
-    await take(a, bag)
-    assert await a._ports.exchange.conflict(a.origin) == (ours.note, seen.read_bytes()), "the thief's is evidence"
-    await a.parts.linking.watch(fed.directory)
-    assert a.parts.linking.alarms == {a.origin: "ledger.split_view"}, "whichever process has found it"
+    reader = BagReader(bag, a.folder / "aside")
+    await refused("ledger.rollback", a.parts.ways.courier.take(reader.sender, reader))
+    assert reader.wrong == {f"data/checkpoints/{seen.name}": "ledger.split_view: Two histories of one ledger"}
+    await refused("ledger.rollback", a.trace(b))
+    if size is None:
+        assert await a._ports.exchange.conflict(a.origin) == (ours.note, seen.read_bytes()), "the thief's is evidence"
+        await a.parts.linking.watch(fed.directory)
+        assert a.parts.linking.alarms == {a.origin: "ledger.split_view"}, "whichever process has found it"
+    else:
+        await a.restart()
+        await refused("ledger.rollback", a.trace(b))
 
 
 @pytest.mark.parametrize(("facts", "hours"), [(ON_FOOT, 7 * 24 - 1), ({}, 0)], ids=["on foot", "network"])

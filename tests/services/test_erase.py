@@ -66,7 +66,10 @@ async def test_content_goes_with_its_keys_and_every_proof_stays(fed: Federation)
     assert (str(entry.id), entry.sender) == (sent["id"], a.name)
     assert await b.count("event", "kind = 'erased'") == 1
     report = check(await evidence(b, sent), fed.root)
-    assert [each.content for each in report.evidence.messages] == ["erased", "here", "here"]
+    first_, *others = report.evidence.messages
+    assert [each.content for each in (first_, *others)] == ["erased", "here", "here"]
+    lie = replace(report.evidence, messages=(replace(first_, content="missing"), *others))
+    assert wrong(write_evidence(lie), fed.root).detail.startswith("manifest.json: message 1 is said to be missing")
     assert await b.parts.erase.erase() == 0
     await match_ledgers(a, b)
     assert opens(b, backup) == {str(row.id) for row in backup} - {sent["id"]}, (
@@ -460,6 +463,6 @@ async def test_what_is_gone_although_nobody_ordered_it_is_called_missing_and_nev
     assert [str(id_) for _, id_ in await PostgresErasures(b.pool).missing(9)] == [sent["id"]]
     data = await evidence(b, sent)
     found = check(data, fed.root).evidence
-    assert [each.content for each in found.messages] == ["left out", "here", "here"]
+    assert [each.content for each in found.messages] == ["missing", "here", "here"]
     lie = replace(found, messages=(replace(found.messages[0], content="erased"), *found.messages[1:]))
     assert wrong(write_evidence(lie), fed.root).detail.startswith("manifest.json: message 1 is said to be erased")

@@ -284,7 +284,7 @@ async def test_content_that_is_gone_leaves_proofs_that_hold(fed: Federation) -> 
     await a.sql("DELETE FROM content WHERE id = $1 RETURNING id", UUID(sent["id"]))
     data = await evidence(a, sent)
     report = check(data, fed.root)
-    assert [each.content for each in report.evidence.messages] == ["left out", "here", "here"], "nobody ordered it"
+    assert [each.content for each in report.evidence.messages] == ["missing", "here", "here"], "nobody ordered it"
     assert ("received", "b", "witnessed") in proven(report, 1)
     bare = await evidence(a, sent, messages=frozenset())
     assert not [name for name in unpack(bare) if name.startswith("messages/")]
@@ -310,7 +310,7 @@ async def test_restricted_parts_are_left_out_unless_asked_for_by_who_may_and_the
     assert (problem.code, problem.detail.partition(":")[0]) == ("env.parts", "messages/0001.persons.part")
 
 
-async def test_a_thread_under_two_directory_versions_carries_both(fed: Federation) -> None:
+async def test_a_thread_under_two_directory_versions_carries_both(fed: Federation, tmp_path: Path) -> None:
     a, b = await fed.nodes("a", "b")
     sent = await a.trace(b)
     await a.becomes(sent, "delivered")
@@ -318,6 +318,11 @@ async def test_a_thread_under_two_directory_versions_carries_both(fed: Federatio
     await b.becomes(await b.send(b.reply(a, sent, "trace.response", RESPONSE)), "delivered")
     report = check(await evidence(a, sent), fed.root)
     assert len(report.evidence.directories) == 2
+    for kept in report.evidence.directories:
+        tuf = await a._ports.directory.files(kept, (a.name, b.name))
+        data = write_evidence(replace(report.evidence, directories=(kept,), tuf=tuf))
+        assert wrong(data, fed.root).detail.endswith("the directory version that the entry names is not here")
+        assert alone(data, fed.root, tmp_path)["code"] == "directory"
 
 
 async def test_a_peer_out_of_reach_leaves_its_checkpoints_signed_but_not_one_history(fed: Federation) -> None:

@@ -1,26 +1,36 @@
 """Every node is a witness (C2SP tlog-witness): it cosigns what goes on from all that it saw of a ledger, and has its own cosigned."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gateway.runtime.cli.member import Changes
+from gateway.runtime.world import SystemClock
+from gateway.services.link import Linking
+from gateway.services.witness import Witness
 from keys.suite import Tw1Verifier
-from protocols.directory import witness_keys
+from protocols.directory import Directory, Network, witness_keys
 from protocols.ledger.checkpoint import checkpoint_text
+from protocols.ledger.entry import DirRef
 from protocols.ledger.linking import Link
 from protocols.ledger.merkle import consistency_path
 from protocols.ledger.note import format_note
 from protocols.ledger.proof import Place
 from protocols.ledger.witness import format_request
+from protocols.ports.store import Unavailable
 from protocols.problems import ProblemError
 from protocols.strict import b64u
 from tests.fault.invariants import VERIFIER
 from tests.federation import Federation, Node, Stranger, refused, verify_ledger
 from tests.services.test_receive import proven_fork
+from tests.simulation.loop import VirtualLoop
 
 
 def request(m: Stranger, old: int, size: int | None = None, **changes: Any) -> bytes:
@@ -335,3 +345,41 @@ async def test_the_end_of_a_closed_ledger_is_cosigned_too(fed: Federation) -> No
     assert await a.parts.witness.collect() == 1
     for origin, size in ((former, end["size"]), (a.origin, 1)):
         assert set(await a._ports.ledger.cosignatures(origin, size)) == {b.name}
+
+
+def test_witnesses_are_asked_at_least_hourly_also_after_the_store_was_away() -> None:
+    network = Network(v=1, network="n", live=False, members=[], matrix={}, deadlines={"acknowledgement_days": 2})
+    directory = Directory(
+        ref=DirRef(version=1, sha256=bytes(32)), expires=datetime(2027, 1, 1, tzinfo=UTC), network=network, records={},
+        message_keys={}, seal_keys={}, request_keys={}, ledgers={},
+    )  # fmt: skip
+    rounds: list[float] = []
+
+    class Ledgers:
+        """A store that is away at the second round."""
+
+        async def heads(self) -> list[str]:
+            rounds.append(asyncio.get_running_loop().time())
+            if len(rounds) == 2:
+                raise Unavailable("made by the test")
+            return []
+
+        async def cosigned_since(self, origin: str, since: datetime) -> list[str]:
+            return []
+
+    given: dict[str, Any] = dict.fromkeys(("store", "prove", "transport", "sealer", "verifier"))
+    clock = SystemClock()
+    witness = Witness(
+        **given, member="n/a", committer=SimpleNamespace(origin="n/a/2026.1"), directory=SimpleNamespace(current=directory),
+        ledger=Ledgers(), linking=Linking(None, Tw1Verifier(), clock), cosigner=lambda: None, clock=clock,
+    )  # fmt: skip
+
+    async def hours() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(6 * 3_600):
+                await witness.run()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(hours())
+    assert rounds[0] <= 60
+    assert max(later - earlier for earlier, later in pairwise([*rounds, 6 * 3_600])) <= 3_600

@@ -43,7 +43,7 @@ def reconcile_ledgers(
     vkey: Annotated[list[str] | None, Parameter(negative="")] = None,
     policy: Annotated[list[Path] | None, Parameter(negative="")] = None,
     proofs: Path | None = None,
-    node: Path | None = None,
+    node: Annotated[list[Path] | None, Parameter(negative="")] = None,
     client: str = "local",
     actor: str = "local",
     json: AsJson = False,
@@ -66,7 +66,8 @@ def reconcile_ledgers(
     proofs
         A folder to write a tlog-proof file of every entry that a difference names to.
     node
-        A node's folder: live ledgers are judged by the keys that its directory lists, and its own is read at /v1.
+        A node's folder: live ledgers are judged by the keys that its directory lists, and its own is read at /v1. Twice for the live
+        ledgers of two nodes, in their order.
     client
         With `node`: the client, with the scope ledger:read.
     actor
@@ -76,10 +77,11 @@ def reconcile_ledgers(
     """
     with problems(as_json=json), tempfile.TemporaryDirectory(prefix="tracewire-audit-") as place:
         folders = [Path(each) for each in (a, b)]
-        for n, each in enumerate((a, b)):
+        nodes = [*(node or ()), *(node or ()), None, None][:2]  # one serves both
+        for n, (each, by) in enumerate(zip((a, b), nodes, strict=True)):
             if each.startswith(("http://", "https://")):
                 folders[n] = Path(place) / str(n)
-                _fetched(each, folders[n], _vkeys(vkey, node), node if "/v1/ledger/" in each else None, client, actor)
+                _fetched(each, folders[n], _vkeys(vkey, by), by if "/v1/ledger/" in each else None, client, actor)
         policies = [parse_policy(read_file(each)) for each in policy or ()]
         judged = [_keys(folder, vkey or (), [key for each in policies for key in each.logs]) for folder in folders]
         keys = [each for each, _ in judged]

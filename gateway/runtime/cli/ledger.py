@@ -15,10 +15,9 @@ from gateway.runtime.cli.folder import covered, demanded, keys_of, satisfied, so
 from gateway.runtime.cli.say import SecretFrom, problems, read_file, say
 from gateway.runtime.exported import ExportFolder
 from gateway.runtime.settings import load_settings
-from gateway.services.prove import Prove, Release
+from gateway.services.prove import Prove, Release, witnessed
 from gateway.services.recompute import recompute
 from gateway.services.recover import Recover, Recovered
-from gateway.services.witness import witnessed
 from keys.guard import FileGuard
 from keys.keystore import KeyStore
 from keys.suite import Tw1Verifier
@@ -379,7 +378,6 @@ def recover(
 
     async def run() -> Recovered:
         from adapters.postgres.ledger import PostgresLedger
-        from gateway.runtime.node import origin_in_use
         from gateway.runtime.ports import connect_ports
 
         settings, keys = load_settings(node), KeyStore.open(node / "keys", secret.secret())
@@ -396,7 +394,7 @@ def recover(
                     transport=ports.transport,
                     verifier=Tw1Verifier(),
                 )
-                origin = origin_in_use(keys, ports.guard)
+                origin = keys.origin_in_use(ports.guard)
                 return await use.recover(origin, directory, waive=waive or ())
             finally:
                 await ports.transport.close()  # type: ignore[attr-defined]
