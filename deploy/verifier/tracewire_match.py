@@ -1,8 +1,8 @@
 """Two Tracewire ledgers against each other, offline: each has to say what the other says.
 
-    python tracewire_match.py DIR_A DIR_B [--live] [--vkey KEY ...] [--json]
+    python tracewire_match.py DIR_A DIR_B [--live | --after] [--vkey KEY ...] [--json]
 
-Both ledgers are verified whole first (tracewire_verify.py, which lies beside this file). Exit codes and output are as there.
+With `--after` both are one member's: A has to go on where B ended. Both ledgers are verified whole first (tracewire_verify.py, which lies beside this file). Exit codes and output are as there.
 Long ones are verified and compared several times, each time for the messages of some ids: memory holds these, and 32 bytes an entry.
 """
 
@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from tracewire_verify import ARRIVALS, OURS, Entry, Failure, Log, _read, _Tree, shown, told, verify_log
@@ -43,6 +44,15 @@ class Match:
     there: Direction
     back: Direction
     other_peers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Following:
+    """A ledger whose first entry names the end of its member's ledger before it; `end`: the size of that one there."""
+
+    log: Log
+    former: Log
+    end: int
 
 
 class _Side:
@@ -125,6 +135,27 @@ def match(
     return Match(a=logs[0], b=logs[1], other_peers=others, there=there, back=back)
 
 
+def follows(folder: Path, former: Path, vkeys: Sequence[str] | None = None) -> Following:
+    """Verifies a ledger and the one before it; Failure `order` where its first entry does not name that one's end.
+
+    That is the root of the whole former ledger or, of one that was never closed, of its entries up to the last good one.
+    """
+    end, roots, tree = Entry(), dict[int, bytes](), _Tree()
+    log = verify_log(folder, vkeys, seen=lambda index, _, entry: end.update({} if index else entry.get("peer", {})))
+
+    def see(_: int, leaf: bytes, __: Entry) -> None:
+        tree.append(leaf)
+        if tree.size == end.get("size"):
+            roots[tree.size] = tree.root()
+
+    before = verify_log(former, vkeys, seen=see)
+    ends = [before.size] if "ledger-closed" in before.kinds else roots
+    named = [base64.urlsafe_b64encode(roots[size]).rstrip(b"=").decode() for size in ends if size in roots]
+    if end.get("origin") != before.origin or end.get("root") not in named:
+        raise Failure("order", f"entry 0 of {log.origin} does not name the end of {before.origin}", 0)
+    return Following(log=log, former=before, end=end["size"])
+
+
 def _size(folder: Path) -> int:
     """What the checkpoint says, which nobody has verified: it only divides the work."""
     line = [*_read(folder / "checkpoint").split(b"\n", 2), b"", b""][1]
@@ -186,8 +217,12 @@ def _arrivals(sender: _Side, receiver: _Side, *, live: bool) -> tuple[set[str], 
     return arrived, received, outside
 
 
-def lines(found: Match) -> Iterator[str]:
+def lines(found: Match | Following) -> Iterator[str]:
     """A line for each claim."""
+    if isinstance(found, Following):
+        yield from (line for log in (found.former, found.log) for line in shown(log))
+        yield f"OK {found.log.origin} goes on where {found.former.origin} ended, at {found.end} entries"
+        return
     yield from (line for log in (found.a, found.b) for line in shown(log))
     for sender, receiver, way in ((found.a, found.b, found.there), (found.b, found.a, found.back)):
         counts = ", ".join(f"{count} {name}" for name, count in asdict(way).items() if count or name == "sent")
@@ -202,10 +237,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--live", action="store_true", help="count what is past an end: busy ledgers have no common instant"
     )
+    parser.add_argument("--after", action="store_true", help="both are one member's: a goes on where b ended")
     parser.add_argument("--vkey", action="append", help="a key you trust; repeat it")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(arguments)
-    return told(lambda: match(args.a, args.b, args.vkey, live=args.live), lines, as_json=args.json)
+    call = follows if args.after else partial(match, live=args.live)
+    return told(lambda: call(args.a, args.b, args.vkey), lines, as_json=args.json)
 
 
 if __name__ == "__main__":

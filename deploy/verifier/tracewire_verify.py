@@ -1,6 +1,6 @@
 """Verifies Tracewire ledgers offline. Apart on purpose: nothing of Tracewire, only the standard library and `cryptography`.
 
-    python tracewire_verify.py log DIR [--after DIR] | proof FILE | fork FILE FILE [--vkey KEY --vkey KEY] [--json]
+    python tracewire_verify.py log DIR | proof FILE | fork FILE FILE [--vkey KEY --vkey KEY] [--json]
 
 DIR is a C2SP tlog-tiles folder: `checkpoint`, `vkeys`, `tile/`, older ones in `checkpoints/<size>` or `checkpoint.*`. Keys
 should come from a directory that you trust; the file `vkeys` is only what the folder says of itself.
@@ -14,7 +14,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
@@ -76,7 +76,6 @@ class Log:
     signatures: int  # on every checkpoint
     own_keys: bool
     kinds: dict[str, int]
-    after: str = ""  # the ledger before it and where that one ended, if both were verified
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -370,27 +369,6 @@ def verify_log(
     )  # fmt: skip
 
 
-def verify_after(folder: Path, former: Path, vkeys: Sequence[str] | None = None) -> Log:
-    """Verifies a ledger and the one before it; Failure `order` where its first entry does not name that one's end.
-
-    That is the root of the whole former ledger, or, of one that was abandoned, of its entries up to the last good one.
-    """
-    end, roots, tree = Entry(), dict[int, bytes](), _Tree()
-    log = verify_log(folder, vkeys, seen=lambda index, _, entry: end.update({} if index else entry.get("peer", {})))
-
-    def see(_: int, leaf: bytes, __: Entry) -> None:
-        tree.append(leaf)
-        if tree.size == end.get("size"):
-            roots[tree.size] = tree.root()
-
-    before = verify_log(former, vkeys, seen=see)
-    ends = [before.size] if "ledger-closed" in before.kinds else roots
-    named = [base64.urlsafe_b64encode(roots[size]).rstrip(b"=").decode() for size in ends if size in roots]
-    if end.get("origin") != before.origin or end.get("root") not in named:
-        raise Failure("order", f"entry 0 of {log.origin} does not name the end of {before.origin}", 0)
-    return replace(log, after=f"{before.origin} up to entry {end['size'] - 1}")
-
-
 def _place(failure: Failure) -> tuple[bool, int]:
     return failure.index is None, failure.index or 0
 
@@ -487,8 +465,6 @@ def shown(found: Log | Proof | Fork) -> Iterator[str]:
         + f": {kinds}" * bool(kinds)
     )
     yield f"OK {found.older_checkpoints} older checkpoints and every tile are of this tree"
-    if found.after:
-        yield f"OK its first entry names the ledger before it, which holds too: {found.after}"
 
 
 def told(call: Callable[[], Any], lines: Callable[[Any], Iterable[str]], *, as_json: bool) -> int:
@@ -515,11 +491,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("path", type=Path, nargs=count)
         command.add_argument("--vkey", action="append", required=name != "log", help="a key you trust; repeat it")
         command.add_argument("--json", action="store_true", help="print one JSON object")
-        if name == "log":
-            command.add_argument("--after", type=Path, help="the member's ledger before this one")
     args = parser.parse_args(arguments)
-    if former := getattr(args, "after", None):
-        args.call, args.path = verify_after, [*args.path, former]
     return told(lambda: args.call(*args.path, args.vkey), shown, as_json=args.json)
 
 

@@ -25,7 +25,7 @@ from protocols.ledger.note import VerifierKey
 from protocols.ledger.reconcile import Difference, Direction
 from protocols.ledger.tiles import ENTRIES, WIDTH, parse_bundle, tile_path, tile_width
 from protocols.ledger.witness import Policy
-from protocols.problems import ProblemError
+from protocols.problems import Fault, ProblemError
 
 _FILE_BYTES_MAX = 1024 * 1024
 _WAIT = aiohttp.ClientTimeout(total=30)
@@ -241,7 +241,9 @@ def _web(url: str, session: aiohttp.ClientSession) -> Read:
                     if len(data) > _FILE_BYTES_MAX:
                         raise ProblemError("tile.missing", f"{name} has more than {_FILE_BYTES_MAX} bytes")
         except (aiohttp.ClientError, OSError, TimeoutError):
-            raise ProblemError("peer.unreachable", f"no ledger answers at {urlsplit(url).netloc}") from None
+            said = f"no ledger answers at {urlsplit(url).netloc}"
+            fault = Fault("/ledger", "peer.unreachable", said, "Check the address, and that its server runs.")
+            raise ProblemError("peer.unreachable", said, errors=[fault]) from None
         return data
 
     return read

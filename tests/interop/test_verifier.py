@@ -214,22 +214,22 @@ def test_a_new_ledger_names_the_end_of_the_one_before_it_or_the_last_good_entry_
         return ledger.write(tmp_path / name)
 
     after = following(end, "after")
-    assert verify.verify_after(after, folders["closed"]).after == "test/br-pf/2026.1 up to entry 2"
-    assert verify.verify_after(following(good, "rescued"), folders["abandoned"]).after.endswith("entry 1")
+    assert MATCH.follows(after, folders["closed"]).end == 3
+    assert MATCH.follows(following(good, "rescued"), folders["abandoned"]).end == 2
     said = subprocess.run(
-        [sys.executable, verify.__file__, "log", after, "--after", folders["closed"]],
+        [sys.executable, PROGRAM, after, folders["closed"], "--after"],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (said.returncode, said.stdout.splitlines()[-1].endswith("up to entry 2")) == (0, True)
+    assert (said.returncode, said.stdout.splitlines()[-1].endswith("ended, at 3 entries")) == (0, True)
     lost = following(None, "lost")
     for folder, before in ((tmp_path / "rescued", "closed"), (lost, "closed"), (after, "other"), (after, "abandoned")):
-        fails("order", verify.verify_after, folder, folders[before])
+        fails("order", MATCH.follows, folder, folders[before])
     assert (
         json.loads(
             subprocess.run(
-                [sys.executable, verify.__file__, "log", lost, "--after", folders["closed"], "--json"],
+                [sys.executable, PROGRAM, lost, folders["closed"], "--after", "--json"],
                 capture_output=True,
                 check=False,
             ).stdout

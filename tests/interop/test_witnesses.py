@@ -117,14 +117,32 @@ def test_forged_cosignatures_and_other_trees_are_named(exchange: Exchange, tmp_p
 
 
 def test_the_zipapp_is_the_verifier_too(exchange: Exchange, tmp_path: Path, program: Path) -> None:
-    exchange.whole(1, 1, exchange.a, exchange.b)
-    folder = exchange.a.write(tmp_path / "a")
-    done = subprocess.run(
-        [sys.executable, "-I", program, "log", folder, "--json"], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, json.loads(done.stdout)["size"]) == (0, 3)
-    bad = subprocess.run([sys.executable, "-I", program, "log", tmp_path], capture_output=True, text=True, check=False)
-    assert (bad.returncode, bad.stdout.startswith("FAIL missing")) == (1, True)
+    a, b = exchange.a, exchange.b
+    exchange.whole(1, 1, a, b)
+    folders = a.write(tmp_path / "a"), b.write(tmp_path / "b")
+    (tmp_path / "1.tlog-proof").write_bytes(a.proof(1))
+    for name, root in (("first", a.edge.root()), ("second", bytes(32))):
+        (tmp_path / name).write_bytes(a.signer.sign(3, root, START))
+    vkeys = [f"--vkey={key}" for key in a.signer.vkeys]
+
+    def said(*arguments: object) -> tuple[int, str]:
+        command = [sys.executable, "-I", program, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout
+
+    code, text = said("log", folders[0], "--json")
+    assert (code, json.loads(text)["size"]) == (0, 3)
+    for arguments, line in (
+        (("match", *folders), "OK test/br-pf/2026.1 -> test/us-atf/2026.1"),
+        (("proof", tmp_path / "1.tlog-proof", *vkeys), "OK entry 1 of test/br-pf/2026.1"),
+        (("fork", tmp_path / "first", tmp_path / "second", *vkeys), "two histories are proven"),
+    ):
+        code, text = said(*arguments)
+        assert (code, line in text) == (0, True), text
+    for arguments in (("log", tmp_path), ("evidence", tmp_path / "none.zip", "--root", tmp_path / "first")):
+        code, text = said(*arguments)
+        assert (code, text.startswith("FAIL ")) == (1, True), text
+    assert said()[0] == 2
 
 
 def test_one_witness_that_lies_about_its_time_does_not_move_what_the_others_said(

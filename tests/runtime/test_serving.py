@@ -203,3 +203,23 @@ def test_a_ledger_on_a_web_server_is_taken_here_goes_on_and_another_history_is_n
             done = fetch(url, here, *vkeys)
         assert (done.returncode, says in done.stderr) == (1, True), done.stderr
         assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
+
+
+def test_a_ledger_on_a_web_server_is_shown_as_it_grows_and_nothing_false_of_it(tmp_path: Path) -> None:
+    found, entries = ledger(tmp_path), tmp_path / "tile" / "entries"
+    vkeys = [f"--vkey={key}" for key in found.signer.vkeys]
+    with web_server(tmp_path) as there, serving(there, "--port", port(), *vkeys) as url:
+        log = f"{url}/ledgers/{log_of(found)}"
+        assert "301 entries" in get(log)[1]
+        found.add(*(found.entry("admin", code="later") for _ in range(99)))
+        found.write(tmp_path)
+        status, text = get(f"{log}/entries/399")
+        assert (status, "proved it under a checkpoint of 400 entries" in text) == (200, True)
+        last = entries / "001.p" / "144"
+        last.write_bytes(last.read_bytes().replace(b'"later"', b'"LATER"'))
+        assert "could not prove the entries" in get(log)[1]
+        assert get(f"{log}/entries/399") == (400, "proof.path")
+        last.unlink()
+        assert get(f"{log}/entries/399") == (404, "tile.missing")
+    code, error = said("http://127.0.0.1:1/nobody", "--port", port(), *vkeys)
+    assert (code, "no ledger answers at 127.0.0.1:1" in error, "its server runs" in error) == (1, True, True), error

@@ -457,13 +457,7 @@ def alone(data: bytes, root: bytes, folder: Path) -> Json:
     """What the program that knows nothing of ours says of a file."""
     (folder / "case.zip").write_bytes(data)
     (folder / "root.json").write_bytes(root)
-    program = ROOT / "deploy/verifier/tracewire_evidence.py"
-    command = [
-        sys.executable,
-        "-I",
-        "-c",
-        f"import sys; sys.path.insert(0, {str(program.parent)!r}); import tracewire_evidence as t; sys.exit(t.main(sys.argv[1:]))",
-    ]
+    command = [sys.executable, "-I", str(ROOT / "deploy/verifier"), "evidence"]  # as the zipapp runs it
     done = subprocess.run(
         [*command, str(folder / "case.zip"), "--root", str(folder / "root.json"), "--json"],
         capture_output=True, text=True, check=False,
