@@ -1,6 +1,7 @@
 """Receive: nothing without the sender's proof; one entry for bytes that can never succeed; the same receipt for ever."""
 
 import asyncio
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -12,8 +13,9 @@ import pytest
 
 from protocols.exchange.lines import Parcel, Receipt, encode_post
 from protocols.exchange.message import AttachmentRef
-from protocols.ledger.entry import PeerRef, content_commitment, parse_entry
+from protocols.ledger.entry import Entry, PeerRef, content_commitment, parse_entry
 from protocols.ledger.merkle import leaf_hash
+from protocols.ledger.merkle import root as tree_root
 from protocols.ledger.proof import Place, read_proof
 from protocols.limits import REFUSALS_A_DAY_MAX
 from protocols.strict import dump_json
@@ -112,6 +114,33 @@ async def test_a_checkpoint_without_both_good_signatures_refuses_the_post(pair: 
     await refused("note.invalid", m.post(b, parcel, notes={(m.origin, size): m.note(1)}))
     assert await b.count("peer_checkpoint") == 0
     await nothing_stored(b)
+
+
+async def test_the_exchange_goes_on_in_the_next_ledger_when_the_one_with_two_histories_is_abandoned(
+    pair: tuple[Node, Stranger], fed: Federation
+) -> None:
+    b, m = pair
+    first, fork = m.parcel(b), m.fork()
+    assert isinstance(await m.give(b, first), Place)
+    await refused("ledger.split_view", fork.post(b, fork.parcel(b)))
+    sent = await b.trace(m)
+    following = copy.copy(m)
+    following.origin, following.log, following._nodes, following.held = f"{m.name}/2026.2", [], {}, (0,)
+    end = PeerRef(origin=m.origin, size=1, root=tree_root(1, m.node))
+    now = fed.clock.now()
+    following.add(Entry(kind="ledger-opened", at=now, n=bytes(16), sender=m.name, dir=fed.directory.ref, peer=end))
+    m.keys.add("ledger", origin=following.origin)
+    await fed.publish(following.ask())
+    await refused("ledger.split_view", following.post(b, following.parcel(b)))
+    fed.authority.abandon(m.note(1), signers=fed._targets, now=now)
+    await fed.publish()
+    b.wire.hook = following.answering(following.receipt)
+    assert isinstance(await following.give(b, following.parcel(b)), Place)
+    await b.becomes(sent, "delivered")
+    await b.parts.linking.watch(fed.directory)
+    assert m.origin not in b.parts.linking.alarms
+    assert await b.count("split_view") == 1, "the proof stays"
+    await refused("proof.origin", m.post(b, m.parcel(b)))
 
 
 async def test_two_histories_of_a_ledger_keep_both_notes_and_end_the_exchange_with_that_member(
