@@ -46,10 +46,10 @@ _HEALS = (
 )
 
 
-async def connect(dsn: str) -> Connection:
+async def connect(dsn: str, answer_s: float = ANSWER_S) -> Connection:
     """One connection with our bounds; Unavailable where the database cannot be reached."""
     try:
-        return await asyncpg.connect(dsn, server_settings=SETTINGS, timeout=ACQUIRE_S, command_timeout=ANSWER_S)
+        return await asyncpg.connect(dsn, server_settings=SETTINGS, timeout=ACQUIRE_S, command_timeout=answer_s)
     except asyncpg.ClientConfigurationError as error:
         raise _unusable(error) from error
     except (*GONE, asyncpg.PostgresError) as error:
