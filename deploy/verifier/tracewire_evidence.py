@@ -419,7 +419,7 @@ def _files(path: Path) -> dict[str, bytes]:
             if sum(each.file_size for each in found) > BYTES_MAX or any(each.compress_type for each in found):
                 raise Failure("evidence", "too large, or compressed")
             files = {each.filename: archive.read(each) for each in found}
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile) as error:  # encrypted, of another version
         raise Failure("evidence", f"not a whole zip: {error}") from None
     if len(files) != len(found) or "manifest.json" not in files:
         raise Failure("evidence", "a file twice, or no manifest")

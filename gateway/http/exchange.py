@@ -12,6 +12,7 @@ from aiohttp import web
 from gateway.http.serve import application, read_body, wait_seconds
 from gateway.services.blobs import Blobs
 from gateway.services.committed import LedgerView
+from gateway.services.link import Linking
 from gateway.services.offer import Offer
 from gateway.services.pace import Pace
 from gateway.services.probe import Probe
@@ -59,10 +60,11 @@ class Exchange:
         ledger: LedgerView,
         probe: Probe,
         witness: Witness,
+        linking: Linking,
         verifier: Verifier,
         clock: Clock,
     ) -> None:
-        self._witness = witness
+        self._witness, self._linking = witness, linking
         self._url, self._receive, self._pace, self._directory = url.rstrip("/"), receive, pace, directory
         self._relay, self._offer, self._blobs = relay, offer, blobs
         self._ledger, self._probe, self._verifier, self._clock = ledger, probe, verifier, clock
@@ -125,12 +127,18 @@ class Exchange:
         self._pace.spend(caller, parcels=1)
         return caller
 
+    async def _in_exchange(self, caller: str) -> None:
+        """`ledger.split_view`: with a member of whom two histories are held nothing is exchanged, either way."""
+        await self._linking.check_member(caller, current(self._directory))
+
     async def post_messages(self, request: web.Request) -> web.Response:
         """Parcels in, receipts out."""
 
         async def answer(caller: str, post: Post) -> web.Response:
-            take = self._relay.take if self._relay.concerns(post) else self._receive.receive
-            return _lines(await take(caller, post))
+            if not self._relay.concerns(post):
+                return _lines(await self._receive.receive(caller, post))
+            await self._in_exchange(caller)
+            return _lines(await self._relay.take(caller, post))
 
         return await self._posted(request, answer, parcels=True)
 
@@ -138,6 +146,7 @@ class Exchange:
         """Receipts of what a member fetched here, or of what a hub carried for us."""
 
         async def take(caller: str, post: Post) -> web.Response:
+            await self._in_exchange(caller)
             await self._offer.take(caller, post)
             return web.Response(status=204)
 
@@ -146,6 +155,7 @@ class Exchange:
     async def get_outbox(self, request: web.Request) -> web.StreamResponse:
         """What waits for whoever asks; `Prefer: wait=30` until there is something."""
         caller = self._reader(request)
+        await self._in_exchange(caller)
         offered = encode_post(await self._offer.offer(caller, wait_seconds(request)))
         with self._slot(caller, self._posts):
             return await _written(request, 200, offered, MEDIA_TYPE)
@@ -158,6 +168,7 @@ class Exchange:
         blob = parse_digest(request.match_info["digest"])
         offset, length, size = parse_put(request.headers.get("Content-Range", ""))
         self._pace.afford(caller)
+        await self._in_exchange(caller)
         with self._slot(caller, self._ranges):
             data = await read_body(request, bytes_max=BLOB_RANGE_BYTES_MAX, media_type=BLOB_TYPE)
             self._pace.spend(caller, parcels=1)
@@ -177,6 +188,7 @@ class Exchange:
     async def get_blob(self, request: web.Request) -> web.StreamResponse:
         """A range of an attachment, for whoever knows its digest: that stands inside sealed messages alone."""
         caller = self._reader(request)
+        await self._in_exchange(caller)
         offset, length = parse_get(request.headers.get("Range", ""))
         with self._slot(caller, self._ranges):
             data = await self._blobs.range(parse_digest(request.match_info["digest"]), offset, length)

@@ -166,12 +166,19 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     )  # fmt: skip
     erase = eraser(settings, ports, read, records, approve, ways.settle, committer, vault, sealer)
     access = TokenAccess(keys, issuer=member, audience=settings.audience)
-    trail = Trail(read=read, threads=ports.threads, ledger=ports.ledger, clients=ports.clients, actors=(ACTOR,))
+    trail = Trail(
+        read=read,
+        threads=ports.threads,
+        ledger=ports.ledger,
+        clients=ports.clients,
+        directory=ports.directory,
+        actors=(ACTOR,),
+    )
     agency = agency_of(
         member, ports, access, submit, read, view, probe, export, converse, approve, records, notices, blobs, erase, trail
     )  # fmt: skip
     exchange = Exchange(
-        url=settings.exchange_url, witness=witness, receive=receive, relay=ways.relay, offer=ways.offer, blobs=blobs, pace=pace, directory=ports.directory, ledger=view, probe=probe, verifier=verifier, clock=clock,
+        url=settings.exchange_url, witness=witness, linking=linking, receive=receive, relay=ways.relay, offer=ways.offer, blobs=blobs, pace=pace, directory=ports.directory, ledger=view, probe=probe, verifier=verifier, clock=clock,
     )  # fmt: skip
     measured = measure(node, settings, ports, committer, ways.settle, receive, linking, health)
     operations = Operations(wrong=measured.look, warnings=lambda: warnings(ports, linking), registry=measured.registry)

@@ -100,12 +100,13 @@ class Linking:
 
     async def check_member(self, member: str, directory: Directory) -> None:
         """`ledger.split_view` while two histories of a ledger of this member are held that nobody has abandoned."""
-        for origin in await self._split(directory):
+        for origin in await self.split(directory):
             if origin.rpartition("/")[0] == member:
                 self.alarms[origin] = "ledger.split_view"
                 raise ProblemError("ledger.split_view", "two histories of a ledger of this member are held")
 
-    async def _split(self, directory: Directory) -> list[str]:
+    async def split(self, directory: Directory) -> list[str]:
+        """Ledgers of which two histories are held, and that nobody has abandoned."""
         given_up = {origin for origin, ledger in directory.ledgers.items() if ledger.state == "abandoned"}
         return [each for each in await self._store.split() if each not in given_up]
 
@@ -173,7 +174,7 @@ class Linking:
         found = dict.fromkeys(gaps, "ledger.gap")
         twice = [each.origin for each in await self._store.contradictions(_GAPS_MAX)]
         found |= dict.fromkeys(twice, "ledger.contradiction")
-        split = dict.fromkeys(await self._split(directory), "ledger.split_view")
+        split = dict.fromkeys(await self.split(directory), "ledger.split_view")
         self.alarms |= split
         found |= split
         for origin in [each for each, code in self.alarms.items() if code in _WATCHED and code != found.get(each)]:

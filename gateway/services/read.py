@@ -156,7 +156,7 @@ class Read:
         except ProblemError as problem:
             if problem.code != "content.erased":
                 raise
-            return shown | ({"erased": True} if await self.erased(stored, done=False) else {"missing": True})
+            return shown | ({"erased": True} if await self.erased(stored, done=True) else {"missing": True})
         if hidden:
             return shown | {"withheld": hidden}
         shown["handling"] = content.message.handling

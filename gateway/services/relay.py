@@ -274,6 +274,7 @@ class Relay:
     async def _forward(self, recipient: str) -> bool:
         """One POST of one sender's parcels; whether it brought a receipt."""
         directory = current(self._directory)
+        await self._linking.check_member(recipient, directory)
         rows = await self._claim(recipient, self._clock.now())
         if not rows:
             return False

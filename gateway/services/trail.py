@@ -4,7 +4,9 @@ from typing import Any
 from uuid import UUID
 
 from gateway.services.read import Read
+from gateway.services.submit import current
 from protocols.ledger.entry import actor_commitment, parse_entry
+from protocols.ports.directory import DirectorySource
 from protocols.ports.people import ClientStore
 from protocols.ports.store import LedgerStore, ThreadStore
 from protocols.strict import format_time
@@ -18,21 +20,30 @@ class Trail:
     """Reads entries, and opens the commitments to actors of this node: `actors` are those that no client is registered for."""
 
     def __init__(
-        self, *, read: Read, threads: ThreadStore, ledger: LedgerStore, clients: ClientStore, actors: tuple[str, ...]
+        self,
+        *,
+        read: Read,
+        threads: ThreadStore,
+        ledger: LedgerStore,
+        clients: ClientStore,
+        directory: DirectorySource,
+        actors: tuple[str, ...],
     ) -> None:
+        self._directory = directory
         self._read, self._threads, self._ledger, self._clients, self._actors = read, threads, ledger, clients, actors
 
     async def entries(self, thread: UUID) -> list[Json]:
         """The entries about a thread by ledger and index; `actor` where it is one that this node knows. `thread.not_found`.
 
-        `grade`: `witnessed` where another member has cosigned a checkpoint that covers the entry, else `signed`.
+        `grade`: `witnessed` where others have cosigned the checkpoint that covers the entry, the network's quorum where that many did, else `signed`.
         """
         await self._read.legs(thread)
         ids = [each.id for each in await self._read.messages(thread)]
         names = await self._names(thread)
         found: list[Json] = []
         for origin, (size, _) in (await self._ledger.heads()).items():
-            witnessed = await self._ledger.witnessed(origin, size, 1)
+            quorum = current(self._directory).quorum_of(origin.rpartition("/")[0])
+            witnessed = await self._ledger.witnessed(origin, size, quorum)
             entries = await self._threads.entries_about(origin, ids)
             entries |= await self._threads.entries_about(origin, ids, opened=READINGS_MAX)
             found += [_shown(origin, index, data, names, witnessed) for index, data in sorted(entries.items())]

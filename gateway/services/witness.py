@@ -148,7 +148,8 @@ class Witness:
     async def collect(self) -> int:
         """How many witnesses have cosigned a checkpoint of ours in this round; too few for the network is an alarm."""
         directory, found = current(self._directory), set[str]()
-        witnesses = directory.witnesses_of(self._member)
+        liars = {origin.rpartition("/")[0] for origin in await self._linking.split(directory)}
+        witnesses = [name for name in directory.witnesses_of(self._member) if name not in liars]
         asked = [name for name in witnesses if not directory.on_foot(self._member, name)]
         for origin in await self._ledger.heads():  # the end of a closed one is asked for until it is there
             if origin in directory.ledgers and directory.ledgers[origin].state != "abandoned":

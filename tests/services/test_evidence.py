@@ -440,6 +440,17 @@ async def test_chosen_openings_leave_the_rest_as_digests_with_every_proof(fed: F
     assert looks == [("evidence/TRACING", first), ("persons/TRACING", first)]
 
 
+@pytest.mark.parametrize(("at", "value"), [(6, 1), (4, 99)], ids=["encrypted", "of another version"])
+async def test_a_zip_that_python_cannot_read_is_a_failure_and_no_traceback(
+    fed: Federation, tmp_path: Path, at: int, value: int
+) -> None:
+    a, _, sent = await answered(fed)
+    data = bytearray(await evidence(a, sent))
+    for head, field in ((b"PK\3\4", at), (b"PK\1\2", at + 2)):
+        data[data.index(head) + field] = value
+    assert alone(bytes(data), fed.root, tmp_path)["code"] == "evidence"
+
+
 async def test_a_verified_file_is_a_page_for_print(fed: Federation) -> None:
     a, _, sent = await answered(fed)
     data = await evidence(a, sent)

@@ -302,6 +302,35 @@ async def test_a_hub_alone_ends_nothing(fed: Federation) -> None:
     await match_ledgers(a, b)
 
 
+async def test_with_a_member_of_two_histories_nothing_is_exchanged_by_any_way(fed: Federation) -> None:
+    (h,) = await fed.nodes("h", roles=HUB)
+    (b,) = await fed.nodes("b", facts=behind("h"))
+    m, n = await fed.strangers("m", "n")
+    waits, carried = await h.trace(m), n.parcel(b)
+    await b.stop()
+    await n.give(h, carried)
+    client, record, digest, now = m.client(), fed.directory.records[h.name], bytes(32), fed.clock.now()
+    post = encode_post(m.post_of(m.receipt(n.parcel(m))))
+    for member in (m, b):
+        note = member.keys.note_signer(member.origin).sign(1, bytes(32), now)
+        await h._ports.exchange.keep_conflict(note, note, origin=member.origin, at=now)
+    try:
+        for asking in (
+            client.fetch(record, 0),
+            client.receipts(record, post),
+            client.put_blob(record, digest, offset=0, size=4, data=b"data"),
+            client.get_blob(record, digest, offset=0, length=4),
+            m.post(h, m.parcel(b)),
+            h.parts.ways.relay._forward(b.name),
+        ):
+            await refused("ledger.split_view", asking)
+        assert await client.checkpoint(record, h.origin), "what proves it is shown to it too"
+    finally:
+        await client.close()
+    assert await h.delivery(waits) == "queued"
+    assert await h.count("relay", "answer IS NULL") == 1
+
+
 async def test_a_hub_that_forges_a_receipt_settles_nothing(fed: Federation) -> None:
     (a,) = await fed.nodes("a")
     (h,) = await fed.strangers("h", roles=HUB)

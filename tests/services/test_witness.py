@@ -188,6 +188,16 @@ async def test_a_node_has_its_newest_checkpoint_cosigned_by_all_that_can(fed: Fe
     assert len(await b.rows("SELECT FROM peer_checkpoint")) == before
 
 
+async def test_who_signed_two_histories_witnesses_nothing_for_us(fed: Federation) -> None:
+    a, b, _ = await fed.nodes("a", "b", "c")
+    note, now = b.keys.note_signer(b.origin).sign(1, bytes(32), fed.clock.now()), fed.clock.now()
+    await a._ports.exchange.keep_conflict(note, note, origin=b.origin, at=now)
+    assert await a.parts.witness.collect() == 1
+    newest = await a._ports.ledger.checkpoint(a.origin)
+    assert newest is not None
+    assert set(await a._ports.ledger.cosignatures(a.origin, newest.size)) == {"testnet/c"}
+
+
 async def test_k21_a_request_whose_answer_was_lost_is_gone_on_with_from_the_size_that_the_witness_names(
     fed: Federation,
 ) -> None:
@@ -364,6 +374,9 @@ def test_witnesses_are_asked_at_least_hourly_also_after_the_store_was_away() -> 
                 raise Unavailable("made by the test")
             return []
 
+        async def split(self) -> list[str]:
+            return []
+
         async def cosigned_since(self, origin: str, since: datetime) -> list[str]:
             return []
 
@@ -371,7 +384,7 @@ def test_witnesses_are_asked_at_least_hourly_also_after_the_store_was_away() -> 
     clock = SystemClock()
     witness = Witness(
         **given, member="n/a", committer=SimpleNamespace(origin="n/a/2026.1"), directory=SimpleNamespace(current=directory),
-        ledger=Ledgers(), linking=Linking(None, Tw1Verifier(), clock), cosigner=lambda: None, clock=clock,
+        ledger=Ledgers(), linking=Linking(Ledgers(), Tw1Verifier(), clock), cosigner=lambda: None, clock=clock,
     )  # fmt: skip
 
     async def hours() -> None:
