@@ -90,7 +90,7 @@ class OneLedger:
 async def serve_ledger(
     place: Place,
     other: Place | None,
-    compare: Compare | None,
+    compare: Compare,
     policy: Policy | None,
     port: int,
     ready: Callable[[str], None],
@@ -105,7 +105,7 @@ async def serve_ledger(
         if second and second[0] == origin:
             raise ProblemError("config.invalid", "these are two of one ledger: name another member's")
         beside = _named(*second) if second else None
-        compared = Compared() if second and compare else None
+        compared = Compared() if second else None
         pages = Explorer(explore, beside=beside, compared=compared, trusted=True, vouched=place.vkeys is not None)
         routes = pages.routes(loopback(port))
         runner = web.AppRunner(application(routes), access_log=None)
@@ -115,7 +115,7 @@ async def serve_ledger(
             await Site(runner, "127.0.0.1", port).start()
         except OSError as error:
             raise ProblemError("config.invalid", f"port {port} cannot be used: {error.strerror}") from None
-        if second and compare and compared:
+        if second and compared:
             keys = await explore.keys(origin), await second[1].keys(second[0])
             Thread(target=_compared, args=(compare, keys, compared), daemon=True).start()
         ready(f"http://127.0.0.1:{port}/audit")

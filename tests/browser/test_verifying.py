@@ -284,12 +284,17 @@ async def test_a_long_ledger_is_shown_without_being_loaded(watched: Watched, tmp
     async with shown(tmp_path, found) as url:
         await page.goto(url)
         assert await page.locator("tbody tr").count() == 100
+        await page.wait_for_selector("#proof[data-state=done]")
+        first = await page.locator(".claim").all_inner_texts()
+        assert any("own signature (Ed25519)" in c for c in first)
+        assert any("has not hashed the entries yet" in c for c in first)
         assert not [each for each in asked if "/tile/" in each], "so many are hashed when somebody asks for it"
         await page.click("#hash")
         assert await page.evaluate("document.activeElement.id") == "proof-title"
         await page.wait_for_selector("#proof[data-state=done]", timeout=1_000 + LONG)
         said = await page.locator(".claim").all_inner_texts()
         assert any(f"All {LONG} entries were hashed" in c for c in said)
+        assert not any("has not hashed" in c for c in said)
         await page.click("text=Older entries")
         await page.wait_for_url("**before=**")
         await page.wait_for_selector("#proof[data-state=done]")  # else it still loads when its server ends

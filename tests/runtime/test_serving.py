@@ -96,6 +96,17 @@ def test_what_the_other_member_says_is_shown_beside_an_entry_that_names_it(tmp_p
     assert (code, "two of one ledger" in error) == (1, True), "it agrees with itself, which says nothing"
 
 
+def test_two_ledgers_on_web_servers_are_compared_too(tmp_path: Path) -> None:
+    exchange = Exchange()
+    a, b = exchange.a, exchange.b
+    exchange.whole(1, 1, a, b)
+    exchange.sent(2, 3, a, b.member)
+    a.write(tmp_path / "a")
+    b.write(tmp_path / "b")
+    with web_server(tmp_path) as there, serving(f"{there}/a", "--other", f"{there}/b", "--port", port()) as url:
+        assert f"{DIFFERENCES['sequence.gap']}</td>" in html.unescape(compared(url))
+
+
 def test_figures_and_the_table_for_a_spreadsheet_go_on_to_older_entries(tmp_path: Path) -> None:
     found = ledger(tmp_path)
     found.add(*(found.entry("admin", code="later") for _ in range(20_000)))

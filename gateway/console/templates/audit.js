@@ -14,6 +14,7 @@ function say({ state, text }) {
   word.textContent = WORDS[state];
   item.append(word, ` ${text}`);
   document.getElementById("claims").append(item);
+  return item;
 }
 
 function start(message, keep) {
@@ -25,7 +26,12 @@ function start(message, keep) {
     if (data.claim) say(data.claim);
     if (data.keep) keep(data.keep);
     if (data.total && bar) { bar.hidden = false; bar.max = data.total; bar.value = data.done; }
-    if (data.end) { if (bar) bar.hidden = true; proof.dataset.state = "done"; worker.terminate(); }
+    if (data.end) {
+      if (message.unhashed) say({ state: "unknown", text: "This browser has not hashed the entries yet." }).id = "browser";
+      if (bar) bar.hidden = true;
+      proof.dataset.state = "done";
+      worker.terminate();
+    }
   };
   worker.onerror = () => { say({ state: "unknown", text: "The verifying part of this page did not start." }); proof.dataset.state = "done"; };
   worker.postMessage(message);
@@ -69,7 +75,7 @@ function ledger(page) {
     go(true);
   };
   if (Number(page.entries) - (told.seen?.size ?? 0) <= PENDING_MAX) go(false);
-  else document.getElementById("browser").lastChild.textContent = " This browser has not hashed the entries yet.";
+  else start({ ...told, unhashed: true }, keep); // signatures, witnesses, and whether there is less than was seen
 }
 
 try {

@@ -144,13 +144,14 @@ function older(note, seen, cosigned) {
   return "";
 }
 
-async function checkLedger({ base, origin, vkeys, noteText, witnessedText, witnesses, seen, again }) {
+async function checkLedger({ base, origin, vkeys, noteText, witnessedText, witnesses, seen, again, unhashed }) {
   const note = parseNote(noteText);
   const state = await checkNote(note, origin, vkeys);
   if (state === "wrong") return;
   const cosigned = await cosignatures(witnessedText, origin, vkeys, witnesses);
   const gone = older(note, seen, cosigned);
   if (gone) { claim("wrong", gone); return; }
+  if (unhashed) return;
   const whole = again || !seen || (cosigned && cosigned.size < seen.size && !seen.marks?.[cosigned.size]);
   const edge = whole ? new Edge(0, []) : new Edge(seen.size, seen.hashes.map(bytesOf));
   let shown = 0;

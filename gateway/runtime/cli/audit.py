@@ -76,12 +76,8 @@ def reconcile_ledgers(
         Print one JSON object.
     """
     with problems(as_json=json), tempfile.TemporaryDirectory(prefix="tracewire-audit-") as place:
-        folders = [Path(each) for each in (a, b)]
         nodes = [*(node or ()), *(node or ()), None, None][:2]  # one serves both
-        for n, (each, by) in enumerate(zip((a, b), nodes, strict=True)):
-            if each.startswith(("http://", "https://")):
-                folders[n] = Path(place) / str(n)
-                _fetched(each, folders[n], _vkeys(vkey, by), by if "/v1/ledger/" in each else None, client, actor)
+        folders = _here((a, b), Path(place), vkey, nodes, client, actor)
         policies = [parse_policy(read_file(each)) for each in policy or ()]
         judged = [_keys(folder, vkey or (), [key for each in policies for key in each.logs]) for folder in folders]
         keys = [each for each, _ in judged]
@@ -112,6 +108,18 @@ def reconcile_ledgers(
         ]  # fmt: skip
         say("\n".join([*grades, *_lines(directions, found)]), shown, as_json=json)
     return _DIFFER if found else 0
+
+
+def _here(
+    ledgers: Sequence[str], place: Path, vkey: list[str] | None, nodes: Sequence[Path | None], client: str, actor: str
+) -> list[Path]:
+    """The folder of each ledger; a live one is taken into one of its own."""
+    folders = [Path(each) for each in ledgers]
+    for n, (each, node) in enumerate(zip(ledgers, nodes, strict=True)):
+        if each.startswith(("http://", "https://")):
+            folders[n] = place / str(n)
+            _fetched(each, folders[n], _vkeys(vkey, node), node if "/v1/ledger/" in each else None, client, actor)
+    return folders
 
 
 def _keys(folder: Path, vkeys: Sequence[str], named: Sequence[VerifierKey]) -> tuple[LedgerKeys, bool]:
@@ -421,7 +429,7 @@ def serve(
     ledger
         A folder that `ledger export` wrote, or the URL of such files, or of a node's /v1/ledger/LOG.
     other
-        Another member's ledger, a folder or the URL of files: what it says is shown beside each entry that names it. Two folders
+        Another member's ledger, a folder or the URL of files: what it says is shown beside each entry that names it. The two
         are reconciled too, as `audit reconcile` does it.
     vkey
         The verifier keys of each ledger, from a directory that you trust; without: those of the policy, or that the directory
@@ -443,20 +451,20 @@ def serve(
         wanted, vkey = demanded(policy, vkey)
         place = Place(url=ledger, vkeys=_vkeys(vkey, node), node=node, client=client, actor=actor)
         second = replace(place, url=other, node=None) if other else None
-        folders = [Path(each) for each in (ledger, other or "")]
 
         def compare(
             keys: Sequence[LedgerKeys], told: Callable[[int, int], None]
         ) -> tuple[list[Direction], list[Difference]]:
-            return reconcile(_parts(folders, keys, told))
+            with tempfile.TemporaryDirectory(prefix="tracewire-audit-") as temporary:
+                both = _here((ledger, other or ""), Path(temporary), vkey, (node, None), client, actor)
+                return reconcile(_parts(both, keys, told))
 
-        local = other and all(folder.is_dir() for folder in folders)
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(
                 serve_ledger(
                     place,
                     second,
-                    compare if local else None,
+                    compare,
                     wanted,
                     port,
                     lambda url: say(f"{url}\nEnd with Ctrl-C.", {}, as_json=False),
