@@ -1,16 +1,16 @@
 """All programs as one file: `python tracewire-verify.pyz log | proof | fork | match | policy | evidence ...` (`make verifier`)."""
 
 import sys
+from importlib import import_module
 
-import tracewire_evidence
-import tracewire_match
-import tracewire_verify
-import tracewire_witnesses
-
-PROGRAMS = {"match": tracewire_match.main, "policy": tracewire_witnesses.main, "evidence": tracewire_evidence.main}
+PROGRAMS = {"match": "tracewire_match", "policy": "tracewire_witnesses", "evidence": "tracewire_evidence"}
 if sys.argv[1:2] in ([], ["-h"], ["--help"]):
     print(f"{__doc__}\nEach has --help of its own.")
     sys.exit(0 if sys.argv[1:] else 2)
-if sys.argv[1] in PROGRAMS:
-    sys.exit(PROGRAMS[sys.argv[1]](sys.argv[2:]))
-sys.exit(tracewire_verify.main())
+own = sys.argv[1] in PROGRAMS
+try:
+    program = import_module(PROGRAMS.get(sys.argv[1], "tracewire_verify"))
+except ImportError as error:  # that says nothing about what was to be checked
+    print(f"{error}: install cryptography 50 or newer, with ML-DSA", file=sys.stderr)
+    sys.exit(2)
+sys.exit(program.main(sys.argv[1 + own :]))

@@ -268,23 +268,23 @@ class _Checks:
         for width, end in enumerate(ends, 1):
             name = whole if width == WIDTH else f"{whole}.p/{width}"
             if name in self.files or width == len(ends):
+                there = name in self.files
                 self.files.discard(name)
-                if (found := _read(self._folder / name)) != row[:end]:
+                if (found := _read(self._folder / name) if there else b"") != row[:end]:
                     at = next((i for i in range(0, end, 32) if found[i : i + 32] != row[i : i + 32]), 0) // 32
                     index = n * WIDTH + at if level == 0 else None
                     first = f", first at entry {index}" if level == 0 else ""
-                    self.fault(Failure(code, f"{name} differs from the entries{first}", index))
+                    said = f"{name} {'differs from the entries' if there else 'is not there'}{first}"
+                    self.fault(Failure(code if there else "missing", said, index))
 
     def fault(self, failure: Failure) -> None:
         """One that names an entry goes before one that names none, and the lower before the higher."""
-        before = self.faults.get(failure.code)
-        if before is None or _place(failure) < _place(before):
-            self.faults[failure.code] = failure
+        self.faults[failure.code] = min(self.faults.get(failure.code, failure), failure, key=_place)
 
     def bundle(self, n: int) -> list[bytes]:
         """The entries of bundle n, exactly as many as the tree's size says."""
         width, entries, ends = min(WIDTH, self._size - n * WIDTH), list[bytes](), [0]
-        data = _read(self._folder / _tile("entries", n, width))
+        data = _read(path) if (path := self._folder / _tile("entries", n, width)).is_file() else b""
         while ends[-1] < len(data):
             start = ends[-1] + 2
             ends.append(start + int.from_bytes(data[start - 2 : start], "big"))
@@ -295,7 +295,8 @@ class _Checks:
             leaves = [sha256(b"\0" + entry).digest() for entry in entries]
             same = next((i for i, leaf in enumerate(leaves) if hashes[32 * i : 32 * i + 32] != leaf), len(leaves))
             said = f"bundle {n} holds {len(entries)} entries, whole or cut, not {width}: wrong from entry {n * WIDTH + same} on"
-            raise Failure("bundle", said, n * WIDTH + same)
+            self.fault(Failure("bundle" if data else "missing", said, n * WIDTH + same))
+            raise min(self.faults.values(), key=_place)  # nothing after it can be told apart
         self.published("entries", n, data, ends[1:])
         done, up = (n * WIDTH + width) / self._size, "\x1b[A" if n else ""
         if sys.stderr.isatty() and (n % 64 == 0 or done == 1):  # a bar; the cursor stays on the line below it

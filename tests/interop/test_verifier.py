@@ -193,6 +193,21 @@ def test_the_first_entry_opens_the_ledger_and_the_last_closes_it(new_ledger, tmp
     fails("order", verify.verify_log, ledger.write(tmp_path / "reopened"))
 
 
+def test_the_lowest_entry_that_is_wrong_is_named_though_more_is_gone(busy, tmp_path):
+    folder = busy.a.write(tmp_path / "a")
+    bundles = sorted(path for path in (folder / "tile/entries").rglob("*") if path.is_file())
+    last = bundles[-1]
+    last.unlink()
+    with pytest.raises(verify.Failure) as caught:
+        verify.verify_log(folder)
+    assert (caught.value.code, caught.value.index) == ("missing", 256)
+    entry = busy.a.entries[3]
+    bundles[0].write_bytes(bundles[0].read_bytes().replace(entry, entry.replace(b'"suite":"tw1"', b'"suite":"tw2"')))
+    with pytest.raises(verify.Failure) as caught:
+        verify.verify_log(folder)
+    assert caught.value.index == 3
+
+
 def test_a_new_ledger_names_the_end_of_the_one_before_it_or_the_last_good_entry_of_an_abandoned_one(
     new_ledger, tmp_path
 ):

@@ -143,6 +143,11 @@ def test_the_zipapp_is_the_verifier_too(exchange: Exchange, tmp_path: Path, prog
         code, text = said(*arguments)
         assert (code, text.startswith("FAIL ")) == (1, True), text
     assert said()[0] == 2
+    (tmp_path / "cryptography").mkdir()
+    (tmp_path / "cryptography" / "__init__.py").touch()  # one that knows no ML-DSA
+    command = [sys.executable, "-P", program, "log", str(folders[0])]
+    old = subprocess.run(command, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert (old.returncode, old.stdout, "install cryptography 50" in old.stderr) == (2, "", True), old.stderr
 
 
 def test_one_witness_that_lies_about_its_time_does_not_move_what_the_others_said(
