@@ -10,7 +10,7 @@ Long ledgers are compared in parts, each with the messages of some ids: both are
 import sys
 from array import array
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import starmap
 from uuid import UUID
@@ -26,13 +26,17 @@ _ID, _ID_CHARS = b',"id":"', 36
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """What does not fit: `member` says in its entry `index` what the other's entry `other` (where there is one) does not bear out."""
+    """What does not fit: `member` says in its entry `index` what the other's entry `other` (where there is one) does not bear out.
+
+    Or what its own `first` contradicts, an earlier one of the same ledger.
+    """
 
     kind: str
     member: str
     index: int | None
     other: int | None
     id: UUID | None
+    first: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,11 +185,14 @@ class _Way:
     def _gap(self) -> Iterator[Difference]:
         """The numbers of a pair count from 1, each once."""
         order, before = sorted(range(len(self.numbers)), key=lambda n: (self.numbers[n], self.places[n])), 0
+        first: int | None = None
         for n in order:
             if self.numbers[n] != before + 1:
                 id_ = UUID(bytes=bytes(self.ids[n * 16 : (n + 1) * 16]))
-                yield Difference(kind="sequence.gap", member=self.sender, index=self.places[n], other=None, id=id_)
-            before = self.numbers[n]
+                yield Difference(
+                    kind="sequence.gap", member=self.sender, index=self.places[n], other=None, id=id_, first=first
+                )
+            before, first = self.numbers[n], self.places[n]
 
     def direction(self) -> Direction:
         took, states = sorted(self.took), self.states
@@ -223,13 +230,19 @@ def _named(said: _Said, other: Side) -> _Said | str | None:
     return found if found is not None and found.leaf == peer.leaf else None
 
 
+def _twice(kind: str, side: Side, said: Sequence[_Said]) -> Difference:
+    return Difference(
+        kind=kind, member=side.member, index=said[1].index, other=None, id=said[1].id, first=said[0].index
+    )
+
+
 def _sent(sender: Side) -> Iterator[Difference]:
     """One id is one content under one number, however often it was sealed; and it ends before its ledger is much older."""
     late = parse_entry(sender.last).at.timestamp() - EXPIRES_MAX_S if sender.last else 0.0
     for id_, all_ in sender.sent.items():
         for said in all_[1:]:
             if (said.content_c, said.pair_seq) != (all_[0].content_c, all_[0].pair_seq):
-                yield Difference(kind="sent.content", member=sender.member, index=said.index, other=None, id=id_)
+                yield _twice("sent.content", sender, (all_[0], said))
         if all_[-1].at < late and id_ not in sender.ends and not sender.closed:
             yield Difference(kind="sent.unended", member=sender.member, index=all_[-1].index, other=None, id=id_)
 
@@ -250,7 +263,7 @@ def _arrivals(sender: Side, receiver: Side) -> Iterator[Difference]:
                 )
         received = [said for said in arrivals if said.kind == "received"]
         if len(received) > 1:
-            yield Difference(kind="received.twice", member=receiver.member, index=received[1].index, other=None, id=id_)
+            yield _twice("received.twice", receiver, received)
 
 
 def _ends(sender: Side, receiver: Side) -> Iterator[Difference]:
@@ -276,7 +289,7 @@ def _ends(sender: Side, receiver: Side) -> Iterator[Difference]:
             elif said.code != named.code:
                 yield Difference(kind="receipt.code", member=sender.member, index=said.index, other=index, id=id_)
         if len(receipts) > 1:
-            yield Difference(kind="receipt.twice", member=sender.member, index=receipts[1].index, other=None, id=id_)
+            yield _twice("receipt.twice", sender, receipts)
         arrived = [said for said in receiver.arrived.get(id_, ()) if said.kind == "received"]
         if not receipts and arrived and not sender.closed:  # of a closed one the receipt may stand in the next
             yield Difference(

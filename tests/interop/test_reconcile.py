@@ -225,6 +225,9 @@ def test_every_contradiction_is_named_with_its_entry(exchange: Exchange, lie: Li
     assert found[0].member == liar.member
     assert found[0].index is not None
     assert found[0].index < len(liar.entries)
+    if lie.kind in ("receipt.twice", "received.twice", "sent.content") or lie.tell is _one_number_twice:
+        assert found[0].first is not None, "the entry that it contradicts is proven too"
+        assert found[0].first < found[0].index
 
 
 @pytest.mark.parametrize("lie", LIES, ids=lambda lie: f"{lie.kind}-{lie.tell.__name__.strip('_')}")

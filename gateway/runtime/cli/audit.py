@@ -189,7 +189,7 @@ def _write_proofs(folder: Path, found: Sequence[Difference], ledgers: dict[str, 
     members = list(ledgers)
     for number, each in enumerate(found, 1):
         other = members[1 - members.index(each.member)]
-        for member, index in ((each.member, each.index), (other, each.other)):
+        for member, index in ((each.member, each.first), (each.member, each.index), (other, each.other)):
             proof = _proof(ledgers[member], index) if index is not None else None
             if proof is not None:
                 name = f"{number:04}-{each.kind}-{member.replace('/', '.')}-{index}.tlog-proof"
