@@ -166,14 +166,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     )  # fmt: skip
     erase = eraser(settings, ports, read, records, approve, ways.settle, committer, vault, sealer)
     access = TokenAccess(keys, issuer=member, audience=settings.audience)
-    trail = Trail(
-        read=read,
-        threads=ports.threads,
-        ledger=ports.ledger,
-        clients=ports.clients,
-        directory=ports.directory,
-        actors=(ACTOR,),
-    )
+    trail = Trail(read=read, threads=ports.threads, ledger=ports.ledger, clients=ports.clients, directory=ports.directory, actors=(ACTOR,))  # fmt: skip
     agency = agency_of(
         member, ports, access, submit, read, view, probe, export, converse, approve, records, notices, blobs, erase, trail
     )  # fmt: skip
