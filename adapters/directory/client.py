@@ -107,6 +107,8 @@ class DirectoryClient:
     def _files(self, ref: DirRef, members: Collection[str]) -> dict[str, bytes]:
         with self._one:
             if ref not in self._lines:
+                self._catch_up()  # another process of the node may have accepted it
+            if ref not in self._lines:
                 return {}
             names = [path.name for path in self._mirror.folder.glob("[1-9]*.root.json")]
             names.append(f"{ref.version}.snapshot.json")

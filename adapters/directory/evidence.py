@@ -51,6 +51,8 @@ def directory_from_files(root: bytes, read: ReadFile, ref: DirRef) -> Directory:
         signing.extend(_signed_by(roots, "snapshot", data))
 
     top = read_top(load(f"{ref.version}.snapshot.json", DIRECTORY_FILE_BYTES_MAX, check_snapshot), load)
+    if top.ref != ref:
+        raise ProblemError("dir.invalid", f"directory/{ref.version}.snapshot.json is of version {top.ref.version}")
     records: dict[str, Record] = {}
     older: dict[str, str] = {}
     for each in top.network.members:

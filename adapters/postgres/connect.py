@@ -15,7 +15,9 @@ from protocols.problems import Fault, ProblemError
 
 CONNECTIONS_MAX = 10
 ACQUIRE_S = 5.0
-ANSWER_S = 40.0  # the server itself ends a statement after 30: whoever says nothing for longer is not there any more
+ANSWER_S = 40.0
+"""For reading alone: the server ends a statement after 30 seconds. A write is not cut: it may wait for a synchronous standby, and
+PostgreSQL would keep it here alone and say that all is well."""
 CLOSE_S = 10.0
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 SETTINGS = {
@@ -46,10 +48,10 @@ _HEALS = (
 )
 
 
-async def connect(dsn: str, answer_s: float = ANSWER_S) -> Connection:
+async def connect(dsn: str) -> Connection:
     """One connection with our bounds; Unavailable where the database cannot be reached."""
     try:
-        return await asyncpg.connect(dsn, server_settings=SETTINGS, timeout=ACQUIRE_S, command_timeout=answer_s)
+        return await asyncpg.connect(dsn, server_settings=SETTINGS, timeout=ACQUIRE_S)
     except asyncpg.ClientConfigurationError as error:
         raise _unusable(error) from error
     except (*GONE, asyncpg.PostgresError) as error:
@@ -68,22 +70,21 @@ async def _keep(_: object) -> None:
 class Pool:
     """A pool opened once; every statement of it is its own transaction unless said otherwise."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
-        self._pool = pool
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", answer_s: float) -> None:
+        self._pool, self._answer_s = pool, answer_s
 
     @classmethod
     async def open(cls, dsn: str, answer_s: float = ANSWER_S) -> "Pool":
-        """Unavailable where the database cannot be reached; so is later whatever has no answer within `answer_s`."""
+        """Unavailable where the database cannot be reached; so is later what is read and has no answer within `answer_s`."""
         try:
             pool = await asyncpg.create_pool(
-                dsn, min_size=1, max_size=CONNECTIONS_MAX, server_settings=SETTINGS, timeout=ACQUIRE_S,
-                command_timeout=answer_s, reset=_keep,
-            )  # fmt: skip
+                dsn, min_size=1, max_size=CONNECTIONS_MAX, server_settings=SETTINGS, timeout=ACQUIRE_S, reset=_keep
+            )
         except asyncpg.ClientConfigurationError as error:
             raise _unusable(error) from error
         except (*GONE, asyncpg.PostgresError) as error:
             raise Unavailable(type(error).__name__) from error
-        return cls(pool)
+        return cls(pool, answer_s)
 
     async def close(self, wait_s: float = CLOSE_S) -> None:
         """Gives every connection back; what is not free within `wait_s` is cut."""
@@ -105,12 +106,12 @@ class Pool:
     async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
         """All rows."""
         async with self.connection() as connection:
-            return await connection.fetch(sql, *args)
+            return await connection.fetch(sql, *args, timeout=self._answer_s)
 
     async def row(self, sql: str, *args: Any) -> asyncpg.Record | None:
         """The first row."""
         async with self.connection() as connection:
-            return await connection.fetchrow(sql, *args)
+            return await connection.fetchrow(sql, *args, timeout=self._answer_s)
 
     async def execute(self, sql: str, *args: Any) -> str:
         """The command tag."""

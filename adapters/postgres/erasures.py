@@ -63,10 +63,10 @@ class PostgresErasures:
         )
         return [ErasureRow(**row) for row in rows]
 
-    async def erased(self, thread: UUID, *, done: bool) -> set[tuple[str, UUID]]:
-        """Messages of a thread that were erased whole, or are about to be."""
-        sql = "SELECT sender, id FROM erasure WHERE thread = $1 AND part = '' AND (done OR NOT $2)"
-        rows = await self._pool.fetch(sql, thread, done)
+    async def erased(self, thread: UUID) -> set[tuple[str, UUID]]:
+        """Messages of a thread that were erased whole: an entry says so."""
+        sql = "SELECT sender, id FROM erasure WHERE thread = $1 AND part = '' AND done"
+        rows = await self._pool.fetch(sql, thread)
         return {(row["sender"], row["id"]) for row in rows}
 
     async def missing(self, count: int) -> list[tuple[str, UUID]]:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
-from adapters.postgres.connect import ANSWER_S, CLOSE_S, GONE, SETTINGS, Connection, Pool, connect
+from adapters.postgres.connect import CLOSE_S, GONE, SETTINGS, Connection, Pool, connect
 from protocols.ledger.checkpoint import Checkpoint
 from protocols.ledger.tiles import WIDTH, TileId
 from protocols.ports.rows import (
@@ -88,7 +88,6 @@ _ERASED = (
     f"DELETE FROM content USING {_ERASED_KEYS} AND (p = '' OR part = p)",
     f"UPDATE erasure SET done = true FROM {_ERASED_KEYS} AND part = p",
 )
-_COMMIT_S = 1e8  # however long a synchronous standby is away: whoever is cut off would take what it has not for durable
 _CHANNEL = "tracewire"
 _TELL = f"NOTIFY {_CHANNEL}, '{SETTINGS['application_name']}'"
 _LISTEN_AGAIN_S = 1.0
@@ -290,8 +289,8 @@ async def read_arrivals(
 class PostgresLedger:
     """LedgerStore on a connection of its own for batches and a pool for reading."""
 
-    def __init__(self, dsn: str, pool: Pool, answer_s: float = ANSWER_S) -> None:
-        self._dsn, self._answer_s = dsn, answer_s
+    def __init__(self, dsn: str, pool: Pool) -> None:
+        self._dsn = dsn
         self._pool = pool
         self._connection: Connection | None = None
         self._identity = ("", 0)
@@ -304,7 +303,7 @@ class PostgresLedger:
 
     async def _own(self) -> Connection:
         if self._connection is None or self._connection.is_closed():
-            connection = await connect(self._dsn, self._answer_s)
+            connection = await connect(self._dsn)
             try:
                 row = await connection.fetchrow(IDENTITY)
             except _FAILED as error:
@@ -335,7 +334,7 @@ class PostgresLedger:
             await _roll_back(connection)
             raise
         try:
-            await connection.execute("COMMIT", timeout=_COMMIT_S)
+            await connection.execute("COMMIT")
         except _FAILED as error:
             connection.terminate()
             raise OutcomeUnknown(type(error).__name__) from error

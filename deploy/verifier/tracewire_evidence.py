@@ -81,6 +81,8 @@ class Directory:
         if _b64u(sha256(data).digest()) != digest:
             raise Failure("directory", f"snapshot {version} is not the one that the entries name")
         snapshot = json.loads(data)
+        if snapshot["signed"]["version"] != version:
+            raise Failure("directory", f"snapshot {version} is of another version")
         if not any(self._under(root, "snapshot", snapshot) for root in roots):
             raise Failure("directory", f"snapshot {version} is not signed by the root's keys")
         meta = snapshot["signed"]["meta"]

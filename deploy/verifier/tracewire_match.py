@@ -151,7 +151,8 @@ def follows(folder: Path, former: Path, vkeys: Sequence[str] | None = None) -> F
     before = verify_log(former, vkeys, seen=see)
     ends = [before.size] if "ledger-closed" in before.kinds else roots
     named = [base64.urlsafe_b64encode(roots[size]).rstrip(b"=").decode() for size in ends if size in roots]
-    if end.get("origin") != before.origin or end.get("root") not in named:
+    same = end.get("origin") == before.origin and log.origin.rpartition("/")[0] == before.origin.rpartition("/")[0]
+    if not same or end.get("root") not in named:
         raise Failure("order", f"entry 0 of {log.origin} does not name the end of {before.origin}", 0)
     return Following(log=log, former=before, end=end["size"])
 
@@ -221,7 +222,13 @@ def lines(found: Match | Following) -> Iterator[str]:
     """A line for each claim."""
     if isinstance(found, Following):
         yield from (line for log in (found.former, found.log) for line in shown(log))
-        yield f"OK {found.log.origin} goes on where {found.former.origin} ended, at {found.end} entries"
+        what = f"{found.log.origin} names {found.former.origin} as the ledger before it, ended at {found.end} entries"
+        closed = "ledger-closed" in found.former.kinds
+        yield f"OK {what}" + (
+            ": closed there"
+            if closed
+            else f" of {found.former.size}: never closed, so the directory says whether it was abandoned there"
+        )
         return
     yield from (line for log in (found.a, found.b) for line in shown(log))
     for sender, receiver, way in ((found.a, found.b, found.there), (found.b, found.a, found.back)):
@@ -234,10 +241,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Verify two Tracewire ledgers against each other offline.")
     parser.add_argument("a", type=Path)
     parser.add_argument("b", type=Path)
-    parser.add_argument(
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
         "--live", action="store_true", help="count what is past an end: busy ledgers have no common instant"
     )
-    parser.add_argument("--after", action="store_true", help="both are one member's: a goes on where b ended")
+    how.add_argument("--after", action="store_true", help="both are one member's: a goes on where b ended")
     parser.add_argument("--vkey", action="append", help="a key you trust; repeat it")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(arguments)

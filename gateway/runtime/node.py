@@ -32,6 +32,7 @@ from protocols.ports.store import (
     Unavailable,
 )
 from protocols.problems import ProblemError
+from protocols.strict import unb64u
 
 _log = structlog.get_logger()
 _WAIT_S = 1.0
@@ -84,8 +85,11 @@ async def serve(
         former = None
         keys.reload()
         if (following := _following(keys, directory, origin)) is not None:
+            last = directory.ledgers[origin].last
             if directory.ledgers[origin].state == "open":
                 former = await _close(parts, ports, keys, settings)
+            elif last and last.root:
+                former = PeerRef(origin=origin, size=last.size, root=unb64u(last.root))
             await runners.pop().cleanup()
             origin = following
             parts = assemble(node, settings, keys, secret, origin, ports)

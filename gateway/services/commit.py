@@ -186,6 +186,10 @@ class Committer:
         await asyncio.to_thread(self._guard.raise_to, mark)
         return head
 
+    def distrust(self) -> None:
+        """Halts: what somebody else signed under our ledger's keys is kept."""
+        self.halted = self.halted or ProblemError("ledger.rollback", "another history under our ledger's keys is kept")
+
     async def set_back(self, held: Checkpoint) -> None:
         """Halts: somebody holds a checkpoint that we signed and that is not of this tree. The guard remembers it where it is larger."""
         self.halted = ProblemError(

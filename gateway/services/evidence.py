@@ -31,7 +31,7 @@ from protocols.ports.rows import ProofRow, StoredMessage
 from protocols.ports.store import ExchangeStore, LedgerStore, ThreadStore
 from protocols.ports.transport import Transport
 from protocols.ports.world import Clock
-from protocols.problems import ProblemError
+from protocols.problems import Fault, ProblemError
 
 _log = structlog.get_logger()
 _PEER_S = 20  # for all tiles of a peer's ledger: without them its checkpoints stand alone
@@ -71,13 +71,20 @@ class Export:
         members = [leg.counterpart for leg in await self._read.legs(thread)]
         stored = await self._threads.messages(thread)
         opened = await self._read.opened(thread)
+        places, notes = await self._ours(stored)
+        for ref in {ref for place in places if (ref := parse_entry(place.entry).dir)}:
+            if not await self._directory.files(ref, (self._member,)):
+                why = f"version {ref.version} of the directory, which entries name, is not kept here"
+                fault = Fault(
+                    "/directory", "proof.missing", why, "Put the node's folder `directory` back from a backup."
+                )
+                raise ProblemError("proof.missing", why, errors=[fault])
         said = [
             await self._said(each, caller, opened, parts)
             if messages is None or each.id in messages
             else ("left out", None, dict[str, bytes]())
             for each in stored
         ]
-        places, notes = await self._ours(stored)
         directory = current(self._directory)
         notes = {(origin, size): self._cosigned(note, origin, directory) for (origin, size), note in notes.items()}
         await self._theirs(stored, places, notes)
@@ -87,12 +94,6 @@ class Export:
             {directory.ref} if cosigned else set[DirRef]()
         )  # it lists the keys that cosigned, whoever was there before
         directories, tuf = await self._versions({*members, *cosigned}, places, refs)
-        for place in places:
-            ref = parse_entry(place.entry).dir
-            if ref and ref not in directories and place.origin.rpartition("/")[0] == self._member:
-                raise ProblemError(
-                    "proof.missing", f"directory version {ref.version}, which an entry names, is not kept"
-                )
         about: dict[tuple[Any, ...], list[Place]] = {}
         for place in places:
             entry = parse_entry(place.entry)
@@ -118,9 +119,7 @@ class Export:
         except ProblemError as problem:
             if problem.code != "content.erased":
                 raise
-            if await self._read.erased(stored, done=True):
-                return "erased", None, {}
-            return "left out" if await self._read.erased(stored, done=False) else "missing", None, {}
+            return "erased" if await self._read.erased(stored) else "missing", None, {}
         source = origin_of(opened, found.message)
         kept = source.sender != self._member and no_evidence(opened, source, self._clock.now().date())
         if kept or self._read.withheld(stored, found, opened, caller):

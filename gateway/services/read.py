@@ -156,7 +156,7 @@ class Read:
         except ProblemError as problem:
             if problem.code != "content.erased":
                 raise
-            return shown | ({"erased": True} if await self.erased(stored, done=True) else {"missing": True})
+            return shown | ({"erased": True} if await self.erased(stored) else {"missing": True})
         if hidden:
             return shown | {"withheld": hidden}
         shown["handling"] = content.message.handling
@@ -237,13 +237,13 @@ class Read:
         """The opened content of one message."""
         return open_content(self._vault, await self._store.content(sender, id_))
 
-    async def erased(self, stored: StoredMessage, *, done: bool) -> bool:
-        """Whether its content is gone because somebody ordered it; with `done`, whether an entry says so."""
-        return (stored.sender, stored.id) in await self._erasures.erased(stored.thread, done=done)
+    async def erased(self, stored: StoredMessage) -> bool:
+        """Whether an entry says that its content was erased."""
+        return (stored.sender, stored.id) in await self._erasures.erased(stored.thread)
 
     async def erased_of(self, thread: UUID) -> set[UUID]:
         """The messages of a thread of which an entry says that they were erased."""
-        return {id_ for _, id_ in await self._erasures.erased(thread, done=True)}
+        return {id_ for _, id_ in await self._erasures.erased(thread)}
 
     async def reviews(self, after: tuple[datetime, UUID] | None, count: int) -> list[ReviewRow]:
         """Requests that wait for a person, oldest first."""

@@ -110,10 +110,11 @@ class Witness:
         ours = await self._ledger.checkpoint(claimed.origin, claimed.size)
         if ours is None or ours.root != claimed.root:
             held = self._linking.verify(claimed.origin, claimed.size, note, directory)
+            stands = ours or await self._ledger.checkpoint(claimed.origin)
+            if stands is not None:
+                await self._store.keep_conflict(stands.note, note, origin=claimed.origin, at=self._clock.now())
             if claimed.origin == self._origin:
                 await self._committer.set_back(held)
-            if ours is not None:
-                await self._store.keep_conflict(ours.note, note, origin=claimed.origin, at=self._clock.now())
             raise ProblemError("ledger.split_view", "a checkpoint under our ledger's keys that is not in our ledger")
         keys = witness_keys(directory.records[witness])
         lines = keys.cosignature(note, self._verifier) if keys else None
@@ -148,7 +149,10 @@ class Witness:
     async def collect(self) -> int:
         """How many witnesses have cosigned a checkpoint of ours in this round; too few for the network is an alarm."""
         directory, found = current(self._directory), set[str]()
-        liars = {origin.rpartition("/")[0] for origin in await self._linking.split(directory)}
+        split = await self._linking.split(directory)
+        if self._origin in split:  # another process of ours was shown it, as a courier's import is
+            self._committer.distrust()
+        liars = {origin.rpartition("/")[0] for origin in split}
         witnesses = [name for name in directory.witnesses_of(self._member) if name not in liars]
         asked = [name for name in witnesses if not directory.on_foot(self._member, name)]
         for origin in await self._ledger.heads():  # the end of a closed one is asked for until it is there

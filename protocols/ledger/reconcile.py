@@ -59,13 +59,18 @@ class _Said:
     def of(cls, index: int, leaf: bytes, entry: Entry, id_: UUID) -> "_Said":
         return cls(
             index=index, kind=sys.intern(entry.kind), leaf=leaf, at=entry.at.timestamp(), id=id_, envelope=entry.envelope,
-            content_c=entry.content_c, terms=(entry.thread_c, entry.kid, entry.seal_kid, entry.suite), pair_seq=entry.pair_seq,
+            content_c=entry.content_c, terms=_terms(entry), pair_seq=entry.pair_seq,
             code=entry.code, peer=entry.peer,
         )  # fmt: skip
 
     def same_message(self, other: "_Said") -> bool:
         """Whether two entries are about the same bytes under the same number."""
         return (self.id, self.envelope, self.pair_seq) == (other.id, other.envelope, other.pair_seq)
+
+
+def _terms(entry: Entry) -> tuple[object, ...]:
+    names = [sys.intern(each) for each in (entry.kid, entry.seal_kid, entry.suite) if each]
+    return (entry.thread_c, *names) if entry.kind in ("sent", "received") else ()
 
 
 @dataclass(slots=True)

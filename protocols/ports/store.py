@@ -432,8 +432,8 @@ class ErasureStore(Protocol):
         """What is not done."""
         ...
 
-    async def erased(self, thread: UUID, *, done: bool) -> set[tuple[str, UUID]]:
-        """(sender, id) of a thread's messages that were erased whole; without `done` those that are about to be, too."""
+    async def erased(self, thread: UUID) -> set[tuple[str, UUID]]:
+        """(sender, id) of a thread's messages that were erased whole: an entry says so."""
         ...
 
     async def missing(self, count: int) -> list[tuple[str, UUID]]:

@@ -37,7 +37,7 @@ async def test_a_dsn_that_can_never_be_used_is_said_so() -> None:
 
 
 async def test_a_server_that_falls_silent_is_unavailable_and_holds_up_no_end(postgres: EmbeddedServer) -> None:
-    pool = await Pool.open(postgres.dsn("postgres"), 0.3)
+    pool = await Pool.open(postgres.dsn("postgres"), 2)
     row = await pool.row("SELECT pg_backend_pid()")
     assert row is not None
     os.kill(row[0], signal.SIGSTOP)
@@ -172,40 +172,6 @@ async def test_d13_a_bit_that_flips_on_the_disk_is_a_store_that_is_away_and_neve
         with pytest.raises(Unavailable, match="DataCorrupted"):
             async with ledger.batch(ORIGIN):
                 pass
-        await ledger.close()
-        await pool.close()
-    finally:
-        await server.stop()
-        shutil.rmtree(folder)
-
-
-async def test_a_commit_waits_for_its_synchronous_standby_however_long_it_is_away() -> None:
-    folder = Path(tempfile.mkdtemp(prefix="tw-"))
-    server = EmbeddedServer(folder)
-    await server.start()
-    try:
-        owner, app = await server.create_database("replicated")
-        await migrate(owner)
-        async with connected(owner) as connection:
-            sql = "INSERT INTO ledger_head (origin, size, root) VALUES ($1, 0, $2)"
-            await connection.execute(sql, ORIGIN, EMPTY_ROOT)
-        pool = await Pool.open(app)
-        ledger = PostgresLedger(app, pool, 0.3)
-
-        async def batch() -> None:
-            async with ledger.batch(ORIGIN):
-                pass
-
-        await batch()
-        async with connected(server.dsn("postgres")) as connection:
-            await connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'away'")
-            await connection.execute("SELECT pg_reload_conf()")
-            waiting = asyncio.ensure_future(batch())
-            _, late = await asyncio.wait([waiting], timeout=1.5)
-            assert late, "it takes nothing for durable that no standby has"
-            await connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
-            await connection.execute("SELECT pg_reload_conf()")
-        await asyncio.wait_for(waiting, 10)
         await ledger.close()
         await pool.close()
     finally:

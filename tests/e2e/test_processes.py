@@ -752,5 +752,8 @@ def test_a_ledger_that_went_back_is_abandoned_by_the_authority_and_the_member_go
     world.becomes(world.submit("AFTER0001"), "ACKNOWLEDGED")
     following = max(row["origin"] for row in world.a.rows("SELECT origin FROM ledger_head WHERE size > 0"))
     assert following > origin
+    opened = world.a.rows(f"SELECT data FROM entry WHERE origin = '{following}' ORDER BY index LIMIT 1")[0]["data"]
+    end = parse_entry(opened).peer
+    assert (end and end.origin, end and end.size) == (origin, held[0]["size"]), "it goes on from the last good entry"
     last = world.a.rows(f"SELECT data FROM entry WHERE origin = '{origin}' ORDER BY index DESC LIMIT 1")[0]["data"]
     assert parse_entry(last).kind != "ledger-closed", "nothing more was signed there"

@@ -237,9 +237,16 @@ def test_a_new_ledger_names_the_end_of_the_one_before_it_or_the_last_good_entry_
         text=True,
         check=False,
     )
-    assert (said.returncode, said.stdout.splitlines()[-1].endswith("ended, at 3 entries")) == (0, True)
+    assert (said.returncode, said.stdout.splitlines()[-1].endswith("ended at 3 entries: closed there")) == (0, True)
     lost = following(None, "lost")
-    for folder, before in ((tmp_path / "rescued", "closed"), (lost, "closed"), (after, "other"), (after, "abandoned")):
+    following(PeerRef(origin=former.origin, size=3, root=bytes(32)), "forged")
+    for folder, before in (
+        (tmp_path / "rescued", "closed"),
+        (tmp_path / "forged", "closed"),
+        (lost, "closed"),
+        (after, "other"),
+        (after, "abandoned"),
+    ):
         fails("order", MATCH.follows, folder, folders[before])
     assert (
         json.loads(

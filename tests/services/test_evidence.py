@@ -27,7 +27,7 @@ from gateway.runtime.cli.member import Changes
 from keys.suite import Tw1Verifier
 from protocols.archive import pack, unpack
 from protocols.evidence import MANIFEST, Report, write_evidence
-from protocols.ledger.entry import parse_entry
+from protocols.ledger.entry import DirRef, parse_entry
 from protocols.ports.access import SCOPES, Caller
 from protocols.problems import ProblemError
 from protocols.strict import b64u, dump_json, parse_object
@@ -323,6 +323,34 @@ async def test_a_thread_under_two_directory_versions_carries_both(fed: Federatio
         data = write_evidence(replace(report.evidence, directories=(kept,), tuf=tuf))
         assert wrong(data, fed.root).detail.endswith("the directory version that the entry names is not here")
         assert alone(data, fed.root, tmp_path)["code"] == "directory"
+
+
+async def test_a_version_of_the_directory_that_is_shown_as_another_is_refused(fed: Federation, tmp_path: Path) -> None:
+    a, _, sent = await answered(fed)
+    report = check(await evidence(a, sent), fed.root)
+    (ref,) = report.evidence.directories
+    later = DirRef(version=ref.version + 5, sha256=ref.sha256)
+    tuf = {**report.evidence.tuf, f"{later.version}.snapshot.json": report.evidence.tuf[f"{ref.version}.snapshot.json"]}
+    data = write_evidence(replace(report.evidence, directories=(ref, later), tuf=tuf))
+    assert wrong(data, fed.root).code == "dir.invalid"
+    assert alone(data, fed.root, tmp_path)["code"] == "directory"
+
+
+async def test_evidence_is_not_opened_where_it_cannot_be_proven(fed: Federation) -> None:
+    a, _, sent = await answered(fed)
+
+    class Forgetful:
+        """A directory that kept no former version."""
+
+        current = fed.directory
+
+        async def files(self, ref: DirRef, members: Any) -> dict[str, bytes]:
+            return {}
+
+    a.wraps.append(lambda ports: setattr(ports.directory, "files", Forgetful().files))
+    await a.restart()
+    await refused("proof.missing", evidence(a, sent))
+    assert "opened" not in await a.kinds()
 
 
 async def test_a_peer_out_of_reach_leaves_its_checkpoints_signed_but_not_one_history(fed: Federation) -> None:

@@ -76,7 +76,9 @@ def reconcile_ledgers(
         Print one JSON object.
     """
     with problems(as_json=json), tempfile.TemporaryDirectory(prefix="tracewire-audit-") as place:
-        nodes = [*(node or ()), *(node or ()), None, None][:2]  # one serves both
+        if len(node or ()) > 2:
+            raise ProblemError("config.invalid", "--node is given once for both ledgers, or once for each")
+        nodes = [*(node or ()), *(node or ()), None, None][:2]
         folders = _here((a, b), Path(place), vkey, nodes, client, actor)
         policies = [parse_policy(read_file(each)) for each in policy or ()]
         judged = [_keys(folder, vkey or (), [key for each in policies for key in each.logs]) for folder in folders]
