@@ -92,7 +92,7 @@ async def listener() -> AsyncIterator[Listener]:
     pace = Pace(time.monotonic, nothing_waits)
     url = f"http://127.0.0.1:{at.getsockname()[1]}"
     exchange = Exchange(
-        url=url, receive=receives, relay=receives, offer=None, blobs=None, pace=pace, directory=fixed, ledger=None, probe=None, witness=None, verifier=Tw1Verifier(), clock=fixed,  # type: ignore[arg-type]
+        url=url, receive=receives, relay=receives, offer=None, blobs=None, pace=pace, directory=fixed, ledger=None, probe=None, witness=None, linking=None, verifier=Tw1Verifier(), clock=fixed,  # type: ignore[arg-type]
     )  # fmt: skip
     async with listening(exchange.app(), at=at) as port:
         yield Listener(port, receives, pace)
