@@ -13,7 +13,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -45,7 +45,7 @@ from keys.secret import Secret
 from keys.suite import Tw1Sealer, Tw1Verifier
 from keys.tls import spki_sha256
 from keys.vault import EpochVault
-from protocols.directory import Directory, Record, Role
+from protocols.directory import Directory, Network, Record, Role
 from protocols.exchange.envelope import seal
 from protocols.exchange.lines import Hello, Parcel, Post, Receipt, encode_post, parse_post
 from protocols.exchange.message import Message, sign_message
@@ -118,6 +118,15 @@ RESPONSE = {
 }  # fmt: skip
 REFUSAL = {"kind": "REFUSAL", "ground": pair("ITI22_NATIONAL_SECURITY"), "statement": "We may not say."}
 DELAY = REFUSAL | {"kind": "DELAY", "review_on": "2027-01-01"}
+
+
+def nobodys_directory() -> Directory:
+    """Of a network without members, whose requests are to be acknowledged within two working days."""
+    network = Network(v=1, network="n", live=False, members=[], matrix={}, deadlines={"acknowledgement_days": 2})
+    return Directory(
+        ref=DirRef(version=1, sha256=bytes(32)), expires=datetime(2027, 1, 1, tzinfo=UTC), network=network, records={},
+        message_keys={}, seal_keys={}, request_keys={}, ledgers={},
+    )  # fmt: skip
 
 
 class Clock(SystemClock):

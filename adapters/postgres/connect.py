@@ -16,8 +16,8 @@ from protocols.problems import Fault, ProblemError
 CONNECTIONS_MAX = 10
 ACQUIRE_S = 5.0
 ANSWER_S = 40.0
-"""For reading alone: the server ends a statement after 30 seconds. A write is not cut: it may wait for a synchronous standby, and
-PostgreSQL would keep it here alone and say that all is well."""
+"""For what gives rows: the server ends a statement after 30 seconds. A write that others rely on gives none and is not cut: it may
+wait for a synchronous standby, and PostgreSQL would keep it here alone and say that all is well. Claims are taken again."""
 CLOSE_S = 10.0
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 SETTINGS = {

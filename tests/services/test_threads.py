@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from protocols.directory import Agreement, Directory, Network
-from protocols.ledger.entry import DirRef, parse_entry
+from protocols.directory import Agreement
+from protocols.ledger.entry import parse_entry
 from protocols.limits import MESSAGES_A_LEG_MAX
 from protocols.problems import ProblemError
 from tests.federation import (
@@ -23,6 +23,7 @@ from tests.federation import (
     Node,
     Stranger,
     match_ledgers,
+    nobodys_directory,
     refused,
     unreachable,
 )  # fmt: skip
@@ -268,11 +269,7 @@ async def test_who_acknowledged_is_not_late(fed: Federation) -> None:
 
 
 def test_working_days_pass_over_the_weekend() -> None:
-    network = Network(v=1, network="n", live=False, members=[], matrix={}, deadlines={"acknowledgement_days": 2})
-    directory = Directory(
-        ref=DirRef(version=1, sha256=bytes(32)), expires=datetime(2027, 1, 1, tzinfo=UTC), network=network, records={},
-        message_keys={}, seal_keys={}, request_keys={}, ledgers={},
-    )  # fmt: skip
+    directory = nobodys_directory()
 
     def due(day: int) -> tuple[int, int]:
         found = directory.acknowledge_due(datetime(2026, 11, day, 10, tzinfo=UTC))

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +16,8 @@ from gateway.runtime.world import SystemClock
 from gateway.services.link import Linking
 from gateway.services.witness import Witness
 from keys.suite import Tw1Verifier
-from protocols.directory import Directory, Network, witness_keys
+from protocols.directory import witness_keys
 from protocols.ledger.checkpoint import checkpoint_text
-from protocols.ledger.entry import DirRef
 from protocols.ledger.linking import Link
 from protocols.ledger.merkle import consistency_path
 from protocols.ledger.note import format_note
@@ -28,7 +27,7 @@ from protocols.ports.store import Unavailable
 from protocols.problems import ProblemError
 from protocols.strict import b64u
 from tests.fault.invariants import VERIFIER
-from tests.federation import Federation, Node, Stranger, refused, verify_ledger
+from tests.federation import Federation, Node, Stranger, nobodys_directory, refused, verify_ledger
 from tests.services.test_receive import proven_fork
 from tests.simulation.loop import VirtualLoop
 
@@ -358,11 +357,7 @@ async def test_the_end_of_a_closed_ledger_is_cosigned_too(fed: Federation) -> No
 
 
 def test_witnesses_are_asked_at_least_hourly_also_after_the_store_was_away() -> None:
-    network = Network(v=1, network="n", live=False, members=[], matrix={}, deadlines={"acknowledgement_days": 2})
-    directory = Directory(
-        ref=DirRef(version=1, sha256=bytes(32)), expires=datetime(2027, 1, 1, tzinfo=UTC), network=network, records={},
-        message_keys={}, seal_keys={}, request_keys={}, ledgers={},
-    )  # fmt: skip
+    directory = nobodys_directory()
     rounds: list[float] = []
 
     class Ledgers:
