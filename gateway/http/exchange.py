@@ -155,8 +155,8 @@ class Exchange:
     async def get_outbox(self, request: web.Request) -> web.StreamResponse:
         """What waits for whoever asks; `Prefer: wait=30` until there is something."""
         caller = self._reader(request)
-        await self._in_exchange(caller)
         offered = encode_post(await self._offer.offer(caller, wait_seconds(request)))
+        await self._in_exchange(caller)  # after the wait: its second history may have been found meanwhile
         with self._slot(caller, self._posts):
             return await _written(request, 200, offered, MEDIA_TYPE)
 

@@ -331,6 +331,25 @@ async def test_with_a_member_of_two_histories_nothing_is_exchanged_by_any_way(fe
     assert await h.count("relay", "answer IS NULL") == 1
 
 
+async def test_who_waits_to_fetch_when_its_second_history_is_found_gets_nothing(fed: Federation) -> None:
+    (b,) = await fed.nodes("b")
+    (m,) = await fed.strangers("m")
+    client, now = m.client(), fed.clock.now()
+    note = m.keys.note_signer(m.origin).sign(1, bytes(32), now)
+    try:
+        waiting = asyncio.ensure_future(client.fetch(fed.directory.records[b.name], 20))
+
+        async def asks() -> bool:
+            return m.name in b.parts.ways.offer._asking
+
+        await wait_until(asks)
+        await b._ports.exchange.keep_conflict(note, note, origin=m.origin, at=now)
+        await b.trace(m)
+        await refused("ledger.split_view", waiting)
+    finally:
+        await client.close()
+
+
 async def test_a_hub_that_forges_a_receipt_settles_nothing(fed: Federation) -> None:
     (a,) = await fed.nodes("a")
     (h,) = await fed.strangers("h", roles=HUB)
