@@ -207,6 +207,12 @@ CODES: dict[str, Kind] = {
         "after-fix",
         "Have another person approve, then send the same request again.",
     ),
+    "approval.unproven": Kind(
+        403,
+        "Our ledger does not say that two people want this",
+        "never",
+        "Find out who wrote to the table `approval` or `erasure`; put its row back, or order the erasure again.",
+    ),
     "approval.refused": Kind(403, "A second person refused", "never", "Ask who refused it."),
     "approval.many": Kind(
         429, "Too many approvals are open", "later", "Have them ruled on, or use them, before asking for more."

@@ -15,17 +15,18 @@ _NAMES = [field.name for field in fields(ErasureRow)]
 _WRAPPED = ", ".join(field.name for field in fields(WrappedRow))
 _SAYS = (
     f"EXISTS (SELECT FROM entry e, ledger_head h WHERE e.origin = h.origin AND {ENTRY_MESSAGE} = m.id::text "
-    """AND starts_with(encode(e.data, 'escape'), '{"v":1,"kind":"erased",') """
-    """AND encode(e.data, 'escape') LIKE '%"code":"content/%' AND encode(e.data, 'escape') LIKE '%"from":"' || m.sender || '"%')"""
+    """AND starts_with(encode(e.data, 'escape'), '{{"v":1,"kind":"erased",') """
+    """AND strpos(encode(e.data, 'escape'), '"code":"' || {part} || '/') > 0 """
+    """AND strpos(encode(e.data, 'escape'), '"from":"' || m.sender || '"') > 0)"""
 )
 _MISSING = f"""
 SELECT sender, id FROM (SELECT sender, id FROM inbox UNION ALL
     SELECT left(origin, -strpos(reverse(origin), '/')), id FROM outbox) m
-WHERE NOT EXISTS (SELECT FROM content c WHERE c.sender = m.sender AND c.id = m.id AND c.part = '') AND NOT {_SAYS}
+WHERE NOT EXISTS (SELECT FROM content c WHERE c.sender = m.sender AND c.id = m.id AND c.part = '') AND NOT {_SAYS.format(part="'content'")}
 UNION ALL SELECT sender, id FROM erasure m
 WHERE done AND EXISTS (SELECT FROM content c WHERE c.sender = m.sender AND c.id = m.id AND m.part IN ('', c.part)) LIMIT $1
 """
-_STANDS = "c.part = '' AND NOT EXISTS (SELECT FROM erasure e WHERE e.sender = c.sender AND e.id = c.id AND e.part = '')"
+_THESE = "unnest($1::text[], $2::uuid[], $3::text[]) AS w(s, i, p)"
 _ALONE = 0x7472_6163_6577_6972
 """The advisory lock of whoever erases, in a node's database."""
 
@@ -48,11 +49,11 @@ class PostgresErasures:
                     await connection.execute("SELECT pg_advisory_unlock($1)", _ALONE)
 
     async def pend(self, rows: Sequence[ErasureRow]) -> None:
-        """To be erased, durable; what stands there changes nothing."""
+        """To be erased, durable; what stands there is so again."""
         async with self._pool.connection() as connection:
             await connection.executemany(
-                f"INSERT INTO erasure ({', '.join(_NAMES)}, done) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, false) "
-                "ON CONFLICT DO NOTHING",
+                f"INSERT INTO erasure ({', '.join(_NAMES)}, done) VALUES ($1, $2, $3, $4, $5, false) ON CONFLICT (sender, id, part) "
+                "DO UPDATE SET done = false, approval = coalesce(excluded.approval, erasure.approval)",
                 [tuple(getattr(row, name) for name in _NAMES) for row in rows],
             )
 
@@ -63,11 +64,21 @@ class PostgresErasures:
         )
         return [ErasureRow(**row) for row in rows]
 
-    async def erased(self, thread: UUID) -> set[tuple[str, UUID]]:
-        """Messages of a thread that were erased whole: an entry says so."""
-        sql = "SELECT sender, id FROM erasure WHERE thread = $1 AND part = '' AND done"
+    async def finish(self, rows: Sequence[ErasureRow]) -> None:
+        """Done: what their keys opened goes too; of a whole message, that of its parts and attachments."""
+        async with self._pool.connection() as connection, connection.transaction():
+            for sql in (
+                f"DELETE FROM content USING {_THESE} WHERE sender = s AND id = i AND (p = '' OR part = p)",
+                f"UPDATE erasure SET done = true FROM {_THESE} WHERE sender = s AND id = i AND part = p",
+            ):
+                await connection.execute(sql, *_keys(rows))
+
+    async def erased(self, thread: UUID) -> set[tuple[str, UUID, str]]:
+        """What was erased of a thread, part '' of a whole message: an entry says so."""
+        said = _SAYS.format(part="coalesce(nullif(part, ''), 'content')")
+        sql = f"SELECT sender, id, part FROM erasure m WHERE thread = $1 AND done AND {said}"
         rows = await self._pool.fetch(sql, thread)
-        return {(row["sender"], row["id"]) for row in rows}
+        return {(row["sender"], row["id"], row["part"]) for row in rows}
 
     async def missing(self, count: int) -> list[tuple[str, UUID]]:
         """Messages whose content is gone and no entry says so, or is here and one says that it is not."""
@@ -96,7 +107,7 @@ class PostgresErasures:
     async def due(self, today: date, count: int) -> list[UUID]:
         """Threads with something past its day, or whose handling was changed."""
         rows = await self._pool.fetch(
-            f"(SELECT DISTINCT thread FROM content c WHERE until < $1 AND {_STANDS} ORDER BY thread LIMIT $2) "
+            "(SELECT DISTINCT thread FROM content c WHERE until < $1 AND c.part = '' ORDER BY thread LIMIT $2) "
             "UNION SELECT i.thread FROM inbox i JOIN content c ON c.sender = i.sender AND c.id = i.id AND c.part = '' "
             "WHERE i.type = 'handling.change'",
             *(today, count),
@@ -106,7 +117,7 @@ class PostgresErasures:
     async def idle(self, before: datetime, generations: Sequence[int], count: int) -> list[UUID]:
         """Threads with content in which nothing happened since, nor was due."""
         rows = await self._pool.fetch(
-            f"SELECT thread FROM content c WHERE generation = ANY($2) AND {_STANDS} AND "
+            "SELECT thread FROM content c WHERE generation = ANY($2) AND c.part = '' AND "
             "(SELECT bool_and(greatest(updated, due, delayed) < $1 AND kind NOT IN ('registry.record', 'marking.notice')) FROM leg l WHERE l.thread = c.thread) "
             "GROUP BY thread ORDER BY thread LIMIT $3",
             *(before, generations, count),
@@ -123,9 +134,8 @@ class PostgresErasures:
     async def wrapped_of(self, rows: Sequence[ErasureRow]) -> list[WrappedRow]:
         """The keys of what is to be erased: of a whole message, those of its parts and attachments too."""
         found = await self._pool.fetch(
-            f"SELECT {_WRAPPED} FROM content c JOIN unnest($1::text[], $2::uuid[], $3::text[]) AS w(s, i, p) "
-            "ON c.sender = s AND c.id = i AND (p = '' OR c.part = p)",
-            *([row.sender for row in rows], [row.id for row in rows], [row.part for row in rows]),
+            f"SELECT {_WRAPPED} FROM content c JOIN {_THESE} ON c.sender = s AND c.id = i AND (p = '' OR c.part = p)",
+            *_keys(rows),
         )
         return [WrappedRow(**row) for row in found]
 
@@ -154,3 +164,7 @@ class PostgresErasures:
             [key.generation for _, key in moved],
             [key.wrapped for _, key in moved],
         )
+
+
+def _keys(rows: Sequence[ErasureRow]) -> tuple[list[str], list[UUID], list[str]]:
+    return [row.sender for row in rows], [row.id for row in rows], [row.part for row in rows]

@@ -60,6 +60,7 @@ FROM pg_control_system()
 """  # the timeline that is written now: pg_control_checkpoint() tells that of the last checkpoint, minutes after a promotion too
 ENTRY_MESSAGE = """substring(encode(data, 'escape'), '"id":"([^"]*)"')"""
 """The id of the message that an entry is about: an expression of SQL, and of an index."""
+_OPENED = '{"v":1,"kind":"opened",'
 _TILES = (
     "SELECT level, index, data FROM tile JOIN unnest($2::smallint[], $3::bigint[]) AS w(l, i) "
     "ON level = l AND index = i WHERE origin = $1"
@@ -82,11 +83,6 @@ _APPROVAL_UPSERT = (
     f"INSERT INTO approval ({_COLUMN_LIST[ApprovalRow]}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) "
     "ON CONFLICT (id) DO UPDATE SET ruling = excluded.ruling, ruled_client = excluded.ruled_client, "
     "ruled_actor = excluded.ruled_actor, ruled = excluded.ruled, used = excluded.used"
-)
-_ERASED_KEYS = "unnest($1::text[], $2::uuid[], $3::text[]) AS w(s, i, p) WHERE sender = s AND id = i"
-_ERASED = (
-    f"DELETE FROM content USING {_ERASED_KEYS} AND (p = '' OR part = p)",
-    f"UPDATE erasure SET done = true FROM {_ERASED_KEYS} AND part = p",
 )
 _CHANNEL = "tracewire"
 _TELL = f"NOTIFY {_CHANNEL}, '{SETTINGS['application_name']}'"
@@ -235,9 +231,8 @@ class PostgresBatch:
                     f"UPDATE {change} = true FROM unnest($1::text[], $2::uuid[]) AS w(s, i) WHERE sender = s AND id = i",
                     *keys,
                 )
-        if writes.erased:
-            for sql in _ERASED:
-                await self._db.execute(sql, *map(list, zip(*writes.erased, strict=True)))
+        if writes.forgotten:
+            await self._db.execute("DELETE FROM content WHERE id = ANY($1) AND part = 'about'", writes.forgotten)
         if writes.legs:
             await self._db.execute(
                 _LEG_UPSERT, *([getattr(leg, name) for leg in writes.legs.values()] for name in _COLUMNS[Leg])
@@ -384,6 +379,15 @@ class PostgresLedger:
         """Entries [start, end) as far as they exist."""
         sql = "SELECT data FROM entry WHERE origin = $1 AND index >= $2 AND index < $3 ORDER BY index"
         return [row["data"] for row in await self._pool.fetch(sql, origin, start, end)]
+
+    async def entries_about(self, origin: str, ids: Sequence[UUID], *, opened: int | None = None) -> dict[int, bytes]:
+        """Our entries whose message has one of these ids; without who read them, or the newest of that alone."""
+        rows = await self._pool.fetch(
+            f"SELECT index, data FROM entry WHERE origin = $1 AND {ENTRY_MESSAGE} = ANY($2) "
+            "AND starts_with(encode(data, 'escape'), $3) = ($4::bigint IS NOT NULL) ORDER BY index DESC LIMIT $4",
+            *(origin, [str(id_) for id_ in ids], _OPENED, opened),
+        )
+        return {row["index"]: row["data"] for row in reversed(rows)}
 
     async def tiles(self, origin: str, wanted: Sequence[TileId]) -> dict[TileId, bytes]:
         """Tiles as they stand."""

@@ -10,7 +10,6 @@ from asyncpg import UniqueViolationError
 
 from adapters.postgres.connect import Pool
 from adapters.postgres.exchange import OPEN_REVIEW
-from adapters.postgres.ledger import ENTRY_MESSAGE
 from protocols.limits import MESSAGES_A_LEG_MAX
 from protocols.messages.trace import HOPS_MAX
 from protocols.ports.rows import (
@@ -31,7 +30,6 @@ from protocols.thread import Leg
 _LEG, _CONTENT, _PROOF, _REVIEW, _EVENT = (
     ", ".join(f'"{field.name}"' for field in fields(row)) for row in (Leg, ContentRow, ProofRow, ReviewRow, EventRow)
 )
-_OPENED = '{"v":1,"kind":"opened",'
 _EVENT_NAMES = [field.name for field in fields(EventRow)]
 _MESSAGES = f"""
 SELECT id, $2::text AS sender, recipient, thread, type, created AS at, state AS delivery, origin, index, problem
@@ -108,15 +106,6 @@ class PostgresThreads:
             *(now, count),
         )
         return [Overdue(**row) for row in rows]
-
-    async def entries_about(self, origin: str, ids: Sequence[UUID], *, opened: int | None = None) -> dict[int, bytes]:
-        """Our entries whose message has one of these ids; without who read them, or the newest of that alone."""
-        rows = await self._pool.fetch(
-            f"SELECT index, data FROM entry WHERE origin = $1 AND {ENTRY_MESSAGE} = ANY($2) "
-            "AND starts_with(encode(data, 'escape'), $3) = ($4::bigint IS NOT NULL) ORDER BY index DESC LIMIT $4",
-            *(origin, [str(id_) for id_ in ids], _OPENED, opened),
-        )
-        return {row["index"]: row["data"] for row in reversed(rows)}
 
     async def last_event(self) -> int:
         """The sequence number of the newest line."""

@@ -126,6 +126,7 @@ CAUSES: dict[str, str] = {
     "thread.state": "The thread is answered, refused or withdrawn, or it is the other side's turn.",
     "handling.forbidden": "Every message says what may be done with it (UN ITI paragraph 15); whoever received it is bound by that.",
     "approval.needed": "Some acts could be abused by one person alone, such as a search by so few characters that it is fishing.",
+    "approval.unproven": "A row of the database says that two people want something, and no entries of our ledger do: somebody wrote to the database.",
     "approval.refused": "Another person has looked at exactly this request and said no.",
     "approval.many": "One client and actor has asked for many approvals that nobody has ruled on, or that it has not used.",
     "approval.self": "The client or the actor is the one who asked: two people are two actors of two clients.",

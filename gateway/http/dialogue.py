@@ -10,6 +10,7 @@ from pydantic import create_model
 
 from gateway.http.documents import Accepted, Described, Object, Opening, Saying
 from gateway.http.openapi import JSON, Asked, Operation
+from gateway.http.records import APPROVED
 from gateway.services.converse import Converse
 from gateway.services.converse import Saying as Told
 from gateway.services.submit import Draft
@@ -49,7 +50,7 @@ _OPENED = (
     ("recovery-reports", "recovery.report", "Report a recovered weapon and the nine steps."),
     ("marking-notices", "marking.notice", "Tell another member how weapons are marked."),
 )
-_APPROVED = {"registry.search": ("approval.needed", "approval.refused", "approval.many")}
+_APPROVED = {"registry.search": APPROVED}
 
 
 class Dialogue:

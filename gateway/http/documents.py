@@ -331,6 +331,9 @@ class Message(Model):
         Maybe[Literal[True]],
         Field(description="Its content is gone and nobody ordered that: the database was damaged."),
     ] = None
+    missing_parts: Annotated[
+        Maybe[list[str]], Field(description="Restricted parts and attachments of which the same is true.")
+    ] = None
 
 
 class Candidate(Model):

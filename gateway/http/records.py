@@ -13,7 +13,7 @@ from protocols.limits import SUBMISSIONS_BYTES_MAX
 from protocols.messages.registry import RegistryRecord
 from protocols.messages.shared import Maybe, MemberName
 
-APPROVED = ("approval.needed", "approval.refused", "approval.many")
+APPROVED = ("approval.needed", "approval.refused", "approval.unproven", "approval.many")
 
 
 class TotalsQuery(Query):

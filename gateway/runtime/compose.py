@@ -155,7 +155,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     view, export = LedgerView(ports.ledger, ports.exchange, release), exporter(member, ports, read, prove)
     probe = prober(member, ports, keys, lambda: health | wrong(ports, committer))
     approve = Approve(
-        member=member, store=ports.approvals, threads=ports.threads, committer=committer, vault=vault, sealer=sealer,
+        member=member, store=ports.approvals, threads=ports.threads, committer=committer, prove=prove, vault=vault, sealer=sealer,
         clock=clock, ids=ids,
     )  # fmt: skip
     records = Records(member=member, office=office, registry=ports.registry, approve=approve, clock=clock, ids=ids)
@@ -164,9 +164,9 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     converse = Converse(
         member=member, office=office, read=read, submit=submit, directory=ports.directory, clock=clock, approve=approve,
     )  # fmt: skip
-    erase = eraser(settings, ports, read, records, approve, ways.settle, committer, vault, sealer)
+    erase = eraser(settings, ports, read, records, approve, ways.settle, committer, prove, linking, vault, sealer)
     access = TokenAccess(keys, issuer=member, audience=settings.audience)
-    trail = Trail(read=read, threads=ports.threads, ledger=ports.ledger, clients=ports.clients, directory=ports.directory, actors=(ACTOR,))  # fmt: skip
+    trail = Trail(read=read, ledger=ports.ledger, clients=ports.clients, directory=ports.directory, actors=(ACTOR,))  # fmt: skip
     agency = agency_of(
         member, ports, access, submit, read, view, probe, export, converse, approve, records, notices, blobs, erase, trail
     )  # fmt: skip
@@ -195,13 +195,15 @@ def eraser(
     approve: Approve,
     settle: Settle,
     committer: Committer,
+    prove: Prove,
+    linking: Linking,
     vault: EpochVault,
     sealer: Sealer,
 ) -> Erase:
     """What erases."""
     return Erase(
         member=settings.member, store=ports.erasures, exchange=ports.exchange, read=read, records=records, approve=approve,
-        settle=settle, committer=committer, directory=ports.directory, vault=vault, sealer=sealer, clock=ports.clock,
+        settle=settle, committer=committer, prove=prove, linking=linking, directory=ports.directory, vault=vault, sealer=sealer, clock=ports.clock,
         backup_days=settings.backup_days, retention_days=settings.retention_days,
     )  # fmt: skip
 

@@ -11,10 +11,13 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
+import structlog
+
 from gateway.services.changes import Approval, Noted
 from gateway.services.commit import Committer, Done
 from gateway.services.content import open_row, sealed_row
 from gateway.services.policy import permit_reading
+from gateway.services.prove import Prove
 from protocols.exchange.message import SALT_BYTES
 from protocols.ledger.entry import NONCE_BYTES, Entry, actor_commitment, content_commitment
 from protocols.limits import APPROVAL_DAYS, APPROVALS_OPEN_MAX, REQUEST_BYTES_MAX
@@ -27,6 +30,7 @@ from protocols.ports.world import Clock, Ids
 from protocols.problems import Fault, ProblemError
 from protocols.strict import b64u, dump_json, format_time, parse_object, unb64u
 
+_log = structlog.get_logger()
 Act = Literal["registry.search", "registry.lookup", "registry.hit", "thread.read", "content.erase"]
 """Search another member's register by very little; our own; read a record whole that a search has found, a thread as an auditor; erase."""
 Ruling = Literal["APPROVED", "REFUSED"]
@@ -43,19 +47,21 @@ class Approve:
         store: ApprovalStore,
         threads: ThreadStore,
         committer: Committer,
+        prove: Prove,
         vault: Vault,
         sealer: Sealer,
         clock: Clock,
         ids: Ids,
     ) -> None:
         self._member, self._store, self._threads, self._committer = member, store, threads, committer
-        self._vault, self._sealer, self._clock, self._ids = vault, sealer, clock, ids
+        self._prove, self._vault, self._sealer, self._clock, self._ids = prove, vault, sealer, clock, ids
         self._asking = asyncio.Lock()  # two equal requests at once ask once
 
     async def require(self, act: Act, caller: Caller, about: Mapping[str, Any]) -> UUID:
         """The approval of exactly this, for the change that uses it up.
 
-        `approval.needed` with its id while nobody has ruled, `approval.refused` where somebody said no, `approval.many`.
+        `approval.needed` with its id while nobody has ruled, `approval.refused` where somebody said no, `approval.many`;
+        `approval.unproven`.
         """
         async with self._asking:
             row = await self._asked(act, caller, about) or await self._ask(act, caller, about)
@@ -65,11 +71,24 @@ class Approve:
             what = f"approval {row.id} waits for a second person"
             fix = f"Have another person of another client run `tracewire approve NODE {row.id}`, then send the same request again."
             raise ProblemError("approval.needed", what, errors=[Fault("", "approval.needed", what, fix)])
+        await self.agreed(row.id, used=False)
         return row.id
 
-    async def salt(self, approval: UUID) -> bytes:
-        """Under which an entry can commit to something that the approval names."""
-        return unb64u((await self._content(await self._row(approval)))["salt"])
+    async def agreed(self, approval: UUID, *, used: bool = True) -> tuple[dict[str, Any], bytes]:
+        """What two people want, by what our ledger proves: a row of the database is nobody's word. And the salt of its commitments.
+
+        `approval.unproven` where no entries say so, or, unless it may be `used`, where one says that it was.
+        """
+        content = await self._content(await self._row(approval))
+        salt, about = unb64u(content["salt"]), content["about"]
+        entries, asked = await self._prove.about([approval]), content_commitment(salt, dump_json(about))
+        actors = {entry.code: entry.actor_c for entry in entries if entry.content_c == asked}
+        by, second = actors.get("approval.asked"), actors.get("approval.approved")
+        again = not used and any(entry.code == "approval.used" for entry in entries)
+        if by is None or second is None or by == second or again:
+            _log.error("approval_unproven", id=str(approval))
+            raise ProblemError("approval.unproven", f"approval {approval}")
+        return about, salt
 
     async def look(self, approval: UUID, caller: Caller, what: str) -> None:
         """Notes that the caller reads what was approved: before it is shown."""

@@ -341,7 +341,7 @@ class Lapsed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erased:
-    """The keys of a message's content, or of a part, are destroyed: `erased`. `settled` ends what was on its way."""
+    """The keys of a message's content, or of a part, are to be destroyed, whatever comes between: `erased`. `settled` ends what was on its way."""
 
     entry: Entry
     row: ErasureRow
@@ -357,13 +357,12 @@ class Erased:
         """What waited for our systems does so no more: nobody says that they had it."""
         row = self.row
         stage.log(self.entry)
-        stage.erased.append((row.sender, row.id, row.part))
         arrived = stage.plan.standing.inbox.get((row.sender, row.id))
         if arrived is not None and not arrived.dispatched and not row.part:
             stage.dispatched.append((row.sender, row.id))
         if self.settled:
             self.settled.apply(stage)
-        stage.event("erased", self.entry.at, row.thread, row.sender if arrived else row.recipient, row.id)
+        stage.event("erased", self.entry.at, row.thread, (not arrived and self.entry.recipient) or row.sender, row.id)
         return None
 
 

@@ -322,7 +322,7 @@ class Committer:
             legs=plan.legs,
             pairs=plan.pairs,
             approvals=plan.approvals,
-            erased=plan.erased,
+            forgotten=plan.forgotten,
         )
 
     async def _was_committed(self, batch_id: UUID) -> bool:

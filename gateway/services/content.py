@@ -84,13 +84,14 @@ def open_row(vault: Vault, row: ContentRow) -> bytes:
 class Content:
     """A message out of the store with its restricted parts as they were sealed; `commitment` is its content_c.
 
-    `keys` are those of its attachments by digest, without what was erased.
+    `keys` are those of its attachments by digest, without what was erased. `absent`: the rows that it names and that do not open.
     """
 
     message: Message
     jws: bytes
     parts: tuple[Part, ...]
     keys: Mapping[bytes, bytes]
+    absent: tuple[str, ...]
     commitment: bytes
 
     def read_parts(self, opener: Opener) -> Mapping[str, dict[str, Any]]:
@@ -122,4 +123,6 @@ def open_content(vault: Vault, rows: Sequence[ContentRow]) -> Content:
     )
     keys = {ref.sha256: plain[part] for ref in message.attachments if (part := attachment_part(ref.sha256)) in plain}
     commitment = content_commitment(message.salt, payload)
-    return Content(message=message, jws=plain[""], parts=parts, commitment=commitment, keys=keys)
+    named = [*(ref.name for ref in message.parts), *(attachment_part(ref.sha256) for ref in message.attachments)]
+    absent = tuple(part for part in named if part not in plain)
+    return Content(message=message, jws=plain[""], parts=parts, keys=keys, absent=absent, commitment=commitment)

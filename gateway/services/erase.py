@@ -1,9 +1,9 @@
 """Erasure that keeps proof: content goes with its keys, entries and proofs stay (docs/protocol.md section 7)."""
 
 import asyncio
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import partial
 from itertools import groupby
@@ -16,6 +16,8 @@ from gateway.services.approve import Approve
 from gateway.services.changes import Erased, Noted
 from gateway.services.commit import Committer
 from gateway.services.content import Content, scope_of
+from gateway.services.link import Linking
+from gateway.services.prove import Prove
 from gateway.services.read import Read
 from gateway.services.records import Records
 from gateway.services.settle import Settle
@@ -38,6 +40,7 @@ _log = structlog.get_logger()
 _LOOK_S, _AGAIN_S = 3_600.0, 5.0
 _AT_ONCE, _CHANGES = 1_000, 256
 _KEYS_MAX = 500_000  # of a generation: what one erasure has to wrap anew, and how many where they went may be in memory
+_UNPROVEN = ("approval.unproven", "approval.not_found", "content.erased")
 _WORDS = frozenset(("handling.change", "consent.request", "consent.answer"))
 
 
@@ -53,7 +56,10 @@ class Order:
 
 
 class Erase:
-    """Takes orders, which need two people, and carries them out; whatever a crash leaves undone is taken up again."""
+    """Takes orders, which need two people, and carries them out; whatever a crash leaves undone is taken up again.
+
+    What is pending in the database is nobody's word: our ledger has to prove who ordered it. Where it does not, that is an alarm about it.
+    """
 
     def __init__(
         self,
@@ -66,6 +72,8 @@ class Erase:
         approve: Approve,
         settle: Settle,
         committer: Committer,
+        prove: Prove,
+        linking: Linking,
         directory: DirectorySource,
         vault: EpochKeys,
         sealer: Sealer,
@@ -79,6 +87,7 @@ class Erase:
         """
         self._member, self._store, self._exchange, self._read = member, store, exchange, read
         self._records, self._approve, self._settle, self._committer = records, approve, settle, committer
+        self._prove, self._linking = prove, linking
         self._directory, self._vault, self._sealer, self._clock = directory, vault, sealer, clock
         self._backup, self._wake = timedelta(days=backup_days), asyncio.Event()
         self._retention = timedelta(days=retention_days)
@@ -88,17 +97,16 @@ class Erase:
 
         `thread.not_found`; `content.erased` where nothing of it is left.
         """
-        rows = await self._rows(order)
+        messages = await self._wanted(order)
         about = {
-            "thread": str(order.thread), "messages": [str(row.id) for row in rows], "part": order.part, "ground": order.ground,
+            "thread": str(order.thread), "messages": [str(each.id) for each in messages], "part": order.part, "ground": order.ground,
             "authority": order.authority,
         }  # fmt: skip
         approval = await self._approve.require("content.erase", caller, about)
-        authority_c = actor_commitment(await self._approve.salt(approval), order.authority)
-        await self._store.pend([row.on(authority_c) for row in rows])
+        await self._store.pend([_row(each, order.part, approval) for each in messages])
         await self._approve.spend(approval)
         self._wake.set()
-        return {"erasing": about["messages"], "backups_until": rows[0].until.isoformat()}
+        return {"erasing": about["messages"], "backups_until": self._until()}
 
     async def run(self) -> None:
         """Carries out until cancelled; at start what was begun, each hour what has come to its day."""
@@ -126,10 +134,20 @@ class Erase:
             if not mine:
                 return None
             await self._agree()
-            done = await self._carry_out()
+            over = list[Erased]()
             if self._clock.now() <= current(self._directory).expires:  # a clock that runs ahead destroys nothing
-                await self._store.pend([*await self._due(), *await self._ended()])
-            return done + await self._carry_out()
+                over = [*await self._due(), *await self._ended()]
+                await self._store.pend([each.row for each in over])
+            pending = await self._store.pending()
+            said = await self._said(pending)
+            changes = await self._ordered(
+                [row for row in pending if row not in said], {_key(each.row): each for each in over}
+            )
+            await self._say(changes)
+            gone = [*said, *(each.row for each in changes)]
+            await self._destroy(await self._store.wrapped_of(gone))
+            await self._store.finish(gone)
+            return len(gone)
 
     async def lost(self) -> int:
         """Keys of content whose generation is gone and that nothing opens."""
@@ -137,14 +155,52 @@ class Erase:
             n for generation, n in (await self._store.generations()).items() if not self._vault.holds(generation)
         )
 
-    async def _carry_out(self) -> int:
-        pending = await self._store.pending()
-        if pending:
-            await self._withdraw_records(pending)
-            await self._destroy(await self._store.wrapped_of(pending))
-            for start in range(0, len(pending), _CHANGES):
-                await self._finish(pending[start : start + _CHANGES])
-        return len(pending)
+    async def _said(self, pending: Sequence[ErasureRow]) -> list[ErasureRow]:
+        """Those of which an entry says already that they are erased: a crash came before they were."""
+        said = set[tuple[str | None, UUID | None, str]]()
+        for start in range(0, len(pending), _AT_ONCE):
+            for entry in await self._prove.about([row.id for row in pending[start : start + _AT_ONCE]]):
+                if entry.kind == "erased" and entry.code:
+                    said.add((entry.sender, entry.id, entry.code.split("/")[0]))
+        return [row for row in pending if said & {(row.sender, row.id, what) for what in ("content", row.part)}]
+
+    async def _ordered(
+        self, pending: Sequence[ErasureRow], over: Mapping[tuple[str, UUID, str], Erased]
+    ) -> list[Erased]:
+        """What two people want of this, as our ledger proves, and what has come to its day. The rest stays, and is an alarm."""
+        found, alarms = list[Erased](), self._linking.alarms
+        if alarms.get(self._committer.origin) == "approval.unproven":
+            del alarms[self._committer.origin]
+        for approval, rows in groupby(sorted(pending, key=lambda row: str(row.approval)), key=lambda row: row.approval):
+            agreed = await self._agreed(approval) if approval else None
+            for row in rows:
+                change = (await self._order(row, *agreed) if agreed else None) or over.get(_key(row))
+                found += [change] if change else []
+                if change is None:
+                    alarms[self._committer.origin] = "approval.unproven"
+                    _log.error("erasure_unordered", id=str(row.id))
+        return found
+
+    async def _agreed(self, approval: UUID) -> tuple[dict[str, Any], bytes] | None:
+        try:
+            return await self._approve.agreed(approval)
+        except ProblemError as problem:
+            if problem.code not in _UNPROVEN:
+                raise
+            return None
+
+    async def _order(self, row: ErasureRow, about: Mapping[str, Any], salt: bytes) -> Erased | None:
+        """None where they want something else, or nothing of it is here."""
+        if "authority" not in about or str(row.id) not in about["messages"] or row.part != about["part"]:
+            return None
+        try:
+            content = await self._read.content(row.sender, row.id)
+        except ProblemError as problem:
+            if problem.code != "content.erased":
+                raise
+            return None
+        change = self._erased(content, row.part, about["ground"], actor_commitment(salt, about["authority"]))
+        return change if str(content.message.thread) == about["thread"] else None
 
     async def _agree(self) -> None:
         """Key store and database are in one generation, a new one each month; what opens backups past their day is dropped."""
@@ -164,25 +220,25 @@ class Erase:
     async def _rotate(self) -> None:
         await self._store.raise_generation(await asyncio.to_thread(self._vault.rotate), self._clock.now())
 
-    async def _rows(self, order: Order) -> list[ErasureRow]:
-        contents = [
-            each
+    async def _wanted(self, order: Order) -> list[Message]:
+        messages = [
+            each.message
             for each in await self._read.contents(order.thread)
             if (not order.messages or each.message.id in order.messages)
             and (not order.part or order.part in [part.ref.name for part in each.parts])
         ]
-        if missing := set(order.messages) - {each.message.id for each in contents}:
+        if missing := set(order.messages) - {each.id for each in messages}:
             faults = [
                 Fault(f"/messages/{n}", "content.erased", "nothing of it is here", "Leave it out.")
                 for n, id_ in enumerate(order.messages)
                 if id_ in missing
             ]
             raise ProblemError("content.erased", "some of it is gone, or never was", errors=faults)
-        if not contents:
+        if not messages:
             await self._read.legs(order.thread)
             raise ProblemError("content.erased", "nothing of it is left")
         self._check_words([each.message for each in await self._read.contents(order.thread)], order)
-        return [self._row(each, order.part, order.ground) for each in contents]
+        return messages
 
     def _check_words(self, said: Sequence[Message], order: Order) -> None:
         """What tightens, or denies, is not erased before what it is about: that could be read again."""
@@ -194,19 +250,25 @@ class Erase:
                 )
                 raise ProblemError("schema.invalid", "a message that others depend on", errors=[fault])
 
-    def _row(self, content: Content, part: str, ground: str) -> ErasureRow:
+    def _erased(self, content: Content, part: str, ground: str, authority_c: bytes | None = None) -> Erased:
         message = content.message
-        return ErasureRow(
-            sender=message.sender, id=message.id, part=part, thread=message.thread, recipient=message.recipient, ground=ground,
-            content_c=content.commitment, until=(self._clock.now() + self._backup).date(),
+        entry = Entry(
+            kind="erased", at=self._clock.now(), n=self._sealer.random(NONCE_BYTES), id=message.id, sender=message.sender,
+            recipient=message.recipient, content_c=content.commitment, actor_c=authority_c,
+            code=f"{part or 'content'}/{ground}/{self._until()}",
         )  # fmt: skip
+        return Erased(entry=entry, row=_row(message, part, None))
 
-    async def _due(self) -> list[ErasureRow]:
+    def _until(self) -> str:
+        """The last day of backups that still open what goes now."""
+        return (self._clock.now() + self._backup).date().isoformat()
+
+    async def _due(self) -> list[Erased]:
         """What its sender lets nobody keep any longer: as it said with the message, has tightened since, or has consented to.
 
         What says so goes with the last of what it is about, or else that could be read again.
         """
-        today, found = self._clock.now().date(), list[ErasureRow]()
+        today, found = self._clock.now().date(), list[Erased]()
         for thread in await self._store.due(today, _AT_ONCE):
             contents = await self._read.contents(thread)
             said = [each.message for each in contents]
@@ -216,34 +278,32 @@ class Erase:
                 each.message.type not in _WORDS for each in contents if each not in over
             ):
                 over = [each for each in over if each not in words]
-            found += [self._row(each, "", GROUND_KEPT) for each in over]
+            found += [self._erased(each, "", GROUND_KEPT) for each in over]
         return found
 
-    async def _ended(self) -> list[ErasureRow]:
-        """What the member itself keeps no longer, ours and theirs."""
+    async def _ended(self) -> list[Erased]:
+        """What the member itself keeps no longer, ours and theirs; nothing of a thread in which somebody says, signed, that it is younger."""
         if not self._retention:
             return []
         here = [generation for generation in await self._store.generations() if self._vault.holds(generation)]
-        return [
-            self._row(each, "", GROUND_RETENTION)
-            for thread in await self._store.idle(self._clock.now() - self._retention, here, _AT_ONCE)
-            for each in await self._read.contents(thread)
-        ]
+        found, before = list[Erased](), self._clock.now() - self._retention
+        for thread in await self._store.idle(before, here, _AT_ONCE):
+            contents = await self._read.contents(thread)
+            if all(each.message.created < before for each in contents):
+                found += [self._erased(each, "", GROUND_RETENTION) for each in contents]
+        return found
 
     def _over(self, said: Sequence[Message], message: Message, today: date) -> bool:
         source = origin_of(said, message)
         last = handling_of(said, source).delete_after
         return source.sender != self._member and last is not None and date.fromisoformat(last) < today
 
-    async def _withdraw_records(self, pending: Sequence[ErasureRow]) -> None:
+    async def _withdraw_records(self, rows: Sequence[ErasureRow]) -> None:
         """A shared record goes with the message that brought it."""
-        for row in pending:
+        for row in rows:
             if row.part or row.sender == self._member:
                 continue
-            try:
-                message = (await self._read.content(row.sender, row.id)).message
-            except ProblemError:  # a crash came after its key was destroyed: then this was done before
-                continue
+            message = (await self._read.content(row.sender, row.id)).message
             if message.type == "registry.record":
                 record = validate_model(RegistryRecord, message.body, message.type)
                 await self._records.withdrawn(message, record.record_ref)
@@ -254,7 +314,7 @@ class Erase:
         if not generations:
             return
         await self._rotate()
-        gone = frozenset((row.sender, row.id, row.part) for row in erased)
+        gone = frozenset(map(_key, erased))
         for generation in sorted(generations):
             while await self._move(generation, gone):  # until a whole look finds nothing that could be moved
                 continue
@@ -273,7 +333,7 @@ class Erase:
         """Moves all keys but these to the open generation, page by page; how many."""
         count = 0
         async for rows in self._store.wrapped(generation, _AT_ONCE):
-            stay = [row for row in rows if (row.sender, row.id, row.part) not in gone]
+            stay = [row for row in rows if _key(row) not in gone]
             if moved := await asyncio.to_thread(self._rewrapped, stay):
                 await asyncio.to_thread(self._vault.keep, generation, [(row.key, new) for row, new in moved])
                 await self._store.rewrap(moved)
@@ -291,25 +351,26 @@ class Erase:
                 _log.error("content_unreadable", id=str(row.id))
         return found
 
-    async def _finish(self, pending: Sequence[ErasureRow]) -> None:
-        """The entries; what was on its way, or waited for our systems, ends with them."""
-        directory = current(self._directory)
-        queued = {}
-        for recipient, rows in groupby(sorted(pending, key=lambda row: row.recipient), key=lambda row: row.recipient):
-            ids = [row.id for row in rows if row.sender == self._member and not row.part]
+    async def _say(self, changes: Sequence[Erased]) -> None:
+        """The entries, before any key goes; what was on its way, or waited for our systems, ends with them."""
+        await self._withdraw_records([each.row for each in changes])
+        directory, queued = current(self._directory), {}
+        whole = [each for each in changes if each.row.sender == self._member and not each.row.part]
+        for recipient in {each.entry.recipient or "" for each in whole}:
+            ids = [each.row.id for each in whole if each.entry.recipient == recipient]
             for claimed in await self._exchange.unsettled(recipient, ids):
                 queued[claimed.id] = self._settle.given_up(claimed, "content.erased", directory)
-        changes = [
-            Erased(entry=self._entry(row), row=row, settled=None if row.part else queued.get(row.id)) for row in pending
-        ]
-        outcomes = await asyncio.gather(*map(self._committer.enqueue, changes), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
+        said = [replace(each, settled=None if each.row.part else queued.get(each.row.id)) for each in changes]
+        for start in range(0, len(said), _CHANGES):
+            batch = map(self._committer.enqueue, said[start : start + _CHANGES])
+            for outcome in await asyncio.gather(*batch, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
 
-    def _entry(self, row: ErasureRow) -> Entry:
-        return Entry(
-            kind="erased", at=self._clock.now(), n=self._sealer.random(NONCE_BYTES), id=row.id, sender=row.sender,
-            recipient=row.recipient, content_c=row.content_c, actor_c=row.authority_c,
-            code=f"{row.part or 'content'}/{row.ground}/{(self._clock.now() + self._backup).date().isoformat()}",
-        )  # fmt: skip
+
+def _row(message: Message, part: str, approval: UUID | None) -> ErasureRow:
+    return ErasureRow(sender=message.sender, id=message.id, part=part, thread=message.thread, approval=approval)
+
+
+def _key(row: ErasureRow | WrappedRow) -> tuple[str, UUID, str]:
+    return row.sender, row.id, row.part

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import structlog
 
+from gateway.services.content import Content as Opened
 from gateway.services.gossip import foreign_node
 from gateway.services.policy import permit_client
 from gateway.services.prove import Prove, witnessed
@@ -70,7 +71,9 @@ class Export:
             permit_client(caller, "parts:read")
         members = [leg.counterpart for leg in await self._read.legs(thread)]
         stored = await self._threads.messages(thread)
-        opened = await self._read.opened(thread)
+        contents = await self._read.contents(thread)
+        await self._whole([each for each in contents if messages is None or each.message.id in messages], parts)
+        opened = [each.message for each in contents]
         places, notes = await self._ours(stored)
         for ref in {ref for place in places if (ref := parse_entry(place.entry).dir)}:
             if not await self._directory.files(ref, (self._member,)):
@@ -111,6 +114,15 @@ class Export:
         )  # fmt: skip
         return await asyncio.to_thread(write_evidence, evidence)
 
+    async def _whole(self, contents: Sequence[Opened], parts: Collection[str]) -> None:
+        """Nothing is said to be left out that is gone although nobody ordered it."""
+        for content in contents:
+            wanted = [ref.name for ref in content.message.parts if "yes" in parts or ref.name in parts]
+            if lost := [part for part in await self._read.missing(content) if part in wanted]:
+                why = f"{', '.join(lost)} of message {content.message.id} is gone, and no entry says that it was erased"
+                fix = "Bring back the newest copy of the database, or name the parts that are to be in it."
+                raise ProblemError("content.erased", why, errors=[Fault("/parts", "content.erased", why, fix)])
+
     async def _said(
         self, stored: StoredMessage, caller: Caller, opened: Sequence[Message], parts: Collection[str]
     ) -> tuple[Content, bytes | None, dict[str, bytes]]:
@@ -135,7 +147,7 @@ class Export:
         notes: dict[_Key, bytes] = {}
         quorum = current(self._directory).quorum_of(self._member)
         for origin in await self._ledger.heads():
-            entries = await self._threads.entries_about(origin, [each.id for each in stored])
+            entries = await self._ledger.entries_about(origin, [each.id for each in stored])
             if not entries:
                 continue
             newest = await self._prove.newest(origin)

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
+from uuid import UUID
 
 from gateway.services.commit import Done
 from protocols.ledger.checkpoint import Checkpoint
+from protocols.ledger.entry import Entry, parse_entry
 from protocols.ledger.linking import Link, chain
 from protocols.ledger.merkle import Node, consistency_path, inclusion_path
 from protocols.ledger.proof import Place
@@ -62,6 +64,13 @@ class Release:
             await asyncio.sleep(_WAIT_S)
         raise ProblemError("store.busy", "the guard does not remember this size yet")
 
+    async def remembered(self, origin: str) -> Checkpoint | None:
+        """The checkpoint that the guard itself remembers, which nobody makes by writing to the database; None where that does not hold it."""
+        await self.checkpoint(origin)  # it has caught up
+        mark = await asyncio.to_thread(self._guard.read, origin)
+        found = await self._store.checkpoint(origin, mark.size) if mark else None
+        return found if mark and found and found.root == mark.root else None
+
 
 class Prove:
     """Inclusion and consistency proofs under signed checkpoints; a tile of one width never changes, so it is kept."""
@@ -116,6 +125,17 @@ class Prove:
         """As `places`, reading the entries too."""
         entries = {index: await self.entry(checkpoint.origin, index) for index in set(indexes)}
         return await self.places(checkpoint, entries)
+
+    async def about(self, ids: Sequence[UUID]) -> list[Entry]:
+        """What our ledgers say of messages or approvals, but for who read them: proven, by what the guard remembers."""
+        found: list[Entry] = []
+        for origin in await self._store.heads():
+            entries = await self._store.entries_about(origin, ids)
+            under = await self._release.remembered(origin) if entries else None
+            if under is not None:
+                held = {index: entry for index, entry in entries.items() if index < under.size}
+                found += [parse_entry(place.entry) for place in (await self.places(under, held)).values()]
+        return found
 
     async def under_one(
         self, standing: Sequence[Done | Standing]

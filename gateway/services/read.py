@@ -9,7 +9,7 @@ from uuid import UUID
 
 from gateway.services.changes import Noted
 from gateway.services.commit import Committer
-from gateway.services.content import Content, open_content
+from gateway.services.content import Content, attachment_part, open_content
 from gateway.services.policy import permit_reading
 from gateway.services.submit import Submit
 from gateway.services.terms import withheld
@@ -163,6 +163,8 @@ class Read:
         if why := self.withheld(stored, content, said, caller):
             return shown | {"withheld": why}
         shown["body"] = content.message.body
+        if missing := await self.missing(content):
+            shown["missing_parts"] = missing
         looks.append(self._look(content, caller, "body"))
         if content.keys:
             shown["attachments"] = [
@@ -239,11 +241,18 @@ class Read:
 
     async def erased(self, stored: StoredMessage) -> bool:
         """Whether an entry says that its content was erased."""
-        return (stored.sender, stored.id) in await self._erasures.erased(stored.thread)
+        return (stored.sender, stored.id, "") in await self._erasures.erased(stored.thread)
+
+    async def missing(self, content: Content) -> list[str]:
+        """Restricted parts and attachments of a message that are gone although no entry says that they were erased."""
+        message = content.message
+        erased = await self._erasures.erased(message.thread) if content.absent else set()
+        names = {attachment_part(ref.sha256): ref.name for ref in message.attachments}
+        return [names.get(part, part) for part in content.absent if (message.sender, message.id, part) not in erased]
 
     async def erased_of(self, thread: UUID) -> set[UUID]:
         """The messages of a thread of which an entry says that they were erased."""
-        return {id_ for _, id_ in await self._erasures.erased(thread)}
+        return {id_ for _, id_, part in await self._erasures.erased(thread) if not part}
 
     async def reviews(self, after: tuple[datetime, UUID] | None, count: int) -> list[ReviewRow]:
         """Requests that wait for a person, oldest first."""

@@ -43,7 +43,7 @@ class Stage:
     legs: dict[tuple[UUID, str], Leg] = field(default_factory=dict)
     pairs: dict[str, int] = field(default_factory=dict)
     approvals: dict[UUID, ApprovalRow] = field(default_factory=dict)
-    erased: list[tuple[str, UUID, str]] = field(default_factory=list)
+    forgotten: list[UUID] = field(default_factory=list)
 
     def log(self, entry: Entry) -> int:
         """Appends an entry; its index."""
@@ -68,7 +68,7 @@ class Stage:
         self.log(entry)
         self.approvals[row.id] = replace(row, used=True)
         if row.act in ("registry.search", "registry.lookup"):  # what was searched for stands in the message, if at all
-            self.erased.append((self.plan.origin.rpartition("/")[0], row.id, "about"))
+            self.forgotten.append(row.id)
 
     def event(self, kind: str, at: datetime, thread: UUID, counterpart: str, message: UUID) -> None:
         """A line for the event feed."""
@@ -107,7 +107,7 @@ class Plan:
         self.legs: dict[tuple[UUID, str], Leg] = {}
         self.pairs: dict[str, int] = {}
         self.approvals: dict[UUID, ApprovalRow] = {}
-        self.erased: list[tuple[str, UUID, str]] = []
+        self.forgotten: list[UUID] = []
 
     def merge(self, stage: Stage) -> None:
         """Takes over a change that succeeded, so that the next one in the batch sees it."""
@@ -120,7 +120,7 @@ class Plan:
         self.legs |= stage.legs
         self.pairs |= stage.pairs
         self.approvals |= stage.approvals
-        self.erased += stage.erased
+        self.forgotten += stage.forgotten
         standing = self.standing
         standing.legs |= stage.legs
         self.threads |= {thread for thread, _ in stage.legs}

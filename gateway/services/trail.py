@@ -8,7 +8,7 @@ from gateway.services.submit import current
 from protocols.ledger.entry import actor_commitment, parse_entry
 from protocols.ports.directory import DirectorySource
 from protocols.ports.people import ClientStore
-from protocols.ports.store import LedgerStore, ThreadStore
+from protocols.ports.store import LedgerStore
 from protocols.strict import format_time
 
 READINGS_MAX = 1_000
@@ -23,14 +23,13 @@ class Trail:
         self,
         *,
         read: Read,
-        threads: ThreadStore,
         ledger: LedgerStore,
         clients: ClientStore,
         directory: DirectorySource,
         actors: tuple[str, ...],
     ) -> None:
         self._directory = directory
-        self._read, self._threads, self._ledger, self._clients, self._actors = read, threads, ledger, clients, actors
+        self._read, self._ledger, self._clients, self._actors = read, ledger, clients, actors
 
     async def entries(self, thread: UUID) -> list[Json]:
         """The entries about a thread by ledger and index; `actor` where it is one that this node knows. `thread.not_found`.
@@ -44,8 +43,8 @@ class Trail:
         for origin, (size, _) in (await self._ledger.heads()).items():
             quorum = current(self._directory).quorum_of(origin.rpartition("/")[0])
             witnessed = await self._ledger.witnessed(origin, size, quorum)
-            entries = await self._threads.entries_about(origin, ids)
-            entries |= await self._threads.entries_about(origin, ids, opened=READINGS_MAX)
+            entries = await self._ledger.entries_about(origin, ids)
+            entries |= await self._ledger.entries_about(origin, ids, opened=READINGS_MAX)
             found += [_shown(origin, index, data, names, witnessed) for index, data in sorted(entries.items())]
         return found
 

@@ -1,7 +1,7 @@
 """Rows of the store as values: what a batch writes and what short statements read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal
 from uuid import UUID
@@ -103,24 +103,13 @@ class WrappedRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErasureRow:
-    """Content that is to be erased, or was: all of a message (part ''), or a part.
-
-    `until`: the last day of backups that still open it; `authority_c`: who ordered it, under the salt of the approval.
-    """
+    """Content that is to be erased, or was: all of a message (part ''), or a part. `approval`: that of the two people who want it."""
 
     sender: str
     id: UUID
     part: str
     thread: UUID
-    recipient: str
-    ground: str
-    content_c: bytes
-    until: date
-    authority_c: bytes | None = None
-
-    def on(self, authority_c: bytes) -> "ErasureRow":
-        """The same on somebody's authority."""
-        return replace(self, authority_c=authority_c)
+    approval: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

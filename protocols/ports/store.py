@@ -114,7 +114,7 @@ class Writes:
     legs: dict[tuple[UUID, str], Leg] = field(default_factory=dict)
     pairs: dict[str, int] = field(default_factory=dict)
     approvals: dict[UUID, ApprovalRow] = field(default_factory=dict)
-    erased: list[tuple[str, UUID, str]] = field(default_factory=list)
+    forgotten: list[UUID] = field(default_factory=list)
 
 
 class Batch(Protocol):
@@ -167,6 +167,10 @@ class LedgerStore(Protocol):
 
     async def entries(self, origin: str, start: int, end: int) -> list[bytes]:
         """Entries [start, end) as far as they exist."""
+        ...
+
+    async def entries_about(self, origin: str, ids: Sequence[UUID], *, opened: int | None = None) -> dict[int, bytes]:
+        """Our entries whose message has one of these ids, by index."""
         ...
 
     async def tiles(self, origin: str, wanted: Sequence[TileId]) -> dict[TileId, bytes]:
@@ -396,10 +400,6 @@ class ThreadStore(Protocol):
         """Legs whose clock has run out, the longest first."""
         ...
 
-    async def entries_about(self, origin: str, ids: Sequence[UUID], *, opened: int | None = None) -> dict[int, bytes]:
-        """Our entries whose message has one of these ids, by index."""
-        ...
-
     async def last_event(self) -> int:
         """The sequence number of the newest line of the feed; 0 before the first."""
         ...
@@ -418,22 +418,26 @@ class ThreadStore(Protocol):
 
 
 class ErasureStore(Protocol):
-    """What is to be erased, and the wrapped keys of content at rest. That it is done is written by the committer alone."""
+    """What is to be erased, and the wrapped keys of content at rest. That anything is erased, and why, an entry alone says."""
 
     def alone(self) -> AbstractAsyncContextManager[bool]:
         """Whether nobody else of this node erases while the block lasts."""
         ...
 
     async def pend(self, rows: Sequence[ErasureRow]) -> None:
-        """To be erased, durable; what stands there changes nothing."""
+        """To be erased, durable; what stands there is so again."""
         ...
 
     async def pending(self) -> list[ErasureRow]:
         """What is not done."""
         ...
 
-    async def erased(self, thread: UUID) -> set[tuple[str, UUID]]:
-        """(sender, id) of a thread's messages that were erased whole: an entry says so."""
+    async def finish(self, rows: Sequence[ErasureRow]) -> None:
+        """Done: what their keys opened goes too; of a whole message, that of its parts and attachments."""
+        ...
+
+    async def erased(self, thread: UUID) -> set[tuple[str, UUID, str]]:
+        """(sender, id, part) of what was erased of a thread, part '' of a whole message: an entry says so."""
         ...
 
     async def missing(self, count: int) -> list[tuple[str, UUID]]:

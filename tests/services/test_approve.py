@@ -156,3 +156,16 @@ async def test_nobody_is_asked_about_what_could_not_be_sent_nor_without_end(fed:
     for n in range(1, APPROVALS_OPEN_MAX):
         await needed(a, search(b, f"{n:02}A"), asks(draft))
     await refused("approval.many", opened(a, search(b, "ZZ9"), asks(draft)))
+
+
+async def test_a_ruling_that_stands_in_the_database_alone_lets_nothing_out(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    draft = search(b)
+    approval = await needed(a, draft, asks(draft))
+    by_hand = "UPDATE approval SET ruling = 'APPROVED', ruled_actor = 'bela', ruled_client = 'other desk', used = false WHERE id = $1 RETURNING id"
+    await a.sql(by_hand, approval)
+    await refused("approval.unproven", opened(a, draft, asks(draft)))
+    await a.sql("UPDATE approval SET ruling = '' WHERE id = $1 RETURNING id", approval)
+    await a.parts.approve.rule(approval, BELA, "APPROVED")
+    sent = await opened(a, draft, asks(draft))
+    await a.becomes(sent, "delivered")

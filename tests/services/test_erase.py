@@ -83,7 +83,7 @@ async def test_content_goes_with_its_keys_and_every_proof_stays(fed: Federation)
 async def test_the_authority_that_ordered_it_stands_committed_beside_its_approval(fed: Federation) -> None:
     a, b, sent = await answered(fed)
     approval = await grant(b, order(sent))
-    salt = await b.parts.approve.salt(approval)
+    _, salt = await b.parts.approve.agreed(approval)
     await b.parts.erase.order(order(sent), ANNA)
     await carried_out(b)
     erased = [entry for entry in await b.entries() if entry.kind == "erased"]
@@ -131,6 +131,7 @@ async def test_a_restricted_part_is_erased_alone(fed: Federation) -> None:
     [entry] = [entry for entry in await b.entries() if entry.kind == "erased"]
     assert entry.code is not None
     assert entry.code.startswith("persons/COURT_ORDER/")
+    assert "missing_parts" not in whole["messages"][0]
     await refused("content.erased", b.parts.erase.order(order(sent, part="persons"), ANNA))
     assert await PostgresErasures(b.pool).missing(9) == []
 
@@ -156,7 +157,7 @@ class Cut:
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("call", ["raise_generation", "wrapped_of", "rewrap"])
+@pytest.mark.parametrize("call", ["raise_generation", "wrapped_of", "rewrap", "finish"])
 async def test_what_a_crash_leaves_undone_is_finished_and_nothing_else_is_lost(
     fed: Federation, call: str, after: bool
 ) -> None:
@@ -295,13 +296,17 @@ async def test_a_shared_record_goes_with_the_message_that_brought_it(fed: Federa
 async def test_a_key_store_that_cannot_be_read_now_loses_nothing(fed: Federation) -> None:
     _, b, sent = await answered(fed)
     await erase(b, order(sent, sent))
-    before, key = opens(b, await rows(b)), b.folder / "keys/epochs/2.key"
+    key = b.folder / "keys/epochs/2.key"
     second = next(each for each in await b.read.contents(UUID(sent["thread"])) if str(each.message.id) != sent["id"])
-    await PostgresErasures(b.pool).pend([b.parts.erase._row(second, "", "COURT_ORDER")])
-    key.chmod(0o644)
-    vault = b.parts.erase._vault
-    for cache in (vault._epoch, vault._unwrap):  # type: ignore[attr-defined]
-        cache.cache_clear()
+    again = order(sent, {"id": str(second.message.id)})
+    await grant(b, again)
+    async with PostgresErasures(b.pool).alone():
+        await b.parts.erase.order(again, ANNA)
+        before = opens(b, await rows(b))
+        key.chmod(0o644)
+        vault = b.parts.erase._vault
+        for cache in (vault._epoch, vault._unwrap):  # type: ignore[attr-defined]
+            cache.cache_clear()
     with pytest.raises(ProblemError, match=r"key.store"):
         await b.parts.erase.erase()
     key.chmod(0o600)
@@ -466,3 +471,75 @@ async def test_what_is_gone_although_nobody_ordered_it_is_called_missing_and_nev
     assert [each.content for each in found.messages] == ["missing", "here", "here"]
     lie = replace(found, messages=(replace(found.messages[0], content="erased"), *found.messages[1:]))
     assert wrong(write_evidence(lie), fed.root).detail.startswith("manifest.json: message 1 is said to be erased")
+
+
+async def by_hand(node: Node, sent: Json, approval: UUID | None) -> None:
+    """An administrator of the database orders an erasure by a row."""
+    await node.sql(
+        "INSERT INTO erasure (sender, id, part, thread, approval, done) SELECT sender, id, '', thread, $2, false FROM content "
+        "WHERE id = $1 AND part = '' RETURNING id",
+        *(UUID(sent["id"]), approval),
+    )
+
+
+async def test_a_row_that_no_approval_of_our_ledger_wants_destroys_nothing_and_is_an_alarm(fed: Federation) -> None:
+    a, b, sent = await answered(fed)
+    other = await a.trace(b, "KEPT1234")
+    await a.becomes(other, "delivered")
+    approval = await grant(b, order(other))
+    await b.parts.erase.order(order(other), ANNA)
+    await carried_out(b)
+    for borrowed in (None, approval, UUID(int=7)):
+        await by_hand(b, sent, borrowed)
+        assert await b.parts.erase.erase() == 0
+        assert b.parts.linking.alarms == {b.origin: "approval.unproven"}
+        assert "body" in (await shown(b, sent))[0]
+        await b.sql("DELETE FROM erasure WHERE NOT done RETURNING id")
+    await b.parts.erase.erase()
+    assert b.parts.linking.alarms == {}
+    await by_hand(b, sent, None)
+    await erase(b, order(sent, sent))
+    assert (await shown(b, sent))[0]["erased"], "what two people want then is done"
+    [entry] = [entry for entry in await b.entries() if entry.kind == "erased" and str(entry.id) == sent["id"]]
+    assert entry.actor_c is not None
+    await match_ledgers(a, b)
+
+
+async def test_what_is_deleted_and_called_erased_by_rows_alone_is_missing(fed: Federation) -> None:
+    _, b, sent = await answered(fed)
+    await by_hand(b, sent, None)
+    await b.sql("UPDATE erasure SET done = true RETURNING id")
+    await b.sql("DELETE FROM content WHERE id = $1 RETURNING id", UUID(sent["id"]))
+    assert (await shown(b, sent))[0]["missing"]
+    assert [str(id_) for _, id_ in await PostgresErasures(b.pool).missing(9)] == [sent["id"]]
+    await b.sql("UPDATE erasure SET done = false RETURNING id")
+    assert await b.parts.erase.erase() == 0
+    assert "erased" not in await b.kinds()
+
+
+async def test_a_part_that_is_deleted_is_missing_and_neither_erased_nor_left_out(fed: Federation) -> None:
+    _, b, sent = await answered(fed, parts=PARTS)
+    assert "missing_parts" not in (await shown(b, sent))[0]
+    await b.sql("DELETE FROM content WHERE id = $1 AND part = 'persons' RETURNING id", UUID(sent["id"]))
+    assert (await shown(b, sent))[0]["missing_parts"] == ["persons"]
+    reader, before = replace(ANNA, scopes=frozenset(("parts:read",))), await b.kinds()
+    await refused("content.erased", b.parts.export.export(UUID(sent["thread"]), reader, parts=("yes",)))
+    assert await b.kinds() == before, "nothing was opened"
+    assert check(await b.parts.export.export(UUID(sent["thread"]), reader), b.fed.root)
+
+
+async def test_threads_that_a_database_makes_old_are_kept(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b", retention_days=30)
+    sent = await a.trace(b)
+    await a.becomes(sent, "delivered")
+    await b.sql("UPDATE leg SET updated = updated - interval '99 days', due = NULL, delayed = NULL RETURNING thread")
+    assert await b.parts.erase.erase() == 0
+    assert "body" in (await shown(b, sent))[0]
+
+
+async def test_a_row_that_was_set_back_is_not_used_twice(fed: Federation) -> None:
+    _, b, sent = await answered(fed)
+    approval = await grant(b, order(sent))
+    await b.parts.approve.spend(approval)
+    await b.sql("UPDATE approval SET used = false WHERE id = $1 RETURNING id", approval)
+    await refused("approval.unproven", b.parts.erase.order(order(sent), ANNA))

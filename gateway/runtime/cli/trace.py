@@ -140,8 +140,16 @@ def _thread_text(found: dict[str, Any]) -> str:
             f"    attachment {each['name']}, {each['media_type']}, {each['size']} bytes"
             for each in message.get("attachments", ())
         ]
+        if lost := message.get("missing_parts"):
+            lines.append(f"    missing although nobody ordered it erased: {', '.join(lost)}")
         if why := message.get("withheld"):
             lines.append(f"    withheld: {why}")
+        elif message.get("erased") or message.get("missing"):
+            lines.append(
+                "    erased, as an entry says"
+                if message.get("erased")
+                else "    missing although nobody ordered it erased"
+            )
         else:
             lines += [f"    {line}" for line in jsonlib.dumps(message.get("body", {}), indent=2).splitlines()]
     if "review" in found:
