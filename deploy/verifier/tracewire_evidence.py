@@ -245,7 +245,7 @@ class Evidence:
             jws = self.files.get(f"messages/{n:04}.jws")
             if (each["content"] == "here") != (jws is not None) or each["content"] not in CONTENTS:
                 raise Failure("evidence", f"message {n}: the manifest says otherwise about its content")
-            type_ = self._content(n, each, jws, entries) if jws is not None else None
+            said = self._content(n, each, jws, entries) if jws is not None else {}
             facts = [
                 {
                     "kind": e["kind"],
@@ -263,7 +263,8 @@ class Evidence:
                 "from": each["from"],
                 "to": each["to"],
                 "content": each["content"],
-                "type": type_,
+                "type": said.get("type"),
+                "body": said.get("body"),
                 "proven": facts,
             }
 
@@ -279,7 +280,7 @@ class Evidence:
             raise Failure("evidence", f"{name}: its checkpoint is not among the checkpoints")
         path = [_unb64(line, "proof") for line in lines[3:]]
         if _climb(data, index, int(size), path) != self.points[origin, int(size)]:
-            raise Failure("proof", f"{name}: the path does not lead to the signed root")
+            raise Failure("proof", f"{name}: the path does not lead to the signed root", index, origin)
         owner, final = origin.rpartition("/")[0], self._ledger(origin).get("final")
         speaker = said["from"] if entry["kind"] in SENDERS else said["to"] if entry["kind"] in RECIPIENTS else owner
         if [entry.get(each) for each in ("id", "from", "to")] != [
@@ -287,16 +288,17 @@ class Evidence:
             said["from"],
             said["to"],
         ] or owner != speaker:
-            raise Failure("entry", f"{name}: of another message, or in another member's ledger than such an entry")
+            wrong = f"{name}: of another message, or in another member's ledger than such an entry"
+            raise Failure("entry", wrong, index, origin)
         dirs = [(each.version, each.digest) for each in self.versions]
         if (
             owner == self.manifest["by"]
             and "dir" in entry
             and (entry["dir"]["version"], entry["dir"]["sha256"]) not in dirs
         ):
-            raise Failure("directory", f"{name}: the version that the entry names is not here")
+            raise Failure("directory", f"{name}: the version that the entry names is not here", index, origin)
         if final and index >= final["size"]:
-            raise Failure("entry", f"{name}: past the ledger's end as the directory lists it")
+            raise Failure("entry", f"{name}: past the ledger's end as the directory lists it", index, origin)
         return origin, index, data, entry
 
     def _answered(self, n: int, entries: list[tuple[str, int, bytes, Json]]) -> None:
@@ -311,9 +313,9 @@ class Evidence:
                     or found.get("pair_seq") != e.get("pair_seq")
                     or (e["kind"] != "receipt" and found["envelope"] != e["envelope"])
                 ):
-                    raise Failure("mismatch", f"{o} entry {i}: the entry that it answers is missing, or another")
+                    raise Failure("mismatch", f"{o} entry {i}: the entry that it answers is missing, or another", i, o)
 
-    def _content(self, n: int, said: Json, jws: bytes, entries: list[tuple[str, int, bytes, Json]]) -> str:
+    def _content(self, n: int, said: Json, jws: bytes, entries: list[tuple[str, int, bytes, Json]]) -> Json:
         head, body, signature = jws.decode().split(".")
         header, payload = json.loads(_unb64u(head)), _unb64u(body)
         message, salt = json.loads(payload), _unb64u(json.loads(payload)["salt"])
@@ -332,9 +334,9 @@ class Evidence:
                 and e["content_c"] != bound
                 and not (e["kind"] == "receipt" and "code" in e)
             ):
-                raise Failure("content", f"{o} entry {i} commits to another content")
+                raise Failure("content", f"{o} entry {i} commits to another content", i, o)
             if e.get("thread_c", thread) != thread:
-                raise Failure("content", f"{o} entry {i} commits to another thread")
+                raise Failure("content", f"{o} entry {i} commits to another thread", i, o)
         self._key(
             n,
             said["from"],
@@ -352,7 +354,7 @@ class Evidence:
                 part.get("key_sha256"),
             ):
                 raise Failure("content", f"{name} is not the part, or not the key, that the message names")
-        return str(message["type"])
+        return dict(message)
 
     def _key(
         self,
@@ -376,7 +378,7 @@ class Evidence:
                 valid = key["not_before"] <= made and not (key.get("not_after") and made >= key["not_after"])
                 revoked = gone and any(o != gone["origin"] or i >= gone["size"] for o, i, _ in sent)
                 if not valid or revoked or any(e["kid"] != header["kid"] for *_, e in sent):
-                    raise Failure("content", f"message {n}: its key was not valid where it was logged")
+                    raise Failure("content", f"message {n}: its key was not valid where it was logged", *sent[0][1::-1])
                 try:
                     Ed25519PublicKey.from_public_bytes(_unb64u(key["jwk"]["x"])).verify(signature, signed)
                 except InvalidSignature:
@@ -450,11 +452,14 @@ def _lines(found: Json) -> Iterator[str]:
             f"{each['type']}, the signature of {each['from']} holds" if each["type"] else f"content {each['content']}"
         )
         yield f"OK {each['message']}. {each['from']} -> {each['to']}: {what}"
+        if each["body"] is not None:
+            yield f"OK    it says {json.dumps(each['body'], ensure_ascii=False)}"
         for fact in each["proven"]:
             held = f"witnessed by {', '.join(fact['witnesses'])}" if fact["witnesses"] else "signed"
             yield f"OK    {fact['at']} {fact['kind']}: entry {fact['index']} of {fact['origin']}, {held}"
     for origin, whole in found["one_history"].items():
         yield f"OK {origin}: {'one history' if whole else 'its checkpoints are not shown to be one history'}"
+    yield "   summary.txt was not read: these lines are proven, and it is not"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

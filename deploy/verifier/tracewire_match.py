@@ -2,7 +2,7 @@
 
     python tracewire_match.py DIR_A DIR_B [--live | --after] [--vkey KEY ...] [--json]
 
-With `--after` both are one member's: A has to go on where B ended. Both ledgers are verified whole first (tracewire_verify.py, which lies beside this file). Exit codes and output are as there.
+With `--after` both are one member's: A has to go on where B ended. Of all that does not fit the first hundred are named. Both ledgers are verified whole first (tracewire_verify.py, which lies beside this file). Exit codes and output are as there.
 Long ones are verified and compared several times, each time for the messages of some ids: memory holds these, and 32 bytes an entry.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tracewire_verify import ARRIVALS, OURS, Entry, Failure, Log, _read, _Tree, shown, told, verify_log
 
-_AT_ONCE = 100_000  # entries: some 250 MB
+_AT_ONCE, _NAMED_MAX = 100_000, 100  # entries in memory, some 250 MB; contradictions that are named
 _SKEW_MAX, _LIFE_MAX = timedelta(minutes=2), timedelta(days=90)
 
 
@@ -55,6 +55,29 @@ class Following:
     end: int
 
 
+class _Faults:
+    """Goes on after what does not fit, and keeps the first of it."""
+
+    def __init__(self) -> None:
+        self.found, self.count = list[Failure](), 0
+
+    def __enter__(self) -> None:
+        """Within it a Failure is kept."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if isinstance(error, Failure):
+            self.count += 1
+            self.found += [error][: _NAMED_MAX - len(self.found)]
+        return isinstance(error, Failure)
+
+    def end(self) -> None:
+        """Failure, the lowest entry's, where anything does not fit."""
+        if self.found:
+            first, *rest = sorted(self.found, key=lambda each: each.index or 0)
+            first.also = [*map(str, rest), *[f"and {self.count - _NAMED_MAX} more"][: self.count > _NAMED_MAX]]
+            raise first
+
+
 class _Side:
     """A verified ledger: what it says about the exchange with one other member, of one part of `parts`; and all its leaf hashes."""
 
@@ -62,7 +85,10 @@ class _Side:
         self._part, self._parts = part, parts
         self._other = _read(other / "checkpoint").partition(b"\n")[0].decode(errors="replace").rpartition("/")[0]
         self.leaves, self.facts, self.others, self.last = bytearray(), dict[int, Entry](), 0, ""
-        self.log = verify_log(folder, vkeys, seen=self._see)
+        try:
+            self.log = verify_log(folder, vkeys, seen=self._see)
+        except Failure as failure:
+            raise Failure(failure.code, f"{folder.name}: {failure.detail}", failure.index) from None
 
     def _see(self, index: int, leaf: bytes, entry: Entry) -> None:
         self.leaves += leaf
@@ -83,22 +109,26 @@ class _Side:
         both = f"{self.log.origin} entry {index} and {peer['origin']} entry {peer['index']}"
         past = peer["origin"] == origin and peer["index"] >= other.log.size
         if past and not live:
-            raise Failure("missing", f"{both}: the other folder ends at {other.log.size}, old or cut")
+            raise self.wrong(index, f"{both}: the other folder ends at {other.log.size}, old or cut", "missing")
         if past or (peer["origin"] != origin and peer["origin"].rpartition("/")[0] == self._other):
             return None
         found = other.facts.get(peer["index"], {"kind": ""})
         leaf = base64.urlsafe_b64decode(peer["leaf"] + "=")
         if peer["origin"] != origin or found["kind"] not in kinds or leaf != other.leaf(peer["index"]):
-            raise Failure("mismatch", f"{both}: what is named is no such entry")
+            raise self.wrong(index, f"{both}: what is named is no such entry")
         same = {"id", "from", "to", "pair_seq", "kid", "seal_kid", "suite", "envelope", "content_c", "thread_c"}
         differ = [name for name in sorted(same & entry.keys() & found.keys()) if entry[name] != found[name]]
         if entry["kind"] == "receipt" and entry.get("code") != found.get("code"):
             differ.append("code")
         if differ:
-            raise Failure("mismatch", f"{both}: {' '.join(differ)} differ")
+            raise self.wrong(index, f"{both}: {' '.join(differ)} differ")
         return found
 
-    def check_roots(self, other: "_Side") -> None:
+    def wrong(self, index: int, detail: str, code: str = "mismatch") -> Failure:
+        """What does not fit of an entry of ours."""
+        return Failure(code, detail, index, self.log.origin)
+
+    def check_roots(self, other: "_Side", faults: _Faults) -> None:
         """Every root of the other's ledger that we were shown is its root at that size: no split view."""
         tree, named = _Tree(), ((index, entry.get("peer", {})) for index, entry in self.facts.items())
         shown = [(peer["size"], index, peer) for index, peer in named if peer.get("origin") == other.log.origin]
@@ -106,31 +136,33 @@ class _Side:
             while tree.size < min(size, other.log.size):
                 tree.append(other.leaf(tree.size))
             root = base64.urlsafe_b64decode(peer["root"] + "=")
-            if peer["index"] >= size or (tree.size == size and root != tree.root()):
-                both = f"{self.log.origin} entry {index} and {other.log.origin} entry {peer['index']}"
-                raise Failure("mismatch", f"{both}: proven under another tree of size {size}, a split view")
+            with faults:
+                if peer["index"] >= size or (tree.size == size and root != tree.root()):
+                    both = f"{self.log.origin} entry {index} and {other.log.origin} entry {peer['index']}"
+                    raise self.wrong(index, f"{both}: proven under another tree of size {size}, a split view")
 
 
 def match(
     folder_a: Path, folder_b: Path, vkeys: Sequence[str] | None = None, *, live: bool = False, at_once: int = _AT_ONCE
 ) -> Match:
-    """Verifies both ledgers, then each message both ways; Failure `mismatch` or `missing` names both indexes.
+    """Verifies both ledgers, then each message both ways; Failure `mismatch` or `missing` names both indexes, and `also` the others.
 
     `live` counts what lies past the end of the other folder instead: busy ledgers have no common instant to export.
     `at_once`: so many entries are in memory at a time.
     """
-    parts, others = sum(map(_size, (folder_a, folder_b))) // at_once + 1, 0
+    parts, others, faults = sum(map(_size, (folder_a, folder_b))) // at_once + 1, 0, _Faults()
     logs, ways = list[Log](), (Counter[str](), Counter[str]())
     for part in range(parts):
         a, b = _Side(folder_a, vkeys, folder_b, part, parts), _Side(folder_b, vkeys, folder_a, part, parts)
         if a.log.origin == b.log.origin:
             raise Failure("mismatch", "two folders of one ledger")
-        ways[0].update(_direction(a, b, live=live))
-        ways[1].update(_direction(b, a, live=live))
+        ways[0].update(_direction(a, b, faults, live=live))
+        ways[1].update(_direction(b, a, faults, live=live))
         if logs and logs != [a.log, b.log]:
             raise Failure("mismatch", "a ledger's files changed while they were read: compare a copy")
         others, logs = others + a.others + b.others, [a.log, b.log]
         del a, b  # before the next part is read
+    faults.end()
     there, back = (Direction(sent=way.pop("sent", 0), outside=way.pop("outside", 0), **way) for way in ways)
     return Match(a=logs[0], b=logs[1], other_peers=others, there=there, back=back)
 
@@ -163,58 +195,62 @@ def _size(folder: Path) -> int:
     return int(line) if line.isdigit() and len(line) < 10 else 0
 
 
-def _direction(sender: _Side, receiver: _Side, *, live: bool) -> Counter[str]:
+def _direction(sender: _Side, receiver: _Side, faults: _Faults, *, live: bool) -> Counter[str]:
     """The members of Direction, of this part."""
-    sender.check_roots(receiver)
+    sender.check_roots(receiver, faults)
     from_, state, sent = sender.log.origin, dict[str, str](), dict[str, list[int]]()
-    arrived, received, outside = _arrivals(sender, receiver, live=live)
+    arrived, received, outside = _arrivals(sender, receiver, faults, live=live)
     for index, entry in sender.facts.items():
-        kind, id_ = entry["kind"], entry["id"]
-        if kind == "sent":
-            sent.setdefault(id_, []).append(index)
-            earlier = sender.facts[sent[id_][0]]
-            if (earlier["content_c"], earlier["pair_seq"]) != (entry["content_c"], entry["pair_seq"]):
-                raise Failure(
-                    "mismatch", f"{from_} entries {sent[id_][0]} and {index}: one id, two contents or numbers"
-                )
-            state.setdefault(id_, "receipt_pending" if id_ in arrived else "unanswered")
-        elif kind == "receipt":
-            found = sender.named(index, receiver, ARRIVALS, live=live)
-            if state.get(id_) in ("matched", "elsewhere"):
-                raise Failure("mismatch", f"{from_} entries {sent[id_][0]} and {index}: a second receipt")
-            state |= {id_: "matched" if found else "elsewhere"} if id_ in state else {}
-        elif kind == "undelivered" and id_ in state:
-            state[id_] = kind
+        with faults:
+            kind, id_ = entry["kind"], entry["id"]
+            if kind == "sent":
+                sent.setdefault(id_, []).append(index)
+                state.setdefault(id_, "receipt_pending" if id_ in arrived else "unanswered")
+                earlier = sender.facts[sent[id_][0]]
+                if (earlier["content_c"], earlier["pair_seq"]) != (entry["content_c"], entry["pair_seq"]):
+                    said = f"{from_} entries {sent[id_][0]} and {index}: one id, two contents or numbers"
+                    raise sender.wrong(index, said)
+            elif kind == "receipt":
+                found = sender.named(index, receiver, ARRIVALS, live=live)
+                if state.get(id_) in ("matched", "elsewhere"):
+                    raise sender.wrong(index, f"{from_} entries {sent[id_][0]} and {index}: a second receipt")
+                state |= {id_: "matched" if found else "elsewhere"} if id_ in state else {}
+            elif kind == "undelivered" and id_ in state:
+                state[id_] = kind
     if not sender.log.kinds.get("ledger-closed"):  # of a closed one the end may stand in the next
         late = datetime.fromisoformat(sender.last) - _LIFE_MAX
         for id_, ended in state.items():
-            newest = sender.facts[sent[id_][-1]]
-            if ended == "undelivered" and id_ in received:
-                both = f"{from_} entry {sent[id_][0]} and {receiver.log.origin} entry {received[id_]}"
-                raise Failure("mismatch", f"{both}: given up by the one, received by the other")
-            if ended in ("unanswered", "receipt_pending") and datetime.fromisoformat(newest["at"]) < late:
-                raise Failure(
-                    "mismatch", f"{from_} entry {sent[id_][-1]}: sent longer ago than a message lives, without an end"
-                )
+            first, last = sent[id_][0], sent[id_][-1]
+            with faults:
+                if ended == "undelivered" and id_ in received:
+                    both = f"{from_} entry {first} and {receiver.log.origin} entry {received[id_]}"
+                    raise sender.wrong(first, f"{both}: given up by the one, received by the other")
+                if (
+                    ended in ("unanswered", "receipt_pending")
+                    and datetime.fromisoformat(sender.facts[last]["at"]) < late
+                ):
+                    said = f"{from_} entry {last}: sent longer ago than a message lives, without an end"
+                    raise sender.wrong(last, said)
     return Counter(state.values()) + Counter({"sent": len(state), "outside": outside})
 
 
-def _arrivals(sender: _Side, receiver: _Side, *, live: bool) -> tuple[set[str], dict[str, int], int]:
+def _arrivals(sender: _Side, receiver: _Side, faults: _Faults, *, live: bool) -> tuple[set[str], dict[str, int], int]:
     """Ids that arrived, where those received were, and how many arrivals name what is not in the sender's folder."""
     from_, to, outside = sender.log.origin, receiver.log.origin, 0
     arrived, received = set[str](), dict[str, int]()
     for index, entry in receiver.facts.items():
-        if entry["kind"] in ARRIVALS:
+        with faults:
+            if entry["kind"] not in ARRIVALS:
+                continue
             found = receiver.named(index, sender, ("sent",), live=live)
             outside += found is None
             arrived |= {entry["id"]} if found else set()
             if entry["kind"] == "received" and received.setdefault(entry["id"], index) != index:
-                raise Failure("mismatch", f"{to} entries {received[entry['id']]} and {index}: received twice")
+                raise receiver.wrong(index, f"{to} entries {received[entry['id']]} and {index}: received twice")
             if found and datetime.fromisoformat(found["at"]) - datetime.fromisoformat(entry["at"]) > _SKEW_MAX:
                 both = f"{to} entry {index} and {from_} entry {entry['peer']['index']}"
-                raise Failure(
-                    "mismatch", f"{both}: taken over two minutes before it was sent, one of the clocks is wrong"
-                )
+                said = f"{both}: taken over two minutes before it was sent, one of the clocks is wrong"
+                raise receiver.wrong(index, said)
     return arrived, received, outside
 
 

@@ -55,14 +55,14 @@ Point = tuple[str, int, bytes]  # a checkpoint's origin, size, root
 
 
 class Failure(Exception):
-    """What does not hold, and the first entry that is wrong, where that can be told.
+    """What does not hold, the first entry that is wrong and its ledger, where that can be told; and what does not hold `also`.
 
     Codes: key note signature root tile bundle missing entry order consistency receipt fork mismatch.
     """
 
-    def __init__(self, code: str, detail: str, index: int | None = None) -> None:
+    def __init__(self, code: str, detail: str, index: int | None = None, origin: str | None = None) -> None:
         super().__init__(f"{code}: {detail}")
-        self.code, self.detail, self.index = code, detail, index
+        self.code, self.detail, self.index, self.origin, self.also = code, detail, index, origin, list[str]()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -469,12 +469,12 @@ def shown(found: Log | Proof | Fork) -> Iterator[str]:
 
 
 def told(call: Callable[[], Any], lines: Callable[[Any], Iterable[str]], *, as_json: bool) -> int:
-    """Prints what a check found or what does not hold; the exit code."""
+    """Prints what a check found or what does not hold, escaped: names in a ledger are not ours to trust; the exit code."""
     try:
         found = call()
     except Failure as failure:
-        line = f"FAIL {failure}".encode("unicode_escape").decode()  # names in a ledger are not ours to trust
-        print(json.dumps({"ok": False, **vars(failure)}) if as_json else line)
+        wrong = [f"FAIL {each}".encode("unicode_escape").decode() for each in (failure, *failure.also)]
+        print(json.dumps({"ok": False, **vars(failure)}) if as_json else "\n".join(wrong))
         return 1
     members = found if isinstance(found, dict) else asdict(found)
     said = (line.encode("unicode_escape").decode() for line in lines(found))

@@ -468,6 +468,33 @@ def test_another_ledger_of_the_same_member_is_counted_and_not_judged(exchange, t
     assert (found.outside, found.elsewhere, found.sent) == (1, 1, 1)
 
 
+def test_all_that_does_not_fit_is_named_the_lowest_entry_first(exchange, tmp_path):
+    a, b = exchange.a, exchange.b
+    for n in range(1, 121):
+        sent = exchange.sent(n, n, a, b.member)
+        if n in (7, 3):
+            exchange.arrived(n, n, sent, a, b, content_c=bytes(32))
+    folders = _write_both(exchange, tmp_path)
+    for at_once in (9, 999):
+        with pytest.raises(verify.Failure) as caught:
+            MATCH.match(*folders, at_once=at_once)
+        found = caught.value
+        assert (found.code, found.origin, found.index, len(found.also)) == ("mismatch", b.origin, 1, 1)
+        assert "content_c differ" in found.detail
+        assert f"{b.origin} entry 2 and {a.origin} entry 7" in found.also[0]
+    said = _run(PROGRAM, *folders)
+    assert [line[:13] for line in said.stdout.splitlines()] == ["FAIL mismatch"] * 2
+    for n in range(121, 300):
+        exchange.arrived(n, n, exchange.sent(n, n, a, b.member), a, b, content_c=bytes(32))
+    assert _run(PROGRAM, *_write_both(exchange, tmp_path / "more")).stdout.splitlines()[-1] == "FAIL and 81 more"
+
+
+def test_a_ledger_that_is_wrong_itself_is_named(exchange, tmp_path):
+    one, other = _write_both(exchange, tmp_path)
+    _flip(other / "tile/entries/000.p/1")
+    assert fails("root", MATCH.match, one, other).startswith(f"{other.name}: ")
+
+
 def test_a_ledger_does_not_match_itself(folder):
     fails("mismatch", MATCH.match, folder, folder)
 

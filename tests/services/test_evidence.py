@@ -27,6 +27,7 @@ from gateway.runtime.cli.member import Changes
 from keys.suite import Tw1Verifier
 from protocols.archive import pack, unpack
 from protocols.evidence import MANIFEST, Report, write_evidence
+from protocols.exchange.message import parse_jws, parse_message
 from protocols.ledger.entry import DirRef, parse_entry
 from protocols.ports.access import SCOPES, Caller
 from protocols.problems import ProblemError
@@ -525,6 +526,10 @@ async def test_the_independent_verifier_proves_the_same_of_the_same_files(fed: F
         }
         assert proven == {(f.message, f.kind, f.origin, f.index, f.witnesses) for f in ours.facts}
         assert theirs["one_history"] == dict(ours.chains)
+        said = [
+            parse_message(parse_jws(each.jws).payload).body if each.jws else None for each in ours.evidence.messages
+        ]
+        assert [each["body"] for each in theirs["messages"]] == said
 
 
 async def test_the_independent_verifier_refuses_what_ours_refuses(fed: Federation, tmp_path: Path) -> None:
@@ -550,6 +555,11 @@ async def test_the_independent_verifier_refuses_what_ours_refuses(fed: Federatio
     for name in [each for each in unpack(data) if each.startswith(("messages/", "directory/", "checkpoints/"))][:12]:
         less = forged(data, lambda files, name=name: files.pop(name))  # type: ignore[misc,arg-type]
         assert agree(less, fed.root, tmp_path), name
+    arrived = next(each for each in unpack(data) if each.endswith(".received.tlog-proof"))
+    found = alone(forged(data, lambda files: files.pop(arrived) and None), fed.root, tmp_path)
+    assert (found["code"], found["origin"], found["index"] > 0) == ("mismatch", a.origin, True), (
+        "whose receipt names it"
+    )
     assert not alone(data[: len(data) // 2], fed.root, tmp_path)["ok"]
 
 
