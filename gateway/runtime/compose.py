@@ -389,8 +389,8 @@ def measure(
 ) -> Metrics:
     """The metrics of a node; `health` is read whenever they are."""
     return Metrics(
-        committer=committer, settle=settle, receive=receive, store=ports.exchange, directory=ports.directory,
-        clock=ports.clock, free=lambda: free_bytes(node, settings), certificate_ends=certificate_ends(node, settings),
+        committer=committer, settle=settle, receive=receive, store=ports.exchange, ledger=ports.ledger,
+        directory=ports.directory, clock=ports.clock, free=lambda: free_bytes(node, settings), certificate_ends=certificate_ends(node, settings),
         wrong=lambda: {**health, **wrong(ports, committer)}, warnings=lambda: warnings(ports, linking),
     )  # fmt: skip
 

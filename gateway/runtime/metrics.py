@@ -19,7 +19,7 @@ from gateway.services.receive import Receive
 from gateway.services.settle import Settle
 from protocols.ports.directory import DirectorySource
 from protocols.ports.rows import Pile
-from protocols.ports.store import ExchangeStore, Unavailable
+from protocols.ports.store import ExchangeStore, LedgerStore, Unavailable
 from protocols.problems import CODES
 from protocols.thread import Delivery
 
@@ -41,6 +41,7 @@ class Metrics(Collector):
         settle: Settle,
         receive: Receive,
         store: ExchangeStore,
+        ledger: LedgerStore,
         directory: DirectorySource,
         clock: SteadyClock,
         free: Callable[[], Mapping[str, int]],
@@ -52,6 +53,7 @@ class Metrics(Collector):
         self._directory, self._clock, self._free = directory, clock, free
         self._certificate_ends, self._wrong, self._warnings = certificate_ends, wrong, warnings
         self._piles: list[Pile] | None = None
+        self._ledger, self._witnessed = ledger, 0
         disable_created_metrics()  # type: ignore[no-untyped-call]  # else every series of a histogram has a second one
         self.registry = CollectorRegistry()
         self.requests = Histogram(
@@ -62,10 +64,13 @@ class Metrics(Collector):
         self.registry.register(self)
 
     async def look(self) -> dict[str, str]:
-        """Counts what waits in the store; what keeps this node from its work, a store that is away included."""
+        """Counts what waits in the store, and what nobody has cosigned; what keeps this node from its work, a store that is away included."""
         try:
             async with asyncio.timeout(_LOOK_S):
-                self._piles = await self._store.piles(self._committer.origin)
+                self._piles = await self._store.piles(origin := self._committer.origin)
+                if directory := self._directory.current:
+                    quorum = directory.quorum_of(origin.rpartition("/")[0])
+                    self._witnessed = await self._ledger.witnessed(origin, self._committer.size, quorum)
         except (Unavailable, TimeoutError):
             self._piles = None
         return self._all_wrong()
@@ -88,6 +93,11 @@ class Metrics(Collector):
         name, text = "connections_refused_total", "Connections closed unread: too many of one address."
         yield _family(CounterMetricFamily, name, text, refused)
         yield _gauge("ledger_entries", "Entries of the open ledger.", self._committer.size)
+        unwitnessed, text = (
+            self._committer.size - self._witnessed,
+            "Entries that are signed, and that is all: no witness has cosigned them yet.",
+        )
+        yield _gauge("ledger_unwitnessed_entries", text, unwitnessed)
         yield _gauge("commit_queue_changes", "Changes that wait to be committed.", self._committer.waiting)
         for name, text, outcomes in (
             ("delivery_attempts_total", "Messages tried to deliver, by what became of it.", self._settle.outcomes),

@@ -31,6 +31,13 @@ from tests.interop.conftest import START, Ledger, digest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+NO_ML_DSA = """{
+  const known = crypto.subtle.importKey.bind(crypto.subtle);
+  crypto.subtle.importKey = (format, key, algorithm, ...rest) =>
+    algorithm.name === "ML-DSA-44" ? Promise.reject(new DOMException("unknown", "NotSupportedError")) : known(format, key, algorithm, ...rest);
+}
+"""
+"""An older browser, as its worker finds it."""
 WRONG = ".claim.wrong"
 LONG = int(os.environ.get("LONG", "70000"))  # entries
 
@@ -349,6 +356,52 @@ async def test_a_fork_and_a_restored_backup_are_told_by_what_a_witness_saw(
         assert bool(wrong) == (name in ("fork", "backup")), (name, said)
         changes += bool(wrong)
     assert changes == 2
+
+
+async def test_a_browser_without_ml_dsa_says_what_it_cannot_verify_and_takes_nothing_on_trust(
+    watched: Watched, tmp_path: Path
+) -> None:
+    witness, found = LedgerCosigner("test/w", bytes(32), bytes(range(32))), grown(300)
+    found.write(tmp_path)
+    (tmp_path / "checkpoint.witnessed").write_bytes(cosigned(found, 300, witness, "test/w"))
+    page = await watched.page()
+
+    async def older(route: Route) -> None:
+        answer = await route.fetch()
+        await route.fulfill(response=answer, body=NO_ML_DSA + await answer.text())
+
+    await page.route("**/worker.js", older)
+    async with shown(tmp_path, found, policy_of(witness)) as url:
+        said = await claims(page, url)
+        assert any("This browser cannot verify the signature by ML-DSA-44" in c for c in said), said
+        assert any("of each witness this browser verifies the first signature" in c.lower() for c in said)
+        assert any("All 300 entries were hashed in this browser" in c for c in said)
+        assert any("test/w cosigned this very history at size 300" in c for c in said)
+        entry = await claims(page, f"{url}/entries/17")
+    assert any("This browser cannot verify the signature by ML-DSA-44" in c for c in entry)
+    assert not any(c.startswith("Wrong:") for c in (*said, *entry))
+
+
+async def test_a_witnessed_checkpoint_without_the_ledgers_post_quantum_signature_is_wrong(
+    watched: Watched, tmp_path: Path
+) -> None:
+    witness, found = LedgerCosigner("test/w", bytes(32), bytes(range(32))), grown(300)
+    found.write(tmp_path)
+    (tmp_path / "checkpoint.witnessed").write_bytes(cosigned(found, 300, witness, "test/w"))
+    page = await watched.page()
+
+    async def lie(route: Route) -> None:
+        answer = await route.fetch()
+        head, mark, note = (await answer.text()).partition('data-witnessed="')
+        own = f"— {found.origin} "
+        at = note.index(own, note.index(own) + 1) + len(own) + 300  # in the second line of the ledger's own
+        other = "A" if note[at] != "A" else "B"
+        await route.fulfill(response=answer, body=head + mark + note[:at] + other + note[at + 1 :])
+
+    async with shown(tmp_path, found, policy_of(witness)) as url:
+        await page.route(url, lie)
+        said = await claims(page, url)
+    assert any(c.startswith("Wrong:") and "it is not of this ledger" in c for c in said), said
 
 
 def grown(*sizes: int, seed: int = 0) -> Ledger:

@@ -147,6 +147,7 @@ async def test_what_waits_is_counted_with_its_age_and_why_deliveries_fail(office
     assert found.value("outbox_messages", peer="testnet/b") == 1
     assert 0 < found.value("outbox_oldest_seconds", peer="testnet/b") < 60
     assert found.value("ledger_entries") == await office.node.count("entry")
+    assert found.value("ledger_unwitnessed_entries") == await office.node.count("entry")
     assert 0 < found.value("checkpoint_age_seconds") < 60
     assert found.value("directory_version") == office.node.fed.directory.ref.version
     assert 0 < found.value("directory_expires_seconds") <= 86_400

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 
 from gateway.runtime.cli.member import Changes
 from gateway.runtime.world import SystemClock
@@ -234,10 +235,20 @@ async def test_too_few_witnesses_are_an_alarm_until_there_are_enough(fed: Federa
     a.wire.add_checkpoint = away  # type: ignore[method-assign]
     assert await a.parts.witness.collect() == 0
     assert a.parts.linking.alarms == {a.origin: "checkpoint.unwitnessed"}
+    assert await unwitnessed(a) == await a.count("entry") > 0
     a.wire.add_checkpoint = real  # type: ignore[method-assign]
     assert await a.parts.witness.collect() == 1
+    assert await unwitnessed(a) == 0
     assert a.parts.linking.alarms == {}
     assert b.parts.linking.alarms == {}
+
+
+async def unwitnessed(node: Node) -> float:
+    """The entries that nobody cosigned, as the node's metrics count them."""
+    async with TestClient(TestServer(node.parts.listeners["operations"])) as client:
+        text = await (await client.get("/metrics")).text()
+    [line] = [line for line in text.splitlines() if line.startswith("tracewire_ledger_unwitnessed_entries ")]
+    return float(line.split()[1])
 
 
 async def test_the_network_names_who_counts_and_an_inspectorate_may_do_nothing_else(fed: Federation) -> None:

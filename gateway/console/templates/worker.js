@@ -76,6 +76,11 @@ async function signed(note, key) {
   return crypto.subtle.verify(kind.algorithm, imported, signature, kind.message(note, key, time));
 }
 
+// As `signed`; undefined where this browser has no ML-DSA.
+const signedIfKnown = (note, key) => signed(note, key).catch((error) => {
+  if (error.name !== "NotSupportedError" || key.type !== 6) throw error;
+});
+
 const claim = (state, text) => postMessage({ claim: { state, text } });
 
 class Wrong extends Error {} // what cannot be an accident of the network
@@ -216,14 +221,12 @@ async function cosignatures(text, origin, vkeys, witnesses) {
   let newest = 0, unread = false;
   try {
     const note = parseNote(text);
-    if (note.origin !== origin || !await signed(note, parseKey(vkeys[0]))) throw new Error("it is not of this ledger");
+    const own = await Promise.all(vkeys.map((key) => signedIfKnown(note, parseKey(key))));
+    if (note.origin !== origin || own.some((holding) => !holding && holding !== undefined)) throw new Error("it is not of this ledger");
     for (const key of witnesses.map(parseKey)) {
-      try {
-        holds.set(key.name, (holds.get(key.name) ?? true) && !!await signed(note, key));
-      } catch (error) {
-        if (error.name !== "NotSupportedError" || key.type !== 6) throw error;
-        unread = true;
-      }
+      const holding = await signedIfKnown(note, key);
+      if (holding === undefined) unread = true;
+      else holds.set(key.name, (holds.get(key.name) ?? true) && !!holding);
       if (key.type === 4 && holds.get(key.name)) newest = Math.max(newest, number(lineOf(note, key).data.slice(4, 12)));
     }
     if (unread) claim("unknown", "Of each witness this browser verifies the first signature (Ed25519) alone.");
