@@ -52,7 +52,7 @@ class PostgresErasures:
         """To be erased, durable; what stands there is so again."""
         async with self._pool.connection() as connection:
             await connection.executemany(
-                f"INSERT INTO erasure ({', '.join(_NAMES)}, done) VALUES ($1, $2, $3, $4, $5, false) ON CONFLICT (sender, id, part) "
+                f"INSERT INTO erasure ({', '.join(_NAMES)}, done) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, false) ON CONFLICT (sender, id, part) "
                 "DO UPDATE SET done = false, approval = coalesce(excluded.approval, erasure.approval)",
                 [tuple(getattr(row, name) for name in _NAMES) for row in rows],
             )

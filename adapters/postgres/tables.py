@@ -294,8 +294,13 @@ class Erasure(SQLModel, table=True):
     id: UUID = Field(primary_key=True)
     part: str = text_column(key=True)
     thread: UUID
-    approval: UUID | None
+    recipient: str = text_column()
+    ground: str = text_column()
+    content_c: bytes = bytes_column()
+    until: date = Field(sa_type=Date)
+    authority_c: bytes | None = bytes_column(nullable=True)
     done: bool
+    approval: UUID | None
 
 
 class PeerProof(SQLModel, table=True):

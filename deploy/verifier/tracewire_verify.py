@@ -459,7 +459,7 @@ def shown(found: Log | Proof | Fork) -> Iterator[str]:
         yield f"OK entry {found.index} of {found.origin} lies under its checkpoint of size {found.size}, signed: {found.entry}"
         return
     keys = "keys of its own folder, for which nobody vouches" if found.own_keys else "the keys that you gave"
-    yield f"OK {found.origin}: every signature of the checkpoint of size {found.size} holds, by {keys}"
+    yield f"OK {found.origin} is signed: every signature of the checkpoint of size {found.size} holds, by {keys}"
     kinds = ", ".join(f"{count} {kind}" for kind, count in found.kinds.items())
     yield (
         f"OK {found.size} entries, each in its form and place, give the signed root {found.root}"

@@ -362,7 +362,7 @@ class Erased:
             stage.dispatched.append((row.sender, row.id))
         if self.settled:
             self.settled.apply(stage)
-        stage.event("erased", self.entry.at, row.thread, (not arrived and self.entry.recipient) or row.sender, row.id)
+        stage.event("erased", self.entry.at, row.thread, row.sender if arrived else row.recipient, row.id)
         return None
 
 

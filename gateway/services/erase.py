@@ -97,16 +97,19 @@ class Erase:
 
         `thread.not_found`; `content.erased` where nothing of it is left.
         """
-        messages = await self._wanted(order)
+        contents = await self._wanted(order)
         about = {
-            "thread": str(order.thread), "messages": [str(each.id) for each in messages], "part": order.part, "ground": order.ground,
+            "thread": str(order.thread), "messages": [str(each.message.id) for each in contents], "part": order.part, "ground": order.ground,
             "authority": order.authority,
         }  # fmt: skip
         approval = await self._approve.require("content.erase", caller, about)
-        await self._store.pend([_row(each, order.part, approval) for each in messages])
+        _, salt = await self._approve.agreed(approval)
+        authority_c = actor_commitment(salt, order.authority)
+        changes = [self._erased(each, order.part, order.ground, authority_c) for each in contents]
+        await self._store.pend([replace(each.row, approval=approval) for each in changes])
         await self._approve.spend(approval)
         self._wake.set()
-        return {"erasing": about["messages"], "backups_until": self._until()}
+        return {"erasing": about["messages"], "backups_until": changes[0].row.until.isoformat()}
 
     async def run(self) -> None:
         """Carries out until cancelled; at start what was begun, each hour what has come to its day."""
@@ -220,25 +223,25 @@ class Erase:
     async def _rotate(self) -> None:
         await self._store.raise_generation(await asyncio.to_thread(self._vault.rotate), self._clock.now())
 
-    async def _wanted(self, order: Order) -> list[Message]:
-        messages = [
-            each.message
+    async def _wanted(self, order: Order) -> list[Content]:
+        contents = [
+            each
             for each in await self._read.contents(order.thread)
             if (not order.messages or each.message.id in order.messages)
             and (not order.part or order.part in [part.ref.name for part in each.parts])
         ]
-        if missing := set(order.messages) - {each.id for each in messages}:
+        if missing := set(order.messages) - {each.message.id for each in contents}:
             faults = [
                 Fault(f"/messages/{n}", "content.erased", "nothing of it is here", "Leave it out.")
                 for n, id_ in enumerate(order.messages)
                 if id_ in missing
             ]
             raise ProblemError("content.erased", "some of it is gone, or never was", errors=faults)
-        if not messages:
+        if not contents:
             await self._read.legs(order.thread)
             raise ProblemError("content.erased", "nothing of it is left")
         self._check_words([each.message for each in await self._read.contents(order.thread)], order)
-        return messages
+        return contents
 
     def _check_words(self, said: Sequence[Message], order: Order) -> None:
         """What tightens, or denies, is not erased before what it is about: that could be read again."""
@@ -251,17 +254,17 @@ class Erase:
                 raise ProblemError("schema.invalid", "a message that others depend on", errors=[fault])
 
     def _erased(self, content: Content, part: str, ground: str, authority_c: bytes | None = None) -> Erased:
-        message = content.message
+        message, until = content.message, (self._clock.now() + self._backup).date()
         entry = Entry(
             kind="erased", at=self._clock.now(), n=self._sealer.random(NONCE_BYTES), id=message.id, sender=message.sender,
             recipient=message.recipient, content_c=content.commitment, actor_c=authority_c,
-            code=f"{part or 'content'}/{ground}/{self._until()}",
+            code=f"{part or 'content'}/{ground}/{until.isoformat()}",
         )  # fmt: skip
-        return Erased(entry=entry, row=_row(message, part, None))
-
-    def _until(self) -> str:
-        """The last day of backups that still open what goes now."""
-        return (self._clock.now() + self._backup).date().isoformat()
+        row = ErasureRow(
+            sender=message.sender, id=message.id, part=part, thread=message.thread, recipient=message.recipient, ground=ground,
+            content_c=content.commitment, until=until, authority_c=authority_c,
+        )  # fmt: skip
+        return Erased(entry=entry, row=row)
 
     async def _due(self) -> list[Erased]:
         """What its sender lets nobody keep any longer: as it said with the message, has tightened since, or has consented to.
@@ -366,10 +369,6 @@ class Erase:
             for outcome in await asyncio.gather(*batch, return_exceptions=True):
                 if isinstance(outcome, BaseException):
                     raise outcome
-
-
-def _row(message: Message, part: str, approval: UUID | None) -> ErasureRow:
-    return ErasureRow(sender=message.sender, id=message.id, part=part, thread=message.thread, approval=approval)
 
 
 def _key(row: ErasureRow | WrappedRow) -> tuple[str, UUID, str]:

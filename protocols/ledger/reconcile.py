@@ -4,7 +4,7 @@ Both ledgers have been verified from their bytes before; here only what they say
 earlier than the other: what names a place past its end is counted as `later`, and is no difference.
 
 Long ledgers are compared in parts, each with the messages of some ids: both are read once for each part, and memory holds one part,
-32 bytes of every entry and 40 of every message.
+32 bytes of every entry and 40 of every message. Of what does not fit the first 100,000 of a direction are named, and the rest is counted.
 """
 
 import sys
@@ -12,7 +12,7 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import starmap
+from itertools import chain, starmap
 from uuid import UUID
 
 from protocols.ledger.entry import RECEIPT_KINDS, Entry, PeerRef, closes, parse_entry
@@ -21,6 +21,7 @@ from protocols.ledger.tiles import Edge
 from protocols.limits import EXPIRES_MAX_S
 
 _SKEW_MAX_S = 120.0  # of docs/protocol.md: what a doctor calls a wrong clock
+_NAMED_MAX = 100_000
 _ID, _ID_CHARS = b',"id":"', 36
 
 
@@ -150,6 +151,7 @@ class Direction:
     later: int  # names what is past the end of the other's ledger, as it was taken out
     elsewhere: int  # names another ledger of the other, or ends what was sent in another of ours
     took_s: tuple[float, float, float] | None  # least, median, most
+    unnamed: int = 0  # differences past the bound of those that are named
 
 
 @dataclass(slots=True, kw_only=True)
@@ -158,6 +160,7 @@ class _Way:
 
     sender: str
     recipient: str
+    most: int
     found: list[Difference] = field(default_factory=list)
     states: Counter[str] = field(default_factory=Counter)
     numbers: "array[int]" = field(default_factory=lambda: array("q"))
@@ -166,9 +169,10 @@ class _Way:
     took: "array[float]" = field(default_factory=lambda: array("d"))
     worst: tuple[float, int, int] = (0.0, 0, 0)
     tree: Difference | None = None
+    unnamed: int = 0
 
     def add(self, sender: Side, receiver: Side) -> None:
-        self.found += [*_sent(sender), *_arrivals(sender, receiver), *_ends(sender, receiver)]
+        self._name(chain(_sent(sender), _arrivals(sender, receiver), _ends(sender, receiver)))
         trees = [each for each in (self.tree, _tree(sender, receiver)) if each]
         self.tree = min(trees, key=lambda each: each.index or 0, default=None)
         for id_, all_ in sender.sent.items():
@@ -180,8 +184,16 @@ class _Way:
             self.worst = min(self.worst, (seconds, arrived, sent))
         self.states += _states(sender, receiver)
 
+    def _name(self, differences: Iterable[Difference]) -> None:
+        for each in differences:
+            if len(self.found) < self.most:
+                self.found.append(each)
+            else:
+                self.unnamed += 1
+
     def differences(self) -> list[Difference]:
-        found = [*self.found, *self._gap(), *([self.tree] if self.tree else ())]
+        self._name(self._gap())
+        found = [*self.found, *([self.tree] if self.tree else ())]
         seconds, arrived, sent = self.worst
         if seconds < -_SKEW_MAX_S:
             found.append(Difference(kind="clock.skew", member=self.sender, index=sent, other=arrived, id=None))
@@ -205,21 +217,22 @@ class _Way:
             sender=self.sender, recipient=self.recipient, sent=len(self.numbers), receipted=states["receipted"], refused=states["refused"],
             undelivered=states["undelivered"], pending=states["pending"], unanswered=states["unanswered"],
             later=states["later"], elsewhere=states["elsewhere"],
-            took_s=(took[0], took[len(took) // 2], took[-1]) if took else None,
+            took_s=(took[0], took[len(took) // 2], took[-1]) if took else None, unnamed=self.unnamed,
         )  # fmt: skip
 
 
-def reconcile(parts: Iterable[tuple[Side, ...]]) -> tuple[list[Direction], list[Difference]]:
-    """Both directions, and every difference in the order of the sender's ledger; of all parts of two ledgers, one or more."""
+def reconcile(parts: Iterable[tuple[Side, ...]], *, most: int = _NAMED_MAX) -> tuple[list[Direction], list[Difference]]:
+    """Both directions, and the differences in the order of the sender's ledger, `most` of each; of all parts of two ledgers, one or more."""
     ways: list[_Way] = []
 
     def add(a: Side, b: Side) -> None:
-        ways.extend(() if ways else [_Way(sender=x.member, recipient=y.member) for x, y in ((a, b), (b, a))])
+        ways.extend(() if ways else [_Way(sender=x.member, recipient=y.member, most=most) for x, y in ((a, b), (b, a))])
         ways[0].add(a, b)
         ways[1].add(b, a)
 
     deque(starmap(add, parts), maxlen=0)  # no name holds a part while the next one is read
-    return [way.direction() for way in ways], [each for way in ways for each in way.differences()]
+    found = [each for way in ways for each in way.differences()]
+    return [way.direction() for way in ways], found
 
 
 def _named(said: _Said, other: Side) -> _Said | str | None:

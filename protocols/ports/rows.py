@@ -103,12 +103,20 @@ class WrappedRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErasureRow:
-    """Content that is to be erased, or was: all of a message (part ''), or a part. `approval`: that of the two people who want it."""
+    """Content that is to be erased, or was: all of a message (part ''), or a part. `approval`: that of the two people who want it.
+
+    What follows `thread` but for it is there for older software, which believed it.
+    """
 
     sender: str
     id: UUID
     part: str
     thread: UUID
+    recipient: str
+    ground: str
+    content_c: bytes
+    until: date
+    authority_c: bytes | None = None
     approval: UUID | None = None
 
 

@@ -73,6 +73,15 @@ def test_each_number_that_is_missing_is_named(exchange: Exchange) -> None:
     assert [exchange.a.entries[each.index or 0].split(b'"pair_seq":')[1][:1] for each in found] == [b"2", b"5", b"8"]
 
 
+def test_more_than_can_be_named_is_counted(exchange: Exchange) -> None:
+    a, b = exchange.a, exchange.b
+    for n in range(1, 6):
+        exchange.sent(n, 2 * n, a, b.member)
+    sides = Side(a.origin, b.member).read(a.entries), Side(b.origin, a.member).read(b.entries)
+    (there, back), found = reconcile([sides], most=2)
+    assert (len(found), there.unnamed, back.unnamed) == (2, 3, 0)
+
+
 def test_files_that_were_taken_out_earlier_are_not_held_against_anybody(exchange: Exchange) -> None:
     a, b = exchange.a, exchange.b
     exchange.whole(1, 1, a, b)

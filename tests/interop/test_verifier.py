@@ -540,7 +540,10 @@ def test_a_bar_is_shown_on_a_terminal_and_nowhere_else(folder):
     size = verify.verify_log(folder).size
     first, last = os.read(ours, 4096).decode().split("\r\n")[:2]
     assert first.startswith("[####") and first.endswith(f"% of {size:,} entries") and "100%" in last
-    assert found.stdout.startswith(b"OK test/br-pf/2026.1: every signature") and not _run(FILE, "log", folder).stderr
+    assert (
+        found.stdout.startswith(b"OK test/br-pf/2026.1 is signed: every signature")
+        and not _run(FILE, "log", folder).stderr
+    )
 
 
 def test_the_program_works_alone_and_its_exit_codes_tell(busy, tmp_path):

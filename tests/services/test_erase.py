@@ -476,9 +476,9 @@ async def test_what_is_gone_although_nobody_ordered_it_is_called_missing_and_nev
 async def by_hand(node: Node, sent: Json, approval: UUID | None) -> None:
     """An administrator of the database orders an erasure by a row."""
     await node.sql(
-        "INSERT INTO erasure (sender, id, part, thread, approval, done) SELECT sender, id, '', thread, $2, false FROM content "
+        "INSERT INTO erasure SELECT sender, id, '', thread, 'testnet/x', 'COURT_ORDER', $3, current_date, $3, false, $2 FROM content "
         "WHERE id = $1 AND part = '' RETURNING id",
-        *(UUID(sent["id"]), approval),
+        *(UUID(sent["id"]), approval, bytes(32)),
     )
 
 

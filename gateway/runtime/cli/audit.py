@@ -167,6 +167,7 @@ def _parts(
 
 
 def _lines(directions: Sequence[Direction], found: Sequence[Difference]) -> Iterator[str]:
+    unnamed = sum(each.unnamed for each in directions)
     for each in directions:
         yield (
             f"{each.sender} to {each.recipient}: {each.sent} sent, {each.receipted} receipted, {each.refused} refused, {each.undelivered} undelivered, "
@@ -182,8 +183,8 @@ def _lines(directions: Sequence[Direction], found: Sequence[Difference]) -> Iter
         other = f", the other's entry {difference.other}" if difference.other is not None else ""
         yield f"DIFFERS {difference.kind}: {difference.member} entry {difference.index}{other}: it {DIFFERENCES[difference.kind]}"
     if len(found) > _SHOWN:
-        yield f"... and {len(found) - _SHOWN} more: --json lists all"
-    yield "The two ledgers agree." if not found else f"{len(found)} differences."
+        yield f"... and {len(found) - _SHOWN} more: --json lists all" + f" but {unnamed}" * bool(unnamed)
+    yield "The two ledgers agree." if not found else f"{len(found) + unnamed} differences."
 
 
 def _write_proofs(folder: Path, found: Sequence[Difference], ledgers: dict[str, Path]) -> None:

@@ -1,5 +1,6 @@
-"""What is to be erased names its approval, which the ledger has to prove; what the entry says of it is made when it is written."""
+"""What is to be erased names its approval, which the ledger has to prove."""
 
+import sqlalchemy as sa
 from alembic import op
 
 revision = '0019'
@@ -7,6 +8,4 @@ down_revision = '0018'
 
 
 def upgrade() -> None:
-    op.execute('ALTER TABLE erasure ADD COLUMN approval UUID')
-    for column in ('recipient', 'ground', 'content_c', 'until', 'authority_c'):
-        op.drop_column('erasure', column)
+    op.add_column('erasure', sa.Column('approval', sa.Uuid(), nullable=True))
