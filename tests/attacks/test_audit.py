@@ -7,7 +7,9 @@ import importlib.util
 import itertools
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -21,6 +23,7 @@ from protocols.problems import ProblemError
 from tests.fault.invariants import View
 from tests.federation import Federation
 from tests.interop.conftest import Ledger
+from tests.services.erasing import ANNA, erase, order
 from tests.services.test_evidence import answered
 
 ROOT = Path(__file__).parents[2]
@@ -121,6 +124,12 @@ async def test_brute_force_of_a_planted_serial_against_every_byte_of_an_exported
     a, b, sent = await answered(fed)
     planted = await a.trace(b, SERIAL)
     await a.becomes(planted, "delivered")
+    _, looks = await b.read.thread(UUID(planted["thread"]), ANNA)
+    await b.read.note(looks)
+    wanted = replace(order(sent), authority=f"court about {SERIAL}")
+    await erase(b, wanted)
+    said = {entry.kind for entry in await b.entries()} | {entry.code for entry in await b.entries()}
+    assert said >= {"received", "opened", "erased", "approval.asked", "approval.approved", "approval.used"}
     for node in (a, b):
         folder = tmp_path / node.short
         (await View(node).read()).export(folder, set())

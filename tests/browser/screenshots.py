@@ -1,4 +1,4 @@
-"""`make screenshots`: each page of the console as docs/screenshots/ shows it, over the demo's federation."""
+"""`make screenshots`: each page of the console, and of evidence, as docs/screenshots/ shows it, over the demo's federation."""
 
 import asyncio
 import contextlib
@@ -64,7 +64,17 @@ async def main(node: str, served: str) -> None:
             await shoot(page, "thread", f"{base}/audit/threads?thread={thread}", look)
             await shoot(page, "gaps", f"{base}/audit/gaps", look)
             await shoot(page, "differences", f"{served}/differences", look)
+            await shoot(page, "evidence", printed(node, thread), look)
         await browser.close()
+
+
+def printed(node: str, thread: str) -> str:
+    """Where the page of a thread's evidence lies, made as an auditor makes it."""
+    file = Path(tempfile.mkdtemp()) / "evidence.zip"
+    tracewire("evidence", "export", node, thread, str(file))
+    page = file.with_suffix(".html")
+    tracewire("evidence", "verify", str(file), "--root", f"{node}/root.json", "--page", str(page))
+    return page.as_uri()
 
 
 @contextlib.contextmanager

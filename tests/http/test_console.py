@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from http.cookies import SimpleCookie
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -260,3 +261,10 @@ async def test_the_pages_say_what_the_ledger_and_the_thread_say(world: World) ->
         assert (reply.status, f"<code>{said[1]}</code>" in reply.body.decode()) == (said[0], True), path
     strange: dict[str, Any] = {"since": "yesterday", "before": "-1", "kind": "nonsense", "unknown": "x" * 500}
     assert (await office.call("GET", log, headers=session, params=strange)).status == 200
+
+
+async def test_each_page_is_shown_in_the_documentation_wide_and_light_narrow_and_dark() -> None:
+    pages = {Path(each.name) for each in resources.files("gateway.console").joinpath("templates").iterdir()}
+    names = {each.stem for each in pages if each.suffix == ".html"} - {"base", "claims"} | {"evidence"}
+    shown = {each.name for each in (Path(__file__).parents[2] / "docs/screenshots").iterdir()}
+    assert shown == {f"{name}{look}.png" for name in names for look in ("", "-dark-360")}

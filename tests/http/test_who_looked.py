@@ -1,13 +1,15 @@
 """Who read what, and what for: every reading of content is an entry; auditors see it once two people say so."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from hashlib import sha256
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
 from adapters.postgres.embedded import EmbeddedServer
-from protocols.ledger.entry import parse_entry
+from protocols.ledger.entry import Entry
 from protocols.ledger.merkle import leaf_hash
 from tests.federation import HANDLING, Federation
 from tests.http.office import Json, Office, World, office_of
@@ -151,7 +153,34 @@ async def test_an_opened_entry_cannot_be_guessed_from_the_hash_beside_it(world: 
     await office.get(f"/v1/traces/{thread}")
     entry = next(each for each in reversed(await office.node.entries()) if each.kind == "opened")
     assert len(entry.n) == 16
-    data = entry.encode()
-    guesses = {leaf_hash(data.replace(b'"n":"' + data[-24:-2], b'"n":"' + bytes([c]) * 22)) for c in b"Aa0"}
-    assert leaf_hash(data) not in guesses
-    assert parse_entry(data).n != (await office.node.entries())[0].n
+    others = [each for each in await office.node.entries() if each != entry]
+    hidden = leaf_hash(entry.encode())
+    assert guessed(hidden, replace(entry, n=bytes(16)), others) is None
+    counted = replace(entry, n=(4_321).to_bytes(16, "big"))
+    assert guessed(leaf_hash(counted.encode()), entry, others) == counted, "it finds what can be found"
+    derived = replace(entry, n=sha256(others[3].n).digest()[:16])
+    assert guessed(leaf_hash(derived.encode()), entry, others) == derived
+    assert len({each.n for each in (*others, entry)}) == len(others) + 1
+
+
+def guessed(hidden: bytes, known: Entry, others: Sequence[Entry]) -> Entry | None:
+    """The entry behind a leaf hash, all of it but its nonce known: that is tried as a number, and as whatever can be derived from the ledger."""
+    stuff = [each.n for each in others] + [leaf_hash(each.encode()) for each in others]
+    stuff += [
+        value
+        for each in others
+        for value in (each.content_c, each.actor_c, each.envelope, each.id and each.id.bytes)
+        if value
+    ]
+    stuff += [
+        value
+        for value in (known.content_c, known.actor_c, known.id and known.id.bytes, str(known.at).encode())
+        if value
+    ]
+    nonces = {n.to_bytes(16, order) for n in range(10_000) for order in ("big", "little")}  # type: ignore[arg-type]
+    nonces |= (
+        {each[:16] for each in stuff} | {each[-16:] for each in stuff} | {sha256(each).digest()[:16] for each in stuff}
+    )
+    nonces |= {((int.from_bytes(each[:16]) + step) % (1 << 128)).to_bytes(16) for each in stuff for step in (-1, 1)}
+    tries = (replace(known, n=nonce) for nonce in nonces if len(nonce) == 16)
+    return next((each for each in tries if leaf_hash(each.encode()) == hidden), None)
