@@ -42,7 +42,7 @@ NETWORK_PATH = "directory.json"
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 _T = TypeVar("_T", bound=_Document)
@@ -143,7 +143,7 @@ class Admitted(_Document):
 class Rule(_Document):
     """Which roles may send a message type, and to which roles. The JSON members are `from` and `to`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True, defer_build=True)
     senders: Annotated[list[Role], Field(alias="from")]
     recipients: Annotated[list[Role], Field(alias="to")]
 

@@ -19,7 +19,7 @@ _TO_SQUARE = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(c for c in range(256) if c not in b"[]{}")
 _INT_DIGITS_MAX = 16
 _SAFE_INT = 2**53 - 1
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{3}Z", re.ASCII)
 
 
 def _refuse_number(_: str) -> NoReturn:
@@ -107,6 +107,10 @@ def dump_json(value: Any) -> bytes:
 
 
 _TO_URL = bytes.maketrans(b"+/", b"-_")
+_LAST = {
+    1: frozenset("AQgw"),
+    2: frozenset("AEIMQUYcgkosw048"),
+}  # what may stand last after so many bytes: its spare bits are 0
 _FROM_URL = bytes.maketrans(b"-_+/=", b"+/!!!")  # what base64url does not have becomes what base64 does not have
 
 
@@ -124,7 +128,7 @@ def unb64u(text: object, *, length: int | None = None) -> bytes:
     except (Base64Error, UnicodeEncodeError):
         raise ProblemError("b64.invalid", "not base64url") from None
     tail = len(data) % 3  # spare bits can only hide in the last quantum
-    if tail and not text.endswith(b64u(data[-tail:])):
+    if tail and text[-1] not in _LAST[tail]:
         raise ProblemError("b64.invalid", "not canonical")
     if length is not None and len(data) != length:
         raise ProblemError("b64.invalid", f"not {length} bytes")
@@ -133,16 +137,15 @@ def unb64u(text: object, *, length: int | None = None) -> bytes:
 
 def format_time(at: datetime) -> str:
     """RFC 3339 UTC with milliseconds."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    utc = at if at.tzinfo is UTC else at.astimezone(UTC)
+    return utc.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def parse_time(text: object) -> datetime:
     """The time of RFC 3339 UTC text with exactly milliseconds; else `schema.invalid`."""
     if isinstance(text, str) and _TIME.fullmatch(text):
         try:
-            at = datetime.fromisoformat(text)
+            return datetime.fromisoformat(text)
         except ValueError:
-            at = None
-        if at is not None and format_time(at) == text:  # later Pythons read 24:00 as the next day
-            return at
+            pass
     raise ProblemError("schema.invalid", "not a time as 2026-11-22T10:00:00.000Z")

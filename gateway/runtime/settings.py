@@ -30,7 +30,7 @@ def key_path(node: Path, client: str) -> Path:
 class Settings(BaseModel):
     """Everything an administrator may set; relative paths start at the node's folder."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     member: MemberName
     name: Text

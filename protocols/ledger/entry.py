@@ -4,7 +4,9 @@ import hmac
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from hashlib import sha256
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +15,7 @@ from protocols.problems import ProblemError
 from protocols.strict import b64u, dump_json, format_time, parse_object, parse_time, unb64u
 
 NONCE_BYTES = 16
-_ORDER = [
+_ORDER = (
     "v",
     "kind",
     "at",
@@ -35,7 +37,7 @@ _ORDER = [
     "peer",
     "first",
     "n",
-]
+)
 _ALWAYS = frozenset(("v", "kind", "at", "n"))
 
 
@@ -133,8 +135,7 @@ class Entry:
     def encode(self) -> bytes:
         """The entry's exact bytes; ValueError where the members do not fit the kind (a bug of ours)."""
         found: dict[str, Any] = {"v": 1, "kind": self.kind, "at": format_time(self.at)}
-        for name in _ORDER[3:]:
-            value = getattr(self, _ATTRIBUTE.get(name, name))
+        for name, value in zip(_ORDER[3:], _MEMBERS(self), strict=True):
             if value is not None:
                 found[name] = _WRITE[name](value) if name in _WRITE else value
         required, allowed = KINDS[self.kind]
@@ -150,7 +151,9 @@ class Entry:
         return replace(self, pair_seq=pair_seq)
 
 
+_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII)
 _ATTRIBUTE = {"from": "sender", "to": "recipient"}
+_MEMBERS = attrgetter(*(_ATTRIBUTE.get(name, name) for name in _ORDER[3:]))
 _WRITE: dict[str, Any] = {
     "id": str,
     "envelope": b64u,
@@ -184,13 +187,9 @@ def digest(value: Any) -> bytes:
 
 def uuid7(value: Any) -> UUID:
     """A UUIDv7 in its canonical text."""
-    try:
-        found = UUID(value)
-    except (ValueError, AttributeError, TypeError):
-        raise ProblemError("entry.invalid", "not a UUID") from None
-    if str(found) != value or found.version != 7:
+    if not isinstance(value, str) or not _UUID7.fullmatch(value):
         raise ProblemError("entry.invalid", "not a UUIDv7 in canonical form")
-    return found
+    return UUID(value)
 
 
 def _bool(value: Any) -> bool:
@@ -208,8 +207,14 @@ def _dir(value: Any) -> DirRef:
 _PEER_READ: dict[str, Any] = {"origin": _text, "index": count, "leaf": digest, "size": count, "root": digest}
 
 
+@lru_cache(maxsize=1_024)
+def _in_order(names: tuple[str, ...], order: tuple[str, ...]) -> bool:
+    """Whether these are names of that order, each once."""
+    return names == tuple(name for name in order if name in names)
+
+
 def _peer(value: Any) -> PeerRef:
-    if not isinstance(value, dict) or not value.keys() <= _PEER_READ.keys() or "origin" not in value:
+    if not isinstance(value, dict) or "origin" not in value or not _in_order(tuple(value), tuple(_PEER_READ)):
         raise ProblemError("entry.invalid", "peer names origin, index, leaf, size, root")
     return PeerRef(**{name: _PEER_READ[name](member) for name, member in value.items()})
 
@@ -237,12 +242,11 @@ def parse_entry(data: bytes) -> Entry:
     required, allowed = KINDS[kind]
     if not required <= found.keys() <= allowed:
         raise ProblemError("entry.invalid", "members do not fit the kind")
+    if not _in_order(tuple(found), _ORDER) or dump_json(found) != data:  # each member is read from its one text below
+        raise ProblemError("entry.invalid", "members are out of order or spaced")
     members = {_ATTRIBUTE.get(name, name): read(found[name]) for name, read in _READ.items() if name in found}
     _check_code(kind, found.get("code"))
-    entry = Entry(kind=kind, at=parse_time(found["at"]), n=unb64u(found["n"], length=NONCE_BYTES), **members)
-    if entry.encode() != data:
-        raise ProblemError("entry.invalid", "members are out of order or spaced")
-    return entry
+    return Entry(kind=kind, at=parse_time(found["at"]), n=unb64u(found["n"], length=NONCE_BYTES), **members)
 
 
 def content_commitment(salt: bytes, payload: bytes) -> bytes:

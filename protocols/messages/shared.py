@@ -38,7 +38,7 @@ class Broken(ValueError):
 class Model(BaseModel):
     """Immutable, strict, no unknown members."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 class Body(Model):

@@ -77,7 +77,7 @@ def stages(vault: EpochVault) -> list[tuple[str, str, float]]:
         ("sender", "sign (crypto floor)", median_us(lambda: sign_message(payload, signer))),
         ("sender", "seal (crypto floor)", median_us(
             lambda: seal(jws=jws, message=message, parts=(), kid=kid, public=public, sealer=sealer))),
-        ("both", "encrypt at rest", 2 * median_us(lambda: at_rest(vault, message, jws, ()))),
+        ("both", "encrypt at rest", 2 * median_us(lambda: at_rest(vault, message, jws, (), {}))),
         ("both", "write entries (3)", 3 * median_us(entry.encode)),
         ("sender", "write the POST's line", median_us(lambda: encode_post(post)) / PARCELS),
         ("receiver", "read the POST's line", median_us(lambda: parse_post(lines, answer=False)) / PARCELS),

@@ -100,25 +100,24 @@ def verified(folder: Path, keys: LedgerKeys) -> Iterator[bytes]:
                 "ledger.split_view",
                 f"{path.name} is of size {note.size}: misnamed, or a second root of that size",
             )
-    edge = Edge(0, {})
+    edge, signed = Edge(0, {}), sorted(older, reverse=True)
     for start in range(0, checkpoint.size, WIDTH):
         tile = ENTRIES, start // WIDTH
-        bundle = read_file(folder / tile_path(tile, tile_width(tile, checkpoint.size)))
-        for data in parse_bundle(bundle):
-            _grow(edge, data, folder, checkpoint.size)
-            if edge.size in older and older.pop(edge.size) != edge.root():
+        entries = list(parse_bundle(read_file(folder / tile_path(tile, tile_width(tile, checkpoint.size)))))
+        leaves = [leaf_hash(data) for data in entries]
+        while leaves:  # up to the next checkpoint, or the bundle's end
+            count = max(1, signed[-1] - edge.size) if signed else len(leaves)
+            for tile, data in edge.append(leaves[:count]).items():
+                if tile_width(tile, edge.size) == WIDTH:
+                    _same_tile(folder, tile, tile_width(tile, checkpoint.size), data)
+            leaves = leaves[count:]
+            if signed and signed[-1] == edge.size and older[signed.pop()] != edge.root():
                 raise ProblemError("proof.path", f"the entries do not give the root signed at size {edge.size}")
-            yield data
-    if edge.size != checkpoint.size or older:
+        yield from entries
+    if edge.size != checkpoint.size or signed:
         raise ProblemError("proof.path", f"{edge.size} entries do not fit the checkpoints")
     for tile, found in edge.tiles().items():
         _same_tile(folder, tile, tile_width(tile, edge.size), found)
-
-
-def _grow(edge: Edge, entry: bytes, folder: Path, size: int) -> None:
-    for tile, data in edge.append([leaf_hash(entry)]).items():
-        if tile_width(tile, edge.size) == WIDTH:
-            _same_tile(folder, tile, tile_width(tile, size), data)
 
 
 def _same_tile(folder: Path, tile: TileId, width: int, data: bytes) -> None:
