@@ -234,6 +234,10 @@ def _web(url: str, session: aiohttp.ClientSession) -> Read:
         data = b""
         try:
             async with session.get(f"{url}/{name}", timeout=_WAIT, allow_redirects=False) as response:
+                if response.status in (401, 403):
+                    said = f"who reads this has to say who it is: the server answers {response.status}"
+                    fix = "Name the folder with the client's key (`--node`), and a client with the scope ledger:read."
+                    raise ProblemError("auth.missing", said, errors=[Fault("/ledger", "auth.missing", said, fix)])
                 if response.status != 200:
                     raise ProblemError("tile.missing", f"{name}: the server answers {response.status}")
                 async for chunk in response.content.iter_any():

@@ -22,11 +22,13 @@ from adapters.directory.request import parse_request
 from adapters.postgres.embedded import EmbeddedServer
 from gateway.runtime.cli.main import app
 from gateway.runtime.client import AgencyClient
+from gateway.services.committed import log_name
 from protocols.ledger.entry import Entry, parse_entry
 from protocols.ledger.note import VerifierKey
 from protocols.problems import ProblemError
 from tests.federation import HANDLING, _free_port, new_database, trace_request
 from tests.keys.test_cose import verified as receipted
+from tests.runtime.test_serving import serving
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 25.0
@@ -304,6 +306,25 @@ def test_a_request_is_delivered_answered_by_the_register_and_provable(world: Wor
     checked = world.run("verify", proof, "--vkey", vkeys[0], "--vkey", vkeys[1])
     entry = parse_entry(checked["entry"].encode())
     assert (entry.kind, str(entry.id), checked["origin"]) == ("sent", asked["id"], place["origin"])
+
+
+def test_the_live_ledgers_of_two_nodes_are_compared_and_shown_with_their_clients_tokens(world: World) -> None:
+    urls = [
+        f"http://127.0.0.1:{each.ports['agency']}/v1/ledger/{log_name(f'{each.name}/2026.1')}"
+        for each in (world.a, world.b)
+    ]
+    nodes = ("--node", world.a.folder, "--node", world.b.folder)
+    found = world.run("audit", "reconcile", *urls, *nodes)
+    there = found["directions"][0]
+    assert (found["ok"], there["sender"], there["recipient"]) == (True, world.a.name, world.b.name)
+    assert there["sent"] == there["receipted"] > 0
+    alone = subprocess.run(
+        [Path(sys.executable).with_name("tracewire"), "audit", "reconcile", *urls], capture_output=True, text=True
+    )
+    assert (alone.returncode, "auth.missing" in alone.stderr, "--node" in alone.stderr) == (1, True, True), alone.stderr
+    with serving(urls[0], "--node", world.a.folder) as url:
+        status, page = get(f"{url}/ledgers/{log_name(f'{world.a.name}/2026.1')}")
+        assert (status, f"{world.b.name}" in page.decode()) == (200, True)
 
 
 def test_an_exported_ledger_with_one_changed_byte_is_exit_code_3(world: World) -> None:
