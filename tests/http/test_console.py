@@ -146,7 +146,11 @@ async def test_u02_a_form_of_another_site_changes_nothing(world: World) -> None:
 async def test_u03_u07_no_page_is_framed_cached_or_told_from_where_one_came(world: World) -> None:
     office = world.asker
     session = await signed_in(office)
-    for path in (*pages(office), "/audit/login", "/audit/audit.js"):
+    for path in (
+        *pages(office),
+        "/audit/login",
+        *(f"/audit/{name}" for name in ("audit.js", "worker.js", "audit.css", "icon.svg")),
+    ):
         headers = (await look(office, path, session)).headers
         policy = dict(each.strip().partition(" ")[::2] for each in headers["Content-Security-Policy"].split(";"))
         assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'", path

@@ -96,6 +96,26 @@ def test_what_the_other_member_says_is_shown_beside_an_entry_that_names_it(tmp_p
     assert (code, "two of one ledger" in error) == (1, True), "it agrees with itself, which says nothing"
 
 
+def test_u03_u07_what_is_served_here_is_not_framed_or_cached_either(tmp_path: Path) -> None:
+    found = ledger(tmp_path)
+    with serving(tmp_path, "--port", port()) as url:
+        log = f"{url}/ledgers/{log_of(found)}"
+        for path in (
+            url,
+            log,
+            f"{log}/entries/1",
+            f"{log}/figures",
+            f"{url}/audit.js",
+            f"{url}/worker.js",
+            f"{url}/audit.css",
+        ):
+            with urllib.request.urlopen(path, timeout=8) as response:
+                headers = response.headers
+            assert "frame-ancestors 'none'" in headers["Content-Security-Policy"], path
+            assert "default-src 'none'" in headers["Content-Security-Policy"], path
+            assert (headers["Cache-Control"], headers["Referrer-Policy"]) == ("no-store", "no-referrer"), path
+
+
 def test_two_ledgers_on_web_servers_are_compared_too(tmp_path: Path) -> None:
     exchange = Exchange()
     a, b = exchange.a, exchange.b
