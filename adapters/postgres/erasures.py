@@ -14,7 +14,7 @@ from protocols.ports.rows import ErasureRow, WrappedRow
 _NAMES = [field.name for field in fields(ErasureRow)]
 _WRAPPED = ", ".join(field.name for field in fields(WrappedRow))
 _SAYS = (
-    f"EXISTS (SELECT FROM entry e, ledger_head h WHERE e.origin = h.origin AND {ENTRY_MESSAGE} = m.id::text "
+    f"EXISTS (SELECT FROM entry e, ledger_head h WHERE e.origin = h.origin AND e.index < h.size AND {ENTRY_MESSAGE} = m.id::text "
     """AND starts_with(encode(e.data, 'escape'), '{{"v":1,"kind":"erased",') """
     """AND strpos(encode(e.data, 'escape'), '"code":"' || {part} || '/') > 0 """
     """AND strpos(encode(e.data, 'escape'), '"from":"' || m.sender || '"') > 0)"""

@@ -232,7 +232,8 @@ class PostgresBatch:
                     *keys,
                 )
         if writes.forgotten:
-            await self._db.execute("DELETE FROM content WHERE id = ANY($1) AND part = 'about'", writes.forgotten)
+            sql = "DELETE FROM content WHERE sender = $2 AND id = ANY($1) AND part = 'about'"
+            await self._db.execute(sql, writes.forgotten, self.head.origin.rpartition("/")[0])
         if writes.legs:
             await self._db.execute(
                 _LEG_UPSERT, *([getattr(leg, name) for leg in writes.legs.values()] for name in _COLUMNS[Leg])
@@ -380,12 +381,15 @@ class PostgresLedger:
         sql = "SELECT data FROM entry WHERE origin = $1 AND index >= $2 AND index < $3 ORDER BY index"
         return [row["data"] for row in await self._pool.fetch(sql, origin, start, end)]
 
-    async def entries_about(self, origin: str, ids: Sequence[UUID], *, opened: int | None = None) -> dict[int, bytes]:
-        """Our entries whose message has one of these ids; without who read them, or the newest of that alone."""
+    async def entries_about(
+        self, origin: str, ids: Sequence[UUID], *, kind: str = "", opened: int | None = None
+    ) -> dict[int, bytes]:
+        """Our entries whose message has one of these ids; without who read them, or the newest of that alone; all, or of a kind."""
         rows = await self._pool.fetch(
             f"SELECT index, data FROM entry WHERE origin = $1 AND {ENTRY_MESSAGE} = ANY($2) "
-            "AND starts_with(encode(data, 'escape'), $3) = ($4::bigint IS NOT NULL) ORDER BY index DESC LIMIT $4",
-            *(origin, [str(id_) for id_ in ids], _OPENED, opened),
+            "AND starts_with(encode(data, 'escape'), $3) = ($4::bigint IS NOT NULL) "
+            "AND ($5 = '' OR starts_with(encode(data, 'escape'), '{\"v\":1,\"kind\":\"' || $5 || '\",')) ORDER BY index DESC LIMIT $4",
+            *(origin, [str(id_) for id_ in ids], _OPENED, opened, kind),
         )
         return {row["index"]: row["data"] for row in reversed(rows)}
 

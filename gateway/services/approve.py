@@ -77,15 +77,20 @@ class Approve:
     async def agreed(self, approval: UUID, *, used: bool = True) -> tuple[dict[str, Any], bytes]:
         """What two people want, by what our ledger proves: a row of the database is nobody's word. And the salt of its commitments.
 
-        `approval.unproven` where no entries say so, or, unless it may be `used`, where one says that it was.
+        `approval.unproven` where no entries say so, or one that somebody refused, or that it was used, unless it may be `used`; or
+        where it never was and its time is over.
         """
         content = await self._content(await self._row(approval))
         salt, about = unb64u(content["salt"]), content["about"]
-        entries, asked = await self._prove.about([approval]), content_commitment(salt, dump_json(about))
-        actors = {entry.code: entry.actor_c for entry in entries if entry.content_c == asked}
-        by, second = actors.get("approval.asked"), actors.get("approval.approved")
-        again = not used and any(entry.code == "approval.used" for entry in entries)
-        if by is None or second is None or by == second or again:
+        wanted = content_commitment(salt, dump_json(about))
+        entries = {entry.code: entry for entry in await self._prove.about([approval], "admin")}
+        asked, approved = entries.get("approval.asked"), entries.get("approval.approved")
+        once = "approval.used" in entries
+        if (
+            asked is None or approved is None or "approval.refused" in entries or asked.actor_c == approved.actor_c
+            or not asked.content_c == approved.content_c == wanted
+            or (once and not used) or (not once and asked.at < self._since())
+        ):  # fmt: skip
             _log.error("approval_unproven", id=str(approval))
             raise ProblemError("approval.unproven", f"approval {approval}")
         return about, salt
@@ -133,17 +138,25 @@ class Approve:
     async def read(self, rows: Sequence[ApprovalRow], caller: Caller) -> list[dict[str, Any]]:
         """The whole of what is asked: that the caller reads it is an `opened` entry of each, before it is shown. `auth.purpose`."""
         permit_reading(caller)
-        contents = [await self._content(row) for row in rows]
-        looks = [self._looked(row, content, caller, "approval") for row, content in zip(rows, contents, strict=True)]
+        found = []
+        for row in rows:
+            try:
+                found.append((row, await self._content(row)))
+            except ProblemError as problem:
+                _log_unreadable(row, problem)
+        looks = [self._looked(row, content, caller, "approval") for row, content in found]
         await asyncio.gather(*[self._committer.enqueue(Noted(entry=entry)) for entry in looks])
-        return [shown(row) | {"about": content["about"]} for row, content in zip(rows, contents, strict=True)]
+        return [shown(row) | {"about": content["about"]} for row, content in found]
 
     async def _asked(self, act: Act, caller: Caller, about: Mapping[str, Any]) -> ApprovalRow | None:
         """What this caller asked before in the same words and has not used: found by opening what it asked."""
         rows = await self._store.asked(caller.client, caller.actor, since=self._since(), count=APPROVALS_OPEN_MAX)
         for row in rows:
-            if row.act == act and (await self._content(row))["about"] == about:
-                return row
+            try:
+                if row.act == act and (await self._content(row))["about"] == about:
+                    return row
+            except ProblemError as problem:
+                _log_unreadable(row, problem)
         if len(rows) == APPROVALS_OPEN_MAX:
             raise ProblemError("approval.many", f"{APPROVALS_OPEN_MAX} approvals of this client and actor are open")
         return None
@@ -155,7 +168,7 @@ class Approve:
         return row
 
     async def _content(self, row: ApprovalRow) -> dict[str, Any]:
-        rows = await self._threads.content(self._member, row.id)
+        rows = [each for each in await self._threads.content(self._member, row.id) if each.part == _PART]
         if not rows:
             raise ProblemError("content.erased", "what was asked is gone")
         return parse_object(open_row(self._vault, rows[0]), bytes_max=2 * REQUEST_BYTES_MAX)
@@ -183,6 +196,13 @@ class Approve:
 
     def _since(self) -> datetime:
         return self._clock.now() - timedelta(days=APPROVAL_DAYS)
+
+
+def _log_unreadable(row: ApprovalRow, problem: ProblemError) -> None:
+    """One of which nothing is left, or that somebody wrote by hand, is in nobody's way."""
+    if problem.code != "content.erased":
+        raise problem
+    _log.error("approval_unreadable", id=str(row.id))
 
 
 def shown(row: ApprovalRow) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -41,6 +41,7 @@ _LOOK_S, _AGAIN_S = 3_600.0, 5.0
 _AT_ONCE, _CHANGES = 1_000, 256
 _KEYS_MAX = 500_000  # of a generation: what one erasure has to wrap anew, and how many where they went may be in memory
 _UNPROVEN = ("approval.unproven", "approval.not_found", "content.erased")
+_STAY = ("registry.record", "marking.notice")  # one has a last day, the other stands
 _WORDS = frozenset(("handling.change", "consent.request", "consent.answer"))
 
 
@@ -107,8 +108,10 @@ class Erase:
         authority_c = actor_commitment(salt, order.authority)
         changes = [self._erased(each, order.part, order.ground, authority_c) for each in contents]
         await self._store.pend([replace(each.row, approval=approval) for each in changes])
-        await self._approve.spend(approval)
-        self._wake.set()
+        try:
+            await self._approve.spend(approval)
+        finally:
+            self._wake.set()
         return {"erasing": about["messages"], "backups_until": changes[0].row.until.isoformat()}
 
     async def run(self) -> None:
@@ -137,20 +140,17 @@ class Erase:
             if not mine:
                 return None
             await self._agree()
+            pending = await self._store.pending()
+            said = await self._said(pending)
+            await self._destroy(said)
+            ordered = await self._ordered(rest := [row for row in pending if row not in said])
             over = list[Erased]()
             if self._clock.now() <= current(self._directory).expires:  # a clock that runs ahead destroys nothing
                 over = [*await self._due(), *await self._ended()]
                 await self._store.pend([each.row for each in over])
-            pending = await self._store.pending()
-            said = await self._said(pending)
-            changes = await self._ordered(
-                [row for row in pending if row not in said], {_key(each.row): each for each in over}
-            )
-            await self._say(changes)
-            gone = [*said, *(each.row for each in changes)]
-            await self._destroy(await self._store.wrapped_of(gone))
-            await self._store.finish(gone)
-            return len(gone)
+            changes = {_key(each.row): each for each in (*over, *ordered)}  # on whose word it is said first
+            self._alarm([row for row in rest if _key(row) not in changes])
+            return len(said) + await self._carry_out(list(changes.values()))
 
     async def lost(self) -> int:
         """Keys of content whose generation is gone and that nothing opens."""
@@ -162,27 +162,28 @@ class Erase:
         """Those of which an entry says already that they are erased: a crash came before they were."""
         said = set[tuple[str | None, UUID | None, str]]()
         for start in range(0, len(pending), _AT_ONCE):
-            for entry in await self._prove.about([row.id for row in pending[start : start + _AT_ONCE]]):
-                if entry.kind == "erased" and entry.code:
-                    said.add((entry.sender, entry.id, entry.code.split("/")[0]))
+            for entry in await self._prove.about([row.id for row in pending[start : start + _AT_ONCE]], "erased"):
+                said.add((entry.sender, entry.id, (entry.code or "").split("/")[0]))
         return [row for row in pending if said & {(row.sender, row.id, what) for what in ("content", row.part)}]
 
-    async def _ordered(
-        self, pending: Sequence[ErasureRow], over: Mapping[tuple[str, UUID, str], Erased]
-    ) -> list[Erased]:
-        """What two people want of this, as our ledger proves, and what has come to its day. The rest stays, and is an alarm."""
-        found, alarms = list[Erased](), self._linking.alarms
-        if alarms.get(self._committer.origin) == "approval.unproven":
-            del alarms[self._committer.origin]
+    async def _ordered(self, pending: Sequence[ErasureRow]) -> list[Erased]:
+        """What two people want of this, as our ledger proves."""
+        found = list[Erased]()
         for approval, rows in groupby(sorted(pending, key=lambda row: str(row.approval)), key=lambda row: row.approval):
             agreed = await self._agreed(approval) if approval else None
             for row in rows:
-                change = (await self._order(row, *agreed) if agreed else None) or over.get(_key(row))
+                change = await self._order(row, *agreed) if agreed else None
                 found += [change] if change else []
-                if change is None:
-                    alarms[self._committer.origin] = "approval.unproven"
-                    _log.error("erasure_unordered", id=str(row.id))
         return found
+
+    def _alarm(self, unordered: Sequence[ErasureRow]) -> None:
+        """What nobody ordered, or nothing of it is here, stays as it is."""
+        for row in unordered:
+            _log.error("erasure_unordered", id=str(row.id))
+        if unordered:
+            self._linking.alarms[f"{self._member}/erasure"] = "approval.unproven"
+        else:
+            self._linking.alarms.pop(f"{self._member}/erasure", None)
 
     async def _agreed(self, approval: UUID) -> tuple[dict[str, Any], bytes] | None:
         try:
@@ -273,7 +274,7 @@ class Erase:
         """
         today, found = self._clock.now().date(), list[Erased]()
         for thread in await self._store.due(today, _AT_ONCE):
-            contents = await self._read.contents(thread)
+            contents = await self._contents(thread)
             said = [each.message for each in contents]
             over = [each for each in contents if self._over(said, each.message, today)]
             words = [each for each in over if each.message.type in _WORDS]
@@ -291,27 +292,45 @@ class Erase:
         here = [generation for generation in await self._store.generations() if self._vault.holds(generation)]
         found, before = list[Erased](), self._clock.now() - self._retention
         for thread in await self._store.idle(before, here, _AT_ONCE):
-            contents = await self._read.contents(thread)
-            if all(each.message.created < before for each in contents):
+            contents = await self._contents(thread)
+            if all(self._ends(each.message, before) for each in contents):
                 found += [self._erased(each, "", GROUND_RETENTION) for each in contents]
         return found
+
+    async def _contents(self, thread: UUID) -> list[Content]:
+        """Nothing of a thread that cannot be read now: it is in no other one's way."""
+        try:
+            return await self._read.contents(thread)
+        except ProblemError as problem:
+            _log.error("thread_unreadable", id=str(thread), code=problem.code)
+            return []
+
+    def _ends(self, message: Message, before: datetime) -> bool:
+        """Whether its sender says itself that it was over before a time, and it is none of those that stay."""
+        return max(message.created, message.due or message.created) < before and message.type not in _STAY
 
     def _over(self, said: Sequence[Message], message: Message, today: date) -> bool:
         source = origin_of(said, message)
         last = handling_of(said, source).delete_after
         return source.sender != self._member and last is not None and date.fromisoformat(last) < today
 
-    async def _withdraw_records(self, rows: Sequence[ErasureRow]) -> None:
+    async def _withdraw_record(self, row: ErasureRow) -> None:
         """A shared record goes with the message that brought it."""
-        for row in rows:
-            if row.part or row.sender == self._member:
-                continue
-            message = (await self._read.content(row.sender, row.id)).message
-            if message.type == "registry.record":
-                record = validate_model(RegistryRecord, message.body, message.type)
-                await self._records.withdrawn(message, record.record_ref)
+        if row.part or row.sender == self._member:
+            return
+        message = (await self._read.content(row.sender, row.id)).message
+        if message.type == "registry.record":
+            record = validate_model(RegistryRecord, message.body, message.type)
+            await self._records.withdrawn(message, record.record_ref)
 
-    async def _destroy(self, erased: Sequence[WrappedRow]) -> None:
+    async def _destroy(self, rows: Sequence[ErasureRow]) -> None:
+        """What these are of is gone, in the key store first; then nothing is left to be done for them."""
+        wrapped = await self._store.wrapped_of(rows)
+        theirs = await asyncio.to_thread(self._rewrapped, wrapped)  # one that a row has borrowed opens elsewhere alone
+        await self._destroy_keys([row for row, _ in theirs])
+        await self._store.finish(rows)
+
+    async def _destroy_keys(self, erased: Sequence[WrappedRow]) -> None:
         """Wraps all other keys of these epochs anew, durable in the key store first, and destroys the epochs' own."""
         generations = {row.generation for row in erased}
         if not generations:
@@ -354,21 +373,32 @@ class Erase:
                 _log.error("content_unreadable", id=str(row.id))
         return found
 
-    async def _say(self, changes: Sequence[Erased]) -> None:
-        """The entries, before any key goes; what was on its way, or waited for our systems, ends with them."""
-        await self._withdraw_records([each.row for each in changes])
+    async def _carry_out(self, changes: Sequence[Erased]) -> int:
+        """The entries, before any key goes, then the keys; what fails holds up nothing else, and is raised at the end."""
+        said, failed = list[Erased](), list[BaseException]()
+        for start in range(0, len(changes), _CHANGES):
+            batch = await self._settled(changes[start : start + _CHANGES])
+            outcomes = await asyncio.gather(*map(self._say, batch), return_exceptions=True)
+            said += [each for each, outcome in zip(batch, outcomes, strict=True) if outcome is None]
+            failed += [outcome for outcome in outcomes if outcome is not None]
+        await self._destroy([each.row for each in said])
+        if failed:
+            raise failed[0]
+        return len(said)
+
+    async def _say(self, change: Erased) -> None:
+        await self._withdraw_record(change.row)
+        await self._committer.commit(change)
+
+    async def _settled(self, changes: Sequence[Erased]) -> list[Erased]:
+        """What was on its way, or waited for our systems, ends with them."""
         directory, queued = current(self._directory), {}
         whole = [each for each in changes if each.row.sender == self._member and not each.row.part]
         for recipient in {each.entry.recipient or "" for each in whole}:
             ids = [each.row.id for each in whole if each.entry.recipient == recipient]
             for claimed in await self._exchange.unsettled(recipient, ids):
                 queued[claimed.id] = self._settle.given_up(claimed, "content.erased", directory)
-        said = [replace(each, settled=None if each.row.part else queued.get(each.row.id)) for each in changes]
-        for start in range(0, len(said), _CHANGES):
-            batch = map(self._committer.enqueue, said[start : start + _CHANGES])
-            for outcome in await asyncio.gather(*batch, return_exceptions=True):
-                if isinstance(outcome, BaseException):
-                    raise outcome
+        return [replace(each, settled=None if each.row.part else queued.get(each.row.id)) for each in changes]
 
 
 def _key(row: ErasureRow | WrappedRow) -> tuple[str, UUID, str]:

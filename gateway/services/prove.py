@@ -66,6 +66,8 @@ class Release:
 
     async def remembered(self, origin: str) -> Checkpoint | None:
         """The checkpoint that the guard itself remembers, which nobody makes by writing to the database; None where that does not hold it."""
+        if await asyncio.to_thread(self._guard.read, origin) is None:  # `recover` makes that of the ledger in use alone
+            return None
         await self.checkpoint(origin)  # it has caught up
         mark = await asyncio.to_thread(self._guard.read, origin)
         found = await self._store.checkpoint(origin, mark.size) if mark else None
@@ -126,11 +128,11 @@ class Prove:
         entries = {index: await self.entry(checkpoint.origin, index) for index in set(indexes)}
         return await self.places(checkpoint, entries)
 
-    async def about(self, ids: Sequence[UUID]) -> list[Entry]:
-        """What our ledgers say of messages or approvals, but for who read them: proven, by what the guard remembers."""
+    async def about(self, ids: Sequence[UUID], kind: str) -> list[Entry]:
+        """The entries of a kind in our ledgers about messages or approvals: proven, by what the guard remembers."""
         found: list[Entry] = []
         for origin in await self._store.heads():
-            entries = await self._store.entries_about(origin, ids)
+            entries = await self._store.entries_about(origin, ids, kind=kind)
             under = await self._release.remembered(origin) if entries else None
             if under is not None:
                 held = {index: entry for index, entry in entries.items() if index < under.size}

@@ -169,8 +169,10 @@ class LedgerStore(Protocol):
         """Entries [start, end) as far as they exist."""
         ...
 
-    async def entries_about(self, origin: str, ids: Sequence[UUID], *, opened: int | None = None) -> dict[int, bytes]:
-        """Our entries whose message has one of these ids, by index."""
+    async def entries_about(
+        self, origin: str, ids: Sequence[UUID], *, kind: str = "", opened: int | None = None
+    ) -> dict[int, bytes]:
+        """Our entries whose message has one of these ids, by index; all, or of a kind."""
         ...
 
     async def tiles(self, origin: str, wanted: Sequence[TileId]) -> dict[TileId, bytes]:

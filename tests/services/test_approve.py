@@ -169,3 +169,25 @@ async def test_a_ruling_that_stands_in_the_database_alone_lets_nothing_out(fed: 
     await a.parts.approve.rule(approval, BELA, "APPROVED")
     sent = await opened(a, draft, asks(draft))
     await a.becomes(sent, "delivered")
+
+
+async def test_what_one_refused_counts_as_refused_though_the_row_forgets_it(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    draft = search(b)
+    approval = await needed(a, draft, asks(draft))
+    await a.parts.approve.rule(approval, BELA, "REFUSED")
+    await a.sql("UPDATE approval SET ruling = '', ruled = NULL WHERE id = $1 RETURNING id", approval)
+    third = Caller(client="third desk", actor="cora", scopes=frozenset())
+    await a.parts.approve.rule(approval, third, "APPROVED")
+    await refused("approval.unproven", opened(a, draft, asks(draft)))
+
+
+async def test_an_approval_of_which_nothing_is_left_is_in_nobodys_way(fed: Federation) -> None:
+    a, b = await fed.nodes("a", "b")
+    draft, other = search(b), search(b, "CD2")
+    gone = await needed(a, draft, asks(draft))
+    await a.sql("DELETE FROM content WHERE id = $1 RETURNING id", gone)
+    waits = await needed(a, other, asks(other, key="search 2"))
+    reader = replace(BELA, purpose="TRACING")
+    listed = await a.parts.approve.read(await a.parts.approve.waiting(None, 9), reader)
+    assert [each["id"] for each in listed] == [str(waits)]

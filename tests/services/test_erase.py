@@ -492,7 +492,7 @@ async def test_a_row_that_no_approval_of_our_ledger_wants_destroys_nothing_and_i
     for borrowed in (None, approval, UUID(int=7)):
         await by_hand(b, sent, borrowed)
         assert await b.parts.erase.erase() == 0
-        assert b.parts.linking.alarms == {b.origin: "approval.unproven"}
+        assert b.parts.linking.alarms == {f"{b.name}/erasure": "approval.unproven"}
         assert "body" in (await shown(b, sent))[0]
         await b.sql("DELETE FROM erasure WHERE NOT done RETURNING id")
     await b.parts.erase.erase()
@@ -543,3 +543,67 @@ async def test_a_row_that_was_set_back_is_not_used_twice(fed: Federation) -> Non
     await b.parts.approve.spend(approval)
     await b.sql("UPDATE approval SET used = false WHERE id = $1 RETURNING id", approval)
     await refused("approval.unproven", b.parts.erase.order(order(sent), ANNA))
+
+
+async def test_rows_that_borrow_a_key_or_name_what_they_are_not_hold_up_no_erasure_and_cost_no_other_its_key(
+    fed: Federation,
+) -> None:
+    a, b, sent = await answered(fed)
+    other, third = await a.trace(b, "KEPT1234"), await a.trace(b, "GONE1234")
+    for each in (other, third):
+        await a.becomes(each, "delivered")
+    await erase(b, order(sent, sent))
+    backup = await rows(b)
+    await b.sql("UPDATE erasure SET done = false WHERE done RETURNING id")
+    await b.sql(
+        "INSERT INTO content SELECT sender, $1, 'zz', thread, generation, wrapped, sealed, until FROM content "
+        "WHERE id = $2 AND part = '' RETURNING id",
+        *(UUID(sent["id"]), UUID(other["id"])),
+    )
+    answer = next(row for row in backup if row.sender == b.name and row.part == "")  # a message of our own: it opens
+    await b.sql(
+        "INSERT INTO approval (id, act, client, actor, asked, ruling, ruled_client, ruled_actor, used) "
+        "VALUES ($1, 'content.erase', 'x', 'x', now(), 'APPROVED', 'y', 'y', true) RETURNING id",
+        answer.id,
+    )
+    await by_hand(b, other, answer.id)
+    await b.sql("INSERT INTO ledger_head SELECT 'testnet/b/2020.1', size, root FROM ledger_head RETURNING origin")
+    await b.sql(
+        "INSERT INTO entry SELECT 'testnet/b/2020.1', index, data FROM entry WHERE data::text LIKE $1 RETURNING index",
+        "%" + sent["id"].encode().hex() + "%",
+    )
+    await grant(b, order(third))
+    await b.parts.erase.order(order(third), ANNA)
+    await wait_until(lambda: gone(b, third))
+    assert (await shown(b, third))[0]["erased"]
+    assert "body" in (await shown(b, other))[0]
+    assert opens(b, backup) == {str(row.id) for row in backup if row.id != UUID(third["id"])}
+    assert b.parts.linking.alarms == {f"{b.name}/erasure": "approval.unproven"}
+
+
+async def gone(node: Node, sent: Json) -> bool:
+    await node.parts.erase.erase()
+    return "erased" in (await shown(node, sent))[0]
+
+
+async def test_an_entry_past_the_end_of_the_ledger_says_nothing(fed: Federation) -> None:
+    _, b, sent = await answered(fed)
+    await erase(b, order(sent, {"id": sent["id"]}))
+    second = next(each for each in await b.read.contents(UUID(sent["thread"])))
+    id_ = str(second.message.id)
+    await by_hand(b, {"id": id_}, None)
+    await b.sql("UPDATE erasure SET done = true WHERE NOT done RETURNING id")
+    await b.sql("DELETE FROM content WHERE id = $1 RETURNING id", second.message.id)
+    forged = "replace(replace(convert_from(data, 'UTF8'), $1, $2), $3, $4)::bytea"
+    await b.sql(
+        f"INSERT INTO entry SELECT origin, 1000000, {forged} FROM entry WHERE data::text LIKE $5 RETURNING index",
+        *(
+            sent["id"],
+            id_,
+            '"from":"testnet/a"',
+            f'"from":"{second.message.sender}"',
+            "%" + b'"kind":"erased"'.hex() + "%",
+        ),
+    )
+    assert [each.get("missing", False) for each in await shown(b, sent)][1]
+    assert [str(each) for _, each in await PostgresErasures(b.pool).missing(9)] == [id_]
