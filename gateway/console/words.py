@@ -24,6 +24,7 @@ DIFFERENCES = {
     "arrival.unsent": "says that it got what the other never logged as sent",
     "arrival.content": "got another content, thread or key than the other logged as sent",
     "receipt.unfounded": "holds a receipt that does not stand in the other's ledger",
+    "entry.past": "names an entry past the end of the other's ledger, which was cut, or taken out before",
     "receipt.code": "was told another outcome than the other logged",
     "receipt.twice": "logged two receipts for one message",
     "received.twice": "logged one message as received twice",

@@ -1,7 +1,7 @@
 """Reconciling two members' ledgers: what each says of the messages between them, beside what the other says.
 
 Both ledgers have been verified from their bytes before; here only what they say is compared. A ledger may have been taken out
-earlier than the other: what names a place past its end is counted as `later`, and is no difference.
+earlier than the other: what names a place past its end is counted as `later`, and a difference only where it is said to be `whole`.
 
 Long ledgers are compared in parts, each with the messages of some ids: both are read once for each part, and memory holds one part,
 32 bytes of every entry and 40 of every message. Of what does not fit the first 100,000 of a direction are named, and the rest is counted.
@@ -78,13 +78,14 @@ def _terms(entry: Entry) -> tuple[object, ...]:
 class Side:
     """One ledger's entries about messages with one other member, by index and by message; and every leaf hash of it.
 
-    Of `parts` it keeps the messages of one `part`, counted from 0.
+    Of `parts` it keeps the messages of one `part`, counted from 0. `whole`: the other names nothing past its end, else that end was cut.
     """
 
     origin: str
     other: str
     part: int = 0
     parts: int = 1
+    whole: bool = False
     last: bytes = b""
     size: int = 0
     leaves: bytearray = field(default_factory=bytearray)
@@ -248,6 +249,11 @@ def _named(said: _Said, other: Side) -> _Said | str | None:
     return found if found is not None and found.leaf == peer.leaf else None
 
 
+def _past(named: str, side: Side, said: _Said, other: Side) -> Iterator[Difference]:
+    if named == "later" and other.whole and said.peer:
+        yield Difference(kind="entry.past", member=side.member, index=said.index, other=said.peer.index, id=said.id)
+
+
 def _twice(kind: str, side: Side, said: Sequence[_Said]) -> Difference:
     return Difference(
         kind=kind, member=side.member, index=said[1].index, other=None, id=said[1].id, first=said[0].index
@@ -271,6 +277,7 @@ def _arrivals(sender: Side, receiver: Side) -> Iterator[Difference]:
         for said in arrivals:
             named = _named(said, sender)
             if isinstance(named, str):
+                yield from _past(named, receiver, said, sender)
                 continue
             if named is None or named.kind != "sent" or not named.same_message(said):
                 index = said.peer.index if said.peer else None
@@ -291,6 +298,7 @@ def _ends(sender: Side, receiver: Side) -> Iterator[Difference]:
         for said in receipts:
             named = _named(said, receiver)
             if isinstance(named, str):
+                yield from _past(named, sender, said, receiver)
                 continue
             index = said.peer.index if said.peer else None
             founded = (

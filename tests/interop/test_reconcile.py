@@ -94,6 +94,22 @@ def test_files_that_were_taken_out_earlier_are_not_held_against_anybody(exchange
     assert (there.sent, there.later, back.later) == (2, 1, 1)
 
 
+def test_an_end_that_was_cut_is_a_difference_where_nothing_may_be_past_it(
+    exchange: Exchange, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = exchange.a, exchange.b
+    exchange.whole(1, 1, a, b)
+    backup = a.write(tmp_path / "backup")
+    exchange.whole(2, 2, a, b)
+    now = b.write(tmp_path / "now")
+    assert run("audit", "reconcile", backup, now) == 3
+    said = capsys.readouterr().out
+    assert "DIFFERS entry.past: test/us-atf entry" in said
+    assert run("audit", "reconcile", now, backup) == 3
+    assert run("audit", "reconcile", backup, now, "--live") == 0
+    assert "The two ledgers agree as far as they go." in capsys.readouterr().out
+
+
 def test_what_another_year_has_is_counted_and_no_difference(exchange: Exchange) -> None:
     a, b = exchange.a, exchange.b
     former = Ledger("test/br-pf", seed=9)

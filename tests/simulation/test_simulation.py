@@ -39,7 +39,7 @@ def test_every_seed_holds() -> None:
         ("forgets_answers", "0:1", "I1: a message was made that no client was told of"),
         ("forgets_arrivals", "17:18", "I1: a request was answered 0 times"),
         ("says_committed", "28:29", "I6: a message was accepted and is gone"),
-        ("no_locks", "2:3", "ledger.rollback: the database is behind the guard"),
+        ("no_locks", "6:7", "ledger.rollback: the database is behind the guard"),
     ],
 )
 def test_a_bug_of_the_database_is_noticed_and_said_with_the_command_that_replays_it(

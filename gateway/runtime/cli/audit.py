@@ -43,6 +43,7 @@ def reconcile_ledgers(
     vkey: Annotated[list[str] | None, Parameter(negative="")] = None,
     policy: Annotated[list[Path] | None, Parameter(negative="")] = None,
     proofs: Path | None = None,
+    live: bool = False,
     node: Annotated[list[Path] | None, Parameter(negative="")] = None,
     client: str = "local",
     actor: str = "local",
@@ -65,6 +66,9 @@ def reconcile_ledgers(
         A C2SP tlog-policy file of a ledger (`audit policy` writes it): whose cosignatures you demand. Once for each ledger.
     proofs
         A folder to write a tlog-proof file of every entry that a difference names to.
+    live
+        Count what names an entry past the end of the other's files, since busy ledgers have no common instant; without, it is a difference: those files
+        are older, or their end was cut. Of two live ledgers the first is taken once more after the second, and holds whatever that one names.
     node
         A node's folder: live ledgers are judged by the keys that its directory lists, and its own is read at /v1. Twice for the live
         ledgers of two nodes, in their order.
@@ -89,7 +93,12 @@ def reconcile_ledgers(
             with progress(" and ".join(each.origin for each in keys)) as bar:
                 task = bar.add_task("", total=None)
                 directions, found = reconcile(
-                    _parts(folders, keys, lambda done, total: bar.update(task, completed=done, total=total))
+                    _parts(
+                        folders,
+                        keys,
+                        _whole((a, b), live),
+                        lambda done, total: bar.update(task, completed=done, total=total),
+                    )
                 )
             witnessed = [_witnessed(folder, each, policies) for folder, each in zip(folders, keys, strict=True)]
         except ProblemError as problem:
@@ -121,7 +130,25 @@ def _here(
         if each.startswith(("http://", "https://")):
             folders[n] = place / str(n)
             _fetched(each, folders[n], _vkeys(vkey, node), node if "/v1/ledger/" in each else None, client, actor)
+    if _fetched_both(ledgers):  # what the second names by now is there by now
+        _fetched(
+            ledgers[0],
+            folders[0],
+            _vkeys(vkey, nodes[0]),
+            nodes[0] if "/v1/ledger/" in ledgers[0] else None,
+            client,
+            actor,
+        )
     return folders
+
+
+def _fetched_both(ledgers: Sequence[str]) -> bool:
+    return all(each.startswith(("http://", "https://")) for each in ledgers)
+
+
+def _whole(ledgers: Sequence[str], live: bool) -> tuple[bool, bool]:
+    """Whether past the end of each there can be nothing that the other names."""
+    return not live, not live and not _fetched_both(ledgers)
 
 
 def _keys(folder: Path, vkeys: Sequence[str], named: Sequence[VerifierKey]) -> tuple[LedgerKeys, bool]:
@@ -138,7 +165,7 @@ def _witnessed(folder: Path, keys: LedgerKeys, policies: Sequence[Policy]) -> in
 
 
 def _parts(
-    folders: Sequence[Path], keys: Sequence[LedgerKeys], told: Callable[[int, int], None]
+    folders: Sequence[Path], keys: Sequence[LedgerKeys], whole: Sequence[bool], told: Callable[[int, int], None]
 ) -> Iterator[tuple[Side, ...]]:
     """Both ledgers, verified each time, as often as it takes so that little of them is in memory at once.
 
@@ -159,8 +186,8 @@ def _parts(
     origins = [each.origin for each in keys]
     for part in range(parts):
         yield tuple(
-            Side(origin, other.rpartition("/")[0], part, parts).read(counted(verified(folder, each)))
-            for origin, other, folder, each in zip(origins, origins[::-1], folders, keys, strict=True)
+            Side(origin, other.rpartition("/")[0], part, parts, end).read(counted(verified(folder, each)))
+            for origin, other, folder, each, end in zip(origins, origins[::-1], folders, keys, whole, strict=True)
         )
         if [read_file(folder / "checkpoint") for folder in folders] != notes:
             raise ProblemError("config.invalid", "a ledger's files changed while they were read: compare a copy")
@@ -184,7 +211,8 @@ def _lines(directions: Sequence[Direction], found: Sequence[Difference]) -> Iter
         yield f"DIFFERS {difference.kind}: {difference.member} entry {difference.index}{other}: it {DIFFERENCES[difference.kind]}"
     if len(found) > _SHOWN:
         yield f"... and {len(found) - _SHOWN} more: --json lists all" + f" but {unnamed}" * bool(unnamed)
-    yield "The two ledgers agree." if not found else f"{len(found) + unnamed} differences."
+    agree = "agree as far as they go" if any(each.later for each in directions) else "agree"
+    yield f"The two ledgers {agree}." if not found else f"{len(found) + unnamed} differences."
 
 
 def _write_proofs(folder: Path, found: Sequence[Difference], ledgers: dict[str, Path]) -> None:
@@ -460,7 +488,9 @@ def serve(
         ) -> tuple[list[Direction], list[Difference]]:
             with tempfile.TemporaryDirectory(prefix="tracewire-audit-") as temporary:
                 both = _here((ledger, other or ""), Path(temporary), vkey, (node, None), client, actor)
-                return reconcile(_parts(both, keys, told))
+                return reconcile(
+                    _parts(both, keys, _whole((ledger, other or ""), not _fetched_both((ledger, other or ""))), told)
+                )
 
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(
