@@ -159,10 +159,9 @@ class Read:
             return shown | ({"erased": True} if await self.erased(stored) else {"missing": True})
         if hidden:
             return shown | {"withheld": hidden}
-        shown["handling"] = content.message.handling
         if why := self.withheld(stored, content, said, caller):
             return shown | {"withheld": why}
-        shown["body"] = content.message.body
+        shown |= {"handling": content.message.handling, "body": content.message.body}
         if missing := await self.missing(content):
             shown["missing_parts"] = missing
         looks.append(self._look(content, caller, "body"))

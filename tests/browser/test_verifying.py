@@ -27,7 +27,7 @@ from protocols.ledger.witness import Policy, parse_policy
 from tests.attacks.test_audit import forge
 from tests.browser.conftest import Watched
 from tests.http.wire import free_socket, listening
-from tests.interop.conftest import START, Ledger, digest
+from tests.interop.conftest import START, Exchange, Ledger, digest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -218,6 +218,47 @@ async def test_l02_l04_last_weeks_backup_and_a_rewritten_history_are_not_what_th
         assert not [c for c in await claims(fresh, url) if c.startswith("Wrong")], "alone, that holds: witnesses tell"
 
 
+async def test_a_long_ledger_that_nobody_hashed_is_remembered_and_goes_on_from_what_this_browser_saw(
+    watched: Watched, tmp_path: Path
+) -> None:
+    for name, size in {"saw": 20_300, "later": 45_000}.items():
+        ledger(size).write(tmp_path / name)
+    ledger(45_000, changed=17).write(tmp_path / "rewritten")
+    place, page = tmp_path / "now", await watched.page()
+    place.symlink_to(tmp_path / "saw")
+
+    async def now(name: str) -> list[str]:
+        place.unlink()
+        place.symlink_to(tmp_path / name)
+        return await claims(page, url)
+
+    async with shown(place, ledger(300)) as url:
+        assert any("has not hashed the entries yet" in c for c in await claims(page, url))
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        said = await now("later")
+        assert any("It begins with the 20300 entries that this browser saw on" in c for c in said), said
+        assert 0 < len([each for each in asked if "/tile/" in each]) < 10, "a few tiles lead there"
+        assert not any("/tile/entries/" in each for each in asked)
+        said = await now("saw")
+        assert any("This browser has seen 45000 entries" in c and "were taken away" in c for c in said), said
+        said = await now("rewritten")
+        assert any("another history of 45000 entries" in c for c in said), said
+    fresh = await watched.page()
+    place.unlink()
+    place.symlink_to(tmp_path / "saw")
+    async with shown(place, ledger(300)) as url:
+        await claims(fresh, url)
+        place.unlink()
+        place.symlink_to(tmp_path / "rewritten")
+        said = await claims(fresh, url)
+        assert any(c.startswith("Wrong") and "Its tiles do not lead from the 20300 entries" in c for c in said), said
+        await fresh.click("#hash")
+        await fresh.wait_for_selector("#proof[data-state=done]", timeout=60_000)
+        said = await fresh.locator(".claim").all_inner_texts()
+        assert any("The 20300 entries that this browser saw" in c and "another history" in c for c in said), said
+
+
 async def test_a_checkpoint_without_its_signature_is_named(watched: Watched, tmp_path: Path) -> None:
     found = ledger(300)
     found.write(tmp_path)
@@ -296,6 +337,7 @@ async def test_a_long_ledger_is_shown_without_being_loaded(watched: Watched, tmp
         assert any("own signature (Ed25519)" in c for c in first)
         assert any("has not hashed the entries yet" in c for c in first)
         assert not [each for each in asked if "/tile/" in each], "so many are hashed when somebody asks for it"
+        assert any(f"It begins with the {LONG} entries that this browser saw on" in c for c in await claims(page, url))
         await page.click("#hash")
         assert await page.evaluate("document.activeElement.id") == "proof-title"
         await page.wait_for_selector("#proof[data-state=done]", timeout=1_000 + LONG)
@@ -380,6 +422,63 @@ async def test_a_browser_without_ml_dsa_says_what_it_cannot_verify_and_takes_not
         entry = await claims(page, f"{url}/entries/17")
     assert any("This browser cannot verify the signature by ML-DSA-44" in c for c in entry)
     assert not any(c.startswith("Wrong:") for c in (*said, *entry))
+
+
+async def test_a_browser_without_ed25519_verifies_no_signature_says_so_and_remembers_nothing(
+    watched: Watched, tmp_path: Path
+) -> None:
+    witness, found = LedgerCosigner("test/w", bytes(32), bytes(range(32))), grown(300)
+    found.write(tmp_path)
+    (tmp_path / "checkpoint.witnessed").write_bytes(cosigned(found, 300, witness, "test/w"))
+    page = await watched.page()
+
+    async def older(route: Route) -> None:
+        answer = await route.fetch()
+        await route.fulfill(response=answer, body=NO_ML_DSA.replace("ML-DSA-44", "Ed25519") + await answer.text())
+
+    await page.route("**/worker.js", older)
+    async with shown(tmp_path, found, policy_of(witness)) as url:
+        said = await claims(page, url)
+        assert any("This browser cannot verify the signature by Ed25519" in c for c in said), said
+        assert any("give the root that the checkpoint names" in c for c in said)
+        assert not any(c.startswith("Wrong:") or "cosigned this very history" in c for c in said)
+        assert await page.evaluate("localStorage.length") == 0
+
+
+async def test_l14_fewer_witnesses_than_the_policy_demands_are_said_to_be_too_few(
+    watched: Watched, tmp_path: Path
+) -> None:
+    found, witnesses = grown(300), [LedgerCosigner(f"test/w{n}", bytes([n] * 32), bytes([9 + n] * 32)) for n in (1, 2)]
+    found.write(tmp_path)
+    keys = [key for each in witnesses for key in each.vkeys]
+    lines = [f"witness k{n} {key}" for n, key in enumerate(keys)]
+    text = "\n".join(
+        (*lines, "group one all k0 k1", "group two all k2 k3", "group both all one two", "quorum both", "")
+    )
+    (tmp_path / "checkpoint.witnessed").write_bytes(cosigned(found, 300, witnesses[0], "test/w1"))
+    page = await watched.page()
+    async with shown(tmp_path, found, parse_policy(text.encode())) as url:
+        for path in (url, f"{url}/entries/17"):
+            said = await claims(page, path)
+            assert any("test/w1 cosigned this history up to size 300" in c for c in said), said
+            assert any("These are fewer witnesses than are demanded" in c for c in said), said
+
+
+async def test_l13_what_was_erased_is_told_in_words_and_its_entry_still_proven(
+    watched: Watched, tmp_path: Path
+) -> None:
+    found = grown(10)
+    sent = Exchange().message(1, found, "test/us-atf")
+    of = {name: sent[name] for name in ("id", "sender", "recipient", "content_c")}
+    found.add(found.entry("erased", **of, code="content/COURT_ORDER/2027-01-15", actor_c=digest("court")))
+    found.write(tmp_path)
+    page = await watched.page()
+    async with shown(tmp_path, found) as url:
+        said = await claims(page, f"{url}/entries/10")
+        assert any("These very bytes lie under the signed root" in c for c in said), said
+        told = await page.locator("main").inner_text()
+        assert "erased all of a message" in told
+        assert "ground COURT_ORDER; backups still open it until 2027-01-15" in told
 
 
 async def test_a_witnessed_checkpoint_without_the_ledgers_post_quantum_signature_is_wrong(

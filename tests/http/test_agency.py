@@ -256,6 +256,8 @@ async def test_a_marking_notice_stands_in_its_newest_version_on_both_sides(world
     for office in (world.asker, world.holder):
         [standing] = (await office.get("/v1/marking-notices")).json["notices"]
         assert (standing["from"], standing["notice"]["version"]) == (world.asker.node.name, 3)
+        looked = (await office.node.entries())[-1]
+        assert (looked.kind, looked.code) == ("opened", "notice/TRACING"), "that somebody read it is an entry"
 
 
 async def test_a_request_is_tried_without_being_sent(world: World) -> None:

@@ -82,6 +82,9 @@ def test_what_the_other_member_says_is_shown_beside_an_entry_that_names_it(tmp_p
         assert (status, f"of {b.origin}" in text, "its signature holds" in text) == (200, True, True)
         assert "It names no entry of the other ledger" in get(f"{log}/{sent}")[1]
         shown = html.unescape(compared(url))
+        with urllib.request.urlopen(f"{url}/differences", timeout=8) as response:
+            assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
+            assert response.headers["Cache-Control"] == "no-store"
         assert f"{DIFFERENCES['receipt.unfounded']}</td>" in shown
         assert f'<a href="/audit/ledgers/{log_of(a)}/entries/{stranger}">{stranger}</a>' in shown
         (tmp_path / "b" / "tile" / "entries" / "000.p").rename(tmp_path / "gone")

@@ -52,17 +52,21 @@ function recall(found) {
 }
 
 // What both kinds of pages give the worker.
-const given = (found) => ({
-  base: found.base, origin: found.origin, vkeys: [found.ed25519, found.mldsa44], noteText: found.note, witnessedText: found.witnessed,
-  witnesses: found.witnesses.split(" ").filter(Boolean), seen: recall(found),
-});
+function given(found) {
+  const seen = recall(found);
+  return {
+    base: found.base, origin: found.origin, vkeys: [found.ed25519, found.mldsa44], noteText: found.note, witnessedText: found.witnessed,
+    witnesses: found.witnesses.split(" ").filter(Boolean), seen: seen?.size ? seen : null, linked: seen?.linked,
+  };
+}
 
 function ledger(page) {
   const keep = (found) => {
     try {
       const before = kept(page) ?? { ed25519: page.ed25519, size: 0 };
-      if (before.ed25519 !== page.ed25519 || before.size > found.size) return;
-      localStorage.setItem(place(page), JSON.stringify({ ...found, ed25519: page.ed25519 }));
+      const size = (found.linked ?? found).size;
+      if (before.ed25519 !== page.ed25519 || before.size > size || before.linked?.size > size) return;
+      localStorage.setItem(place(page), JSON.stringify({ ...(found.linked && before), ...found, ed25519: page.ed25519 }));
     } catch { /* said by recall */ }
   };
   const told = given(page);

@@ -122,6 +122,44 @@ async function firstOther(base, size) {
   return -1;
 }
 
+const tiles = new Map(); // each is fetched once
+
+// The hash of a perfect subtree, from the hash tiles of a tree of `size` entries.
+async function subtree(base, height, index, size) {
+  const level = Math.floor(height / 8), width = 2 ** (height % 8), tile = Math.floor(index * width / WIDTH), first = index * width % WIDTH;
+  const url = `${base}/${tilePath(level, tile, Math.min(WIDTH, Math.floor(size / WIDTH ** level) - tile * WIDTH))}`;
+  if (!tiles.has(url)) tiles.set(url, await fetched(url));
+  const row = tiles.get(url);
+  let hashes = Array.from({ length: width }, (_, n) => row.slice(32 * (first + n), 32 * (first + n + 1)));
+  while (hashes.length > 1) hashes = await Promise.all(hashes.filter((_, n) => n % 2 === 0).map((left, n) => node(left, hashes[2 * n + 1])));
+  return hashes[0];
+}
+
+// Appends to an edge the perfect subtrees up to `end`.
+async function grow(edge, base, end, size) {
+  while (edge.size < end) {
+    let height = 0;
+    while (edge.size % 2 ** (height + 1) === 0 && edge.size + 2 ** (height + 1) <= end) height++;
+    await edge.push(await subtree(base, height, edge.size / 2 ** height, size), 2 ** height);
+  }
+}
+
+// Whether this history begins with what this browser saw: no tiles give both roots where it does not. Then that is remembered.
+async function goOn(base, note, state, before) {
+  if (before && before.size < note.size) {
+    const edge = new Edge(0, []);
+    await grow(edge, base, before.size, note.size);
+    const begins = textOf(await edge.root()) === before.root;
+    if (begins) await grow(edge, base, note.size, note.size);
+    if (!begins || !same(await edge.root(), note.root)) {
+      claim("wrong", `Its tiles do not lead from the ${before.size} entries that this browser saw on ${before.at} to the signed root: this is another history, or they are not its own.`);
+      return;
+    }
+  }
+  if (before) claim("ok", `It begins with the ${before.size} entries that this browser saw on ${before.at}: its tiles lead from their root to the signed one.`);
+  if (state === "ok") postMessage({ keep: { linked: { size: note.size, root: textOf(note.root), at: new Date().toISOString() } } });
+}
+
 // "ok", "wrong", or "unknown" where this browser cannot tell.
 async function checkNote(note, origin, vkeys) {
   let state = "ok";
@@ -149,20 +187,22 @@ function older(note, seen, cosigned) {
   return "";
 }
 
-async function checkLedger({ base, origin, vkeys, noteText, witnessedText, witnesses, seen, again, unhashed }) {
+const newest = (seen, linked) => (linked && linked.size > (seen?.size ?? 0) ? linked : seen); // hashed here, or its signature and beginning verified
+
+async function checkLedger({ base, origin, vkeys, noteText, witnessedText, witnesses, seen, linked, again, unhashed }) {
   const note = parseNote(noteText);
   const state = await checkNote(note, origin, vkeys);
   if (state === "wrong") return;
   const cosigned = await cosignatures(witnessedText, origin, vkeys, witnesses);
-  const gone = older(note, seen, cosigned);
+  const last = newest(seen, linked), gone = older(note, last, cosigned);
   if (gone) { claim("wrong", gone); return; }
-  if (unhashed) return;
+  if (unhashed) { await goOn(base, note, state, last); return; }
   const whole = again || !seen || (cosigned && cosigned.size < seen.size && !seen.marks?.[cosigned.size]);
   const edge = whole ? new Edge(0, []) : new Edge(seen.size, seen.hashes.map(bytesOf));
   let shown = 0;
   const start = edge.size;
   const roots = {}; // those of sizes that are asked for, computed in passing
-  const marks = [cosigned?.size, seen?.size].filter((size) => size > start);
+  const marks = [cosigned?.size, seen?.size, linked?.size].filter((size) => size > start);
   const mark = async () => { if (marks.includes(edge.size)) roots[edge.size] = await edge.root(); };
   for (let first = Math.floor(start / WIDTH); first * WIDTH < note.size; first += AT_ONCE) {
     const wanted = [];
@@ -186,12 +226,12 @@ async function checkLedger({ base, origin, vkeys, noteText, witnessedText, witne
     if (edge.size - shown >= 1024 || edge.size === note.size) { shown = edge.size; postMessage({ done: edge.size - start, total: note.size - start }); }
   }
   const root = await edge.root();
-  const other = seen && whole && textOf(roots[seen.size] ?? root) !== seen.root;
+  const other = [seen, linked].some((each) => each && each.size > start && textOf(roots[each.size] ?? root) !== each.root);
   if (edge.size !== note.size || !same(root, note.root) || other) {
     const index = await firstOther(base, note.size).catch(() => -1);
     const where = index >= 0 ? `Entry ${index} is the first that is not the one of its tile.` : "Which entry it is cannot be told from here: their tiles say the same.";
-    claim("wrong", seen
-      ? `The ${seen.size} entries that this browser saw on ${seen.at} and those since do not give the signed root: this is another history. ${where}`
+    claim("wrong", last
+      ? `The ${last.size} entries that this browser saw on ${last.at} and those since do not give the signed root: this is another history. ${where}`
       : `The entries do not give the root that was signed. ${where}`);
     return;
   }
@@ -239,11 +279,11 @@ async function cosignatures(text, origin, vkeys, witnesses) {
   }
 }
 
-async function checkEntry({ origin, vkeys, noteText, witnessedText, witnesses, seen, text, index, size, path }) {
+async function checkEntry({ origin, vkeys, noteText, witnessedText, witnesses, seen, linked, text, index, size, path }) {
   const note = parseNote(noteText);
   const state = await checkNote(note, origin, vkeys);
   if (state === "wrong") return;
-  const gone = older(note, seen, await cosignatures(witnessedText, origin, vkeys, witnesses));
+  const gone = older(note, newest(seen, linked), await cosignatures(witnessedText, origin, vkeys, witnesses));
   if (gone) { claim("wrong", gone); return; }
   let hash = await leaf(utf8.encode(text));
   let [fn, sn] = [index, note.size - 1];

@@ -114,11 +114,21 @@ def reconcile_ledgers(
         }  # fmt: skip
         grades = [
             f"WITNESSED {each.origin} up to entry {size - 1}, as the policy demands" if size
-            else f"SIGNED {each.origin} by {'keys that you trust' if given or (node and name.startswith('http')) else 'keys that lay beside it, for which nobody vouches'}"
+            else f"SIGNED {each.origin} by {_whose(given, bool(node) and name.startswith('http'))}"
             for (each, given), size, name in zip(judged, witnessed, (a, b), strict=True)
         ]  # fmt: skip
         say("\n".join([*grades, *_lines(directions, found)]), shown, as_json=json)
     return _DIFFER if found else 0
+
+
+def _whose(given: bool, listed: bool) -> str:
+    if given:
+        return "keys that you trust"
+    return (
+        "keys that the directory lists, by the root in the node's folder"
+        if listed
+        else "keys that lay beside it, for which nobody vouches"
+    )
 
 
 def _here(
