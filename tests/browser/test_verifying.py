@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from playwright.async_api import Page, Route
 
+from adapters.postgres.embedded import EmbeddedServer
 from gateway.console.explorer import Explorer
 from gateway.console.session import loopback
 from gateway.http.serve import application
@@ -20,12 +22,15 @@ from gateway.services.explore import Explore
 from keys.notes import LedgerCosigner
 from keys.suite import Tw1Verifier
 from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint
-from protocols.ledger.entry import Entry
+from protocols.ledger.entry import Entry, PeerRef
 from protocols.ledger.merkle import leaf_hash, node_hash
 from protocols.ledger.tiles import encode_bundle
 from protocols.ledger.witness import Policy, parse_policy
 from tests.attacks.test_audit import forge
+from tests.attacks.test_ledger import Damage, changed, cut, deleted, reordered, stopped
 from tests.browser.conftest import Watched
+from tests.fault.invariants import View
+from tests.federation import Federation
 from tests.http.wire import free_socket, listening
 from tests.interop.conftest import START, Exchange, Ledger, digest
 
@@ -191,6 +196,23 @@ async def test_l01_l02_l07_what_cannot_be_an_accident_is_wrong_and_not_merely_un
     assert says in said[-1]
 
 
+@pytest.mark.parametrize("damage", [changed, deleted, reordered, cut], ids=lambda each: each.__name__)
+async def test_l01_l02_what_an_administrator_does_to_a_real_database_is_wrong_on_the_page(
+    watched: Watched, postgres: EmbeddedServer, tmp_path: Path, damage: Damage
+) -> None:
+    (tmp_path / "network").mkdir()
+    async with Federation(postgres, tmp_path / "network") as fed:
+        node = await stopped(fed)
+        await damage(node)
+        (await View(node).read()).export(tmp_path / "out", set())
+        found = SimpleNamespace(origin=node.origin, signer=node.keys.note_signer(node.origin))
+    page = await watched.page()
+    async with shown(tmp_path / "out", found) as url:  # type: ignore[arg-type]
+        said = await claims(page, url)
+    assert any(c.startswith("Wrong:") for c in said), said
+    watched.complaints.clear()  # the browser notes what is not there
+
+
 async def test_l02_l04_last_weeks_backup_and_a_rewritten_history_are_not_what_this_browser_saw(
     watched: Watched, tmp_path: Path
 ) -> None:
@@ -310,16 +332,20 @@ async def test_u01_what_another_ledger_says_is_text(watched: Watched, tmp_path: 
     found, attack = Ledger("test/br-pf"), "<img src=x onerror=alert(1)><script>alert(2)</script>\"'"
     found.open()
     found.add(*(found.entry("admin", code=attack, id=None) for _ in range(3)))
+    said = Exchange().message(1, found, attack) | {"pair_seq": 1, "sender": attack, "recipient": "test/br-pf"}
+    peer = PeerRef(origin=attack, index=0, leaf=digest("leaf"), size=1, root=digest("root"))
+    found.add(found.entry("refused", **said, via=attack, code="env.invalid", read=True, peer=peer))
     found.write(tmp_path)
     page = await watched.page()
     dialogs: list[str] = []
     page.on("dialog", lambda dialog: dialogs.append(dialog.message))
     async with shown(tmp_path, found) as url:
-        for path in ("", "/entries/2", "/figures", f"?code={attack}"):
+        for path in ("", "/entries/2", "/entries/4", "/figures", f"?code={attack}", f"?member={attack}"):
             await page.goto(url + path)
             assert await page.locator("main img, main script").count() == 0
-        await page.goto(f"{url}/entries/2")
-        assert attack in await page.locator("main").inner_text()
+        for index, times in ((2, 1), (4, 3)):
+            await page.goto(f"{url}/entries/{index}")
+            assert (await page.locator("main").inner_text()).count(attack) >= times
     assert dialogs == []
 
 
