@@ -17,6 +17,7 @@ from gateway.http.serve import Site, application
 from gateway.runtime.client import AgencyClient
 from gateway.runtime.exported import ExportFolder
 from gateway.services.explore import Explore
+from keys.files import read_private
 from keys.suite import Tw1Verifier
 from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint, verify_checkpoint
 from protocols.ledger.entry import Entry
@@ -46,6 +47,7 @@ class Place:
     node: Path | None
     client: str
     actor: str
+    key: Path | None = None  # of the client, where there is no node's folder
 
 
 class OneLedger:
@@ -205,12 +207,27 @@ async def _reader(place: Place, stack: AsyncExitStack) -> Read:
     if not place.url.startswith(("http://", "https://")):
         return _folder(Path(place.url))
     url = place.url.rstrip("/")
+    if place.key is not None:
+        base, _, path = url.partition("/v1/")
+        member = _origin_of(place).rpartition("/")[0]
+        asked = AgencyClient(
+            base, audience=f"{member}/v1/token", client=place.client, actor=place.actor, key=read_private(place.key)
+        )
+        return _of_node(f"/v1/{path}", await stack.enter_async_context(asked))
     if place.node is None:
         return _web(url, await stack.enter_async_context(aiohttp.ClientSession()))
     agency = AgencyClient.of_node(place.node, client=place.client, actor=place.actor)
     if not url.startswith(f"{agency.url}/"):
         raise ProblemError("config.invalid", f"with --node, name a ledger of that node: {agency.url}/v1/ledger/LOG")
     return _of_node(url.removeprefix(agency.url), await stack.enter_async_context(agency))
+
+
+def _origin_of(place: Place) -> str:
+    """The one ledger that the auditor's keys are of."""
+    names = {VerifierKey.parse(each).name for each in (place.vkeys("") if place.vkeys else ())}
+    if len(names) != 1:
+        raise ProblemError("config.invalid", "--key needs whose ledger it is: --policy, or its two keys as --vkey")
+    return names.pop()
 
 
 def _folder(folder: Path) -> Read:
@@ -236,7 +253,7 @@ def _web(url: str, session: aiohttp.ClientSession) -> Read:
             async with session.get(f"{url}/{name}", timeout=_WAIT, allow_redirects=False) as response:
                 if response.status in (401, 403):
                     said = f"who reads this has to say who it is: the server answers {response.status}"
-                    fix = "Name the folder with the client's key (`--node`), and a client with the scope ledger:read."
+                    fix = "Name the client's key (`--key`, or `--node` on the node's own machine), and a client with the scope ledger:read."
                     raise ProblemError("auth.missing", said, errors=[Fault("/ledger", "auth.missing", said, fix)])
                 if response.status != 200:
                     raise ProblemError("tile.missing", f"{name}: the server answers {response.status}")

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -318,13 +319,29 @@ def test_the_live_ledgers_of_two_nodes_are_compared_and_shown_with_their_clients
     there = found["directions"][0]
     assert (found["ok"], there["sender"], there["recipient"]) == (True, world.a.name, world.b.name)
     assert there["sent"] == there["receipted"] > 0
-    alone = subprocess.run(
-        [Path(sys.executable).with_name("tracewire"), "audit", "reconcile", *urls], capture_output=True, text=True
-    )
+    alone = _said("audit", "reconcile", *urls)
     assert (alone.returncode, "auth.missing" in alone.stderr, "--node" in alone.stderr) == (1, True, True), alone.stderr
-    with serving(urls[0], "--node", world.a.folder) as url:
-        status, page = get(f"{url}/ledgers/{log_name(f'{world.a.name}/2026.1')}")
-        assert (status, f"{world.b.name}" in page.decode()) == (200, True)
+    laptop = world.folder / "laptop"
+    laptop.mkdir()
+    shutil.copy(world.a.folder / "clients" / "local.pem", laptop / "client.pem")  # all that an auditor elsewhere has
+    world.run("ledger", "export", world.a.folder, laptop / "out")
+    trusted = [f"--vkey={key}" for key in (laptop / "out" / "vkeys").read_text().split()]
+    elsewhere = ("--key", laptop / "client.pem", *trusted)
+    assert world.run("audit", "fetch", urls[0], laptop / "live", *elsewhere)["origin"] == f"{world.a.name}/2026.1"
+    assert world.run("ledger", "verify", laptop / "live", *trusted)["ok"]
+    unnamed = _said("audit", "fetch", urls[0], laptop / "other", *elsewhere[:2])
+    assert (unnamed.returncode, "config.invalid" in unnamed.stderr) == (1, True), (
+        "no server is asked whose ledger it is"
+    )
+    for given in (("--node", world.a.folder), elsewhere):
+        with serving(urls[0], *given) as url:
+            status, page = get(f"{url}/ledgers/{log_name(f'{world.a.name}/2026.1')}")
+            assert (status, f"{world.b.name}" in page.decode()) == (200, True)
+
+
+def _said(*tokens: object) -> "subprocess.CompletedProcess[str]":
+    command = [str(Path(sys.executable).with_name("tracewire")), *map(str, tokens)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_an_exported_ledger_with_one_changed_byte_is_exit_code_3(world: World) -> None:

@@ -132,33 +132,30 @@ def _whose(given: bool, listed: bool) -> str:
 
 
 def _here(
-    ledgers: Sequence[str], place: Path, vkey: list[str] | None, nodes: Sequence[Path | None], client: str, actor: str
+    ledgers: Sequence[str],
+    place: Path,
+    vkey: list[str] | None,
+    nodes: Sequence[Path | None],
+    client: str,
+    actor: str,
+    key: Path | None = None,
 ) -> list[Path]:
     """The folder of each ledger; a live one is taken into one of its own."""
-    folders = [Path(each) for each in ledgers]
-    for n, (each, node) in enumerate(zip(ledgers, nodes, strict=True)):
-        if each.startswith(("http://", "https://")):
-            folders[n] = place / str(n)
-            _fetched(each, folders[n], _vkeys(vkey, node), node if "/v1/ledger/" in each else None, client, actor)
-    if _fetched_both(ledgers):  # what the second names by now is there by now
-        _fetched(
-            ledgers[0],
-            folders[0],
-            _vkeys(vkey, nodes[0]),
-            nodes[0] if "/v1/ledger/" in ledgers[0] else None,
-            client,
-            actor,
-        )
+    folders = [place / str(n) if _on_web(each) else Path(each) for n, each in enumerate(ledgers)]
+    live = [n for n, each in enumerate(ledgers) if _on_web(each)]
+    for n in live + live[:-1]:  # the first of two once more: what the second names by then is there by then
+        own, by = (nodes[n], key) if "/v1/ledger/" in ledgers[n] else (None, None)
+        _fetched(ledgers[n], folders[n], _vkeys(vkey, nodes[n]), own, client, actor, by)
     return folders
 
 
-def _fetched_both(ledgers: Sequence[str]) -> bool:
-    return all(each.startswith(("http://", "https://")) for each in ledgers)
+def _on_web(ledger: str) -> bool:
+    return ledger.startswith(("http://", "https://"))
 
 
 def _whole(ledgers: Sequence[str], live: bool) -> tuple[bool, bool]:
     """Whether past the end of each there can be nothing that the other names."""
-    return not live, not live and not _fetched_both(ledgers)
+    return not live, not (live or all(map(_on_web, ledgers)))
 
 
 def _keys(folder: Path, vkeys: Sequence[str], named: Sequence[VerifierKey]) -> tuple[LedgerKeys, bool]:
@@ -264,6 +261,7 @@ def fetch(
     *,
     vkey: Annotated[list[str] | None, Parameter(negative="")] = None,
     node: Path | None = None,
+    key: Path | None = None,
     client: str = "local",
     actor: str = "local",
     json: AsJson = False,
@@ -284,24 +282,32 @@ def fetch(
         the file `vkeys` beside the ledger, for which nobody vouches.
     node
         For a node's /v1: the folder with the client's key (NODE/clients/CLIENT.pem) and the node's settings.
+    key
+        For a node's /v1 from another machine: the client's private key (PEM, readable by you alone), beside `vkey` (or `serve --policy`), which says whose ledger it is.
     client
-        With `node`: the client, with the scope ledger:read.
+        With `node` or `key`: the client, with the scope ledger:read.
     actor
         With `node`: its actor.
     json
         Print one JSON object.
     """
     with problems(as_json=json):
-        origin, size = _fetched(ledger, folder, _vkeys(vkey, node), node, client, actor)
+        origin, size = _fetched(ledger, folder, _vkeys(vkey, node), node, client, actor, key)
         say(f"{origin}: {size} entries in {folder}.", {"origin": origin, "size": size}, as_json=json)
 
 
 def _fetched(
-    ledger: str, folder: Path, vkeys: Callable[[str], Sequence[str]] | None, node: Path | None, client: str, actor: str
+    ledger: str,
+    folder: Path,
+    vkeys: Callable[[str], Sequence[str]] | None,
+    node: Path | None,
+    client: str,
+    actor: str,
+    key: Path | None,
 ) -> tuple[str, int]:
     from gateway.runtime.serving import Place, fetch_ledger
 
-    place = Place(url=ledger, vkeys=vkeys, node=node, client=client, actor=actor)
+    place = Place(url=ledger, vkeys=vkeys, node=node, client=client, actor=actor, key=key)
     with progress(ledger) as bar:
         task = bar.add_task(ledger, total=None)
         return asyncio.run(
@@ -457,6 +463,7 @@ def serve(
     vkey: Annotated[list[str] | None, Parameter(negative="")] = None,
     policy: Path | None = None,
     node: Path | None = None,
+    key: Path | None = None,
     client: str = "local",
     actor: str = "local",
     port: int = 8450,
@@ -479,8 +486,10 @@ def serve(
         A C2SP tlog-policy file (`audit policy` writes it): whose cosignatures count.
     node
         For a node's /v1: the folder with the client's key (NODE/clients/CLIENT.pem) and the node's settings.
+    key
+        For a node's /v1 from another machine: the client's private key (PEM, readable by you alone), beside `vkey` (or `serve --policy`), which says whose ledger it is.
     client
-        With `node`: the client, with the scope ledger:read.
+        With `node` or `key`: the client, with the scope ledger:read.
     actor
         With `node`: its actor.
     port
@@ -490,17 +499,16 @@ def serve(
 
     with problems(as_json=False):
         wanted, vkey = demanded(policy, vkey)
-        place = Place(url=ledger, vkeys=_vkeys(vkey, node), node=node, client=client, actor=actor)
-        second = replace(place, url=other, node=None) if other else None
+        place = Place(url=ledger, vkeys=_vkeys(vkey, node), node=node, client=client, actor=actor, key=key)
+        second = replace(place, url=other, node=None, key=None) if other else None
 
         def compare(
             keys: Sequence[LedgerKeys], told: Callable[[int, int], None]
         ) -> tuple[list[Direction], list[Difference]]:
             with tempfile.TemporaryDirectory(prefix="tracewire-audit-") as temporary:
-                both = _here((ledger, other or ""), Path(temporary), vkey, (node, None), client, actor)
-                return reconcile(
-                    _parts(both, keys, _whole((ledger, other or ""), not _fetched_both((ledger, other or ""))), told)
-                )
+                named = ledger, other or ""
+                both = _here(named, Path(temporary), vkey, (node, None), client, actor, key)
+                return reconcile(_parts(both, keys, _whole(named, not all(map(_on_web, named))), told))
 
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(
