@@ -13,17 +13,14 @@ import cyclopts
 from cyclopts import Parameter
 
 from gateway.console.words import DIFFERENCES
-from gateway.runtime.cli.folder import covered, demanded, keys_of, verified
+from gateway.runtime.cli.folder import covered, demanded, keys_of, proof_of, verified
 from gateway.runtime.cli.ledger import AsJson, vkeys_of, write_new
 from gateway.runtime.cli.say import clock, problems, progress, read_file, say
 from gateway.runtime.settings import load_settings
 from protocols.directory import witness_keys
 from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint
-from protocols.ledger.merkle import inclusion_path
 from protocols.ledger.note import VerifierKey
-from protocols.ledger.proof import Place, format_proof
 from protocols.ledger.reconcile import Difference, Direction, Side, reconcile
-from protocols.ledger.tiles import ENTRIES, WIDTH, TileReader, TilesWanted, parse_bundle, tile_path, tile_width
 from protocols.ledger.witness import Policy, format_policy, parse_policy
 from protocols.problems import Fault, ProblemError
 
@@ -228,30 +225,10 @@ def _write_proofs(folder: Path, found: Sequence[Difference], ledgers: dict[str, 
     for number, each in enumerate(found, 1):
         other = members[1 - members.index(each.member)]
         for member, index in ((each.member, each.first), (each.member, each.index), (other, each.other)):
-            proof = _proof(ledgers[member], index) if index is not None else None
+            proof = proof_of(ledgers[member], index) if index is not None else None
             if proof is not None:
                 name = f"{number:04}-{each.kind}-{member.replace('/', '.')}-{index}.tlog-proof"
                 (folder / name).write_bytes(proof)
-
-
-def _proof(folder: Path, index: int) -> bytes | None:
-    """The tlog-proof of an entry of an exported ledger, under its witnessed checkpoint where that covers it; None past its end."""
-    newest = checkpoint = parse_checkpoint(read_file(folder / "checkpoint"))
-    if index >= newest.size:
-        return None
-    if (path := folder / "checkpoint.witnessed").exists():
-        cosigned = parse_checkpoint(read_file(path))
-        checkpoint = cosigned if index < cosigned.size <= newest.size else newest
-    wanted = TilesWanted()
-    inclusion_path(index, checkpoint.size, wanted.node)
-    tiles = {tile: read_file(folder / tile_path(tile, tile_width(tile, newest.size))) for tile in wanted.tiles}
-    hashes = tuple(inclusion_path(index, checkpoint.size, TileReader(tiles).node))
-    bundle = ENTRIES, index // WIDTH
-    entries = list(parse_bundle(read_file(folder / tile_path(bundle, tile_width(bundle, newest.size)))))
-    place = Place(
-        origin=checkpoint.origin, size=checkpoint.size, index=index, path=hashes, entry=entries[index % WIDTH]
-    )
-    return format_proof(place, checkpoint.note)
 
 
 @app.command

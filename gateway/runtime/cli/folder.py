@@ -7,14 +7,17 @@ from gateway.runtime.cli.say import read_file
 from keys.suite import Tw1Verifier
 from protocols.ledger.checkpoint import LedgerKeys, parse_checkpoint, verify_checkpoint
 from protocols.ledger.entry import Entry, parse_entry
-from protocols.ledger.merkle import HASH_BYTES, leaf_hash
+from protocols.ledger.merkle import HASH_BYTES, inclusion_path, leaf_hash
 from protocols.ledger.note import VerifierKey
 from protocols.ledger.order import Order
+from protocols.ledger.proof import Place, format_proof
 from protocols.ledger.tiles import (
     ENTRIES,
     WIDTH,
     Edge,
     TileId,
+    TileReader,
+    TilesWanted,
     encode_bundle,
     parse_bundle,
     parse_tile_path,
@@ -124,3 +127,23 @@ def _same_tile(folder: Path, tile: TileId, width: int, data: bytes) -> None:
     path = tile_path(tile, width)
     if read_file(folder / path) != data:
         raise ProblemError("tile.missing", f"{path} differs from the entries")
+
+
+def proof_of(folder: Path, index: int) -> bytes | None:
+    """The tlog-proof of an entry of an exported ledger, under its witnessed checkpoint where that covers it; None past its end."""
+    newest = checkpoint = parse_checkpoint(read_file(folder / "checkpoint"))
+    if index >= newest.size:
+        return None
+    if (path := folder / "checkpoint.witnessed").exists():
+        cosigned = parse_checkpoint(read_file(path))
+        checkpoint = cosigned if index < cosigned.size <= newest.size else newest
+    wanted = TilesWanted()
+    inclusion_path(index, checkpoint.size, wanted.node)
+    tiles = {tile: read_file(folder / tile_path(tile, tile_width(tile, newest.size))) for tile in wanted.tiles}
+    hashes = tuple(inclusion_path(index, checkpoint.size, TileReader(tiles).node))
+    bundle = ENTRIES, index // WIDTH
+    entries = list(parse_bundle(read_file(folder / tile_path(bundle, tile_width(bundle, newest.size)))))
+    place = Place(
+        origin=checkpoint.origin, size=checkpoint.size, index=index, path=hashes, entry=entries[index % WIDTH]
+    )
+    return format_proof(place, checkpoint.note)
