@@ -93,11 +93,8 @@ class Metrics(Collector):
         name, text = "connections_refused_total", "Connections closed unread: too many of one address."
         yield _family(CounterMetricFamily, name, text, refused)
         yield _gauge("ledger_entries", "Entries of the open ledger.", self._committer.size)
-        unwitnessed, text = (
-            self._committer.size - self._witnessed,
-            "Entries that are signed, and that is all: no witness has cosigned them yet.",
-        )
-        yield _gauge("ledger_unwitnessed_entries", text, unwitnessed)
+        text = "Entries that are signed, and that is all: no witness has cosigned them yet."
+        yield _gauge("ledger_unwitnessed_entries", text, self._committer.size - self._witnessed)
         yield _gauge("commit_queue_changes", "Changes that wait to be committed.", self._committer.waiting)
         for name, text, outcomes in (
             ("delivery_attempts_total", "Messages tried to deliver, by what became of it.", self._settle.outcomes),

@@ -143,7 +143,9 @@ class Erase:
             pending = await self._store.pending()
             said = await self._said(pending)
             await self._destroy(said)
-            ordered = await self._ordered(rest := [row for row in pending if row not in said])
+            known = set(said)
+            rest = [row for row in pending if row not in known]
+            ordered = await self._ordered(rest)
             over = list[Erased]()
             if self._clock.now() <= current(self._directory).expires:  # a clock that runs ahead destroys nothing
                 over = [*await self._due(), *await self._ended()]
@@ -225,9 +227,10 @@ class Erase:
         await self._store.raise_generation(await asyncio.to_thread(self._vault.rotate), self._clock.now())
 
     async def _wanted(self, order: Order) -> list[Content]:
+        every = await self._read.contents(order.thread)
         contents = [
             each
-            for each in await self._read.contents(order.thread)
+            for each in every
             if (not order.messages or each.message.id in order.messages)
             and (not order.part or order.part in [part.ref.name for part in each.parts])
         ]
@@ -241,7 +244,7 @@ class Erase:
         if not contents:
             await self._read.legs(order.thread)
             raise ProblemError("content.erased", "nothing of it is left")
-        self._check_words([each.message for each in await self._read.contents(order.thread)], order)
+        self._check_words([each.message for each in every], order)
         return contents
 
     def _check_words(self, said: Sequence[Message], order: Order) -> None:

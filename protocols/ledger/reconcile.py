@@ -232,7 +232,9 @@ def reconcile(parts: Iterable[tuple[Side, ...]], *, most: int = _NAMED_MAX) -> t
         ways[1].add(b, a)
 
     deque(starmap(add, parts), maxlen=0)  # no name holds a part while the next one is read
-    found = [each for way in ways for each in way.differences()]
+    found = [
+        each for way in ways for each in way.differences()
+    ]  # the gaps are counted with them: a direction comes after
     return [way.direction() for way in ways], found
 
 

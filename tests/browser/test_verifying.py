@@ -36,10 +36,10 @@ from tests.interop.conftest import START, Exchange, Ledger, digest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-NO_ML_DSA = """{
+OLDER = """{
   const known = crypto.subtle.importKey.bind(crypto.subtle);
   crypto.subtle.importKey = (format, key, algorithm, ...rest) =>
-    algorithm.name === "ML-DSA-44" ? Promise.reject(new DOMException("unknown", "NotSupportedError")) : known(format, key, algorithm, ...rest);
+    algorithm.name === "ALGORITHM" ? Promise.reject(new DOMException("unknown", "NotSupportedError")) : known(format, key, algorithm, ...rest);
 }
 """
 """An older browser, as its worker finds it."""
@@ -426,19 +426,31 @@ async def test_a_fork_and_a_restored_backup_are_told_by_what_a_witness_saw(
     assert changes == 2
 
 
-async def test_a_browser_without_ml_dsa_says_what_it_cannot_verify_and_takes_nothing_on_trust(
-    watched: Watched, tmp_path: Path
-) -> None:
+def witnessed_ledger(folder: Path) -> tuple[LedgerCosigner, Ledger]:
+    """300 entries in a folder, and who cosigned them."""
     witness, found = LedgerCosigner("test/w", bytes(32), bytes(range(32))), grown(300)
-    found.write(tmp_path)
-    (tmp_path / "checkpoint.witnessed").write_bytes(cosigned(found, 300, witness, "test/w"))
+    found.write(folder)
+    (folder / "checkpoint.witnessed").write_bytes(cosigned(found, 300, witness, "test/w"))
+    return witness, found
+
+
+async def older_browser(watched: Watched, *, without: str) -> Page:
+    """A page whose worker finds no such algorithm."""
     page = await watched.page()
 
     async def older(route: Route) -> None:
         answer = await route.fetch()
-        await route.fulfill(response=answer, body=NO_ML_DSA + await answer.text())
+        await route.fulfill(response=answer, body=OLDER.replace("ALGORITHM", without) + await answer.text())
 
     await page.route("**/worker.js", older)
+    return page
+
+
+async def test_a_browser_without_ml_dsa_says_what_it_cannot_verify_and_takes_nothing_on_trust(
+    watched: Watched, tmp_path: Path
+) -> None:
+    witness, found = witnessed_ledger(tmp_path)
+    page = await older_browser(watched, without="ML-DSA-44")
     async with shown(tmp_path, found, policy_of(witness)) as url:
         said = await claims(page, url)
         assert any("This browser cannot verify the signature by ML-DSA-44" in c for c in said), said
@@ -453,16 +465,8 @@ async def test_a_browser_without_ml_dsa_says_what_it_cannot_verify_and_takes_not
 async def test_a_browser_without_ed25519_verifies_no_signature_says_so_and_remembers_nothing(
     watched: Watched, tmp_path: Path
 ) -> None:
-    witness, found = LedgerCosigner("test/w", bytes(32), bytes(range(32))), grown(300)
-    found.write(tmp_path)
-    (tmp_path / "checkpoint.witnessed").write_bytes(cosigned(found, 300, witness, "test/w"))
-    page = await watched.page()
-
-    async def older(route: Route) -> None:
-        answer = await route.fetch()
-        await route.fulfill(response=answer, body=NO_ML_DSA.replace("ML-DSA-44", "Ed25519") + await answer.text())
-
-    await page.route("**/worker.js", older)
+    witness, found = witnessed_ledger(tmp_path)
+    page = await older_browser(watched, without="Ed25519")
     async with shown(tmp_path, found, policy_of(witness)) as url:
         said = await claims(page, url)
         assert any("This browser cannot verify the signature by Ed25519" in c for c in said), said
@@ -510,9 +514,7 @@ async def test_l13_what_was_erased_is_told_in_words_and_its_entry_still_proven(
 async def test_a_witnessed_checkpoint_without_the_ledgers_post_quantum_signature_is_wrong(
     watched: Watched, tmp_path: Path
 ) -> None:
-    witness, found = LedgerCosigner("test/w", bytes(32), bytes(range(32))), grown(300)
-    found.write(tmp_path)
-    (tmp_path / "checkpoint.witnessed").write_bytes(cosigned(found, 300, witness, "test/w"))
+    witness, found = witnessed_ledger(tmp_path)
     page = await watched.page()
 
     async def lie(route: Route) -> None:
