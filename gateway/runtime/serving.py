@@ -16,6 +16,7 @@ from gateway.console.session import loopback
 from gateway.http.serve import Site, application
 from gateway.runtime.client import AgencyClient
 from gateway.runtime.exported import ExportFolder
+from gateway.runtime.settings import LOOPBACK
 from gateway.services.explore import Explore
 from keys.files import read_private
 from keys.suite import Tw1Verifier
@@ -208,6 +209,11 @@ async def _reader(place: Place, stack: AsyncExitStack) -> Read:
         return _folder(Path(place.url))
     url = place.url.rstrip("/")
     if place.key is not None:
+        where = urlsplit(url)
+        if where.scheme != "https" and not LOOPBACK.fullmatch(
+            where.hostname or ""
+        ):  # who answers could use the assertion
+            raise ProblemError("config.invalid", "plain HTTP is only for loopback: give an https address with --key")
         base, _, path = url.partition("/v1/")
         member = _origin_of(place).rpartition("/")[0]
         asked = AgencyClient(

@@ -19,7 +19,7 @@ FILE = "tracewire.toml"
 _REGISTRY = ("trace.request", "registry.record", "registry.withdrawal", "registry.search")
 Address = Annotated[str, StringConstraints(pattern=r"^[^:\s]+:\d{1,5}$")]
 _RETENTION_DAYS_MIN = EXPIRES_MAX_S // 86_400
-_LOOPBACK = re.compile(r"127\.\d+\.\d+\.\d+|localhost|\[::1\]")
+LOOPBACK = re.compile(r"127\.\d+\.\d+\.\d+|localhost|\[::1\]")
 
 
 def key_path(node: Path, client: str) -> Path:
@@ -94,7 +94,7 @@ def _check(settings: Settings) -> None:
         )
     if not settings.exchange_tls:
         for address in (urlsplit(settings.exchange_url).hostname or "", settings.exchange_bind.rpartition(":")[0]):
-            if not _LOOPBACK.fullmatch(address):
+            if not LOOPBACK.fullmatch(address):
                 raise ProblemError("config.invalid", "plain HTTP is only for loopback: give an https exchange_url")
     elif settings.tls_certificate is None or settings.tls_key is None:
         raise ProblemError("config.invalid", "an https exchange_url needs tls_certificate and tls_key")

@@ -99,6 +99,14 @@ def test_what_the_other_member_says_is_shown_beside_an_entry_that_names_it(tmp_p
     assert (code, "two of one ledger" in error) == (1, True), "it agrees with itself, which says nothing"
 
 
+def test_a_clients_key_signs_nothing_for_a_server_that_anybody_on_the_way_could_be(tmp_path: Path) -> None:
+    found, key = ledger(tmp_path), tmp_path / "client.pem"
+    key.touch(mode=0o600)
+    vkeys = [f"--vkey={each}" for each in found.signer.vkeys]
+    code, error = said(f"http://192.0.2.1/v1/ledger/{log_of(found)}", "--key", key, *vkeys)
+    assert (code, "plain HTTP is only for loopback" in error) == (1, True), error
+
+
 def test_u03_u07_what_is_served_here_is_not_framed_or_cached_either(tmp_path: Path) -> None:
     found = ledger(tmp_path)
     with serving(tmp_path, "--port", port()) as url:
