@@ -1,6 +1,6 @@
 """The member's private keys: one encrypted file for the node, one for each offline key, so that it can be taken away.
 
-node.key holds message, seal, request, token, witness (a pair), ledger (a pair an origin), snapshot and timestamp keys, and the public
+node.key holds message, seal, request, token, webhook, witness (a pair), ledger (a pair an origin), snapshot and timestamp keys, and the public
 half of the others; record.key the record key, likewise root.key and targets.key of a directory authority.
 
 Every key has one use. The first of a use is `current`, a further one `next` until promoted, then the former is `old`.
@@ -29,7 +29,7 @@ from protocols.problems import ProblemError
 from protocols.strict import b64u, dump_json, format_time, parse_object, parse_time, unb64u
 
 OfflineUse = Literal["record", "root", "targets"]
-OnlineUse = Literal["message", "request", "token", "snapshot", "timestamp"]
+OnlineUse = Literal["message", "request", "token", "webhook", "snapshot", "timestamp"]
 Use = Literal[OfflineUse, OnlineUse, "seal", "ledger", "witness"]
 State = Literal["current", "next", "old"]
 
@@ -170,6 +170,13 @@ class KeyStore:
     def signer(self, use: Literal["message", "request", "token"]) -> Ed25519Signer:
         """The signer of the current key."""
         return Ed25519Signer(self._current(use).seed)
+
+    def signers(self, use: Literal["webhook"]) -> list[Ed25519Signer]:
+        """The signers of a key and of those before it that were not dropped, the current one first; `key.store` of none."""
+        found = [key for key in self._keys if key.use == use and key.state != "next"]
+        if not found:
+            raise store_problem(f"there is no {use} key", f"Make one: tracewire keys rotate NODE {use}")
+        return [Ed25519Signer(key.seed) for key in sorted(found, key=lambda key: key.state)]
 
     def current_signer(self, use: Literal["message", "request", "token"]) -> "CurrentSigner":
         """Signs with whatever key of the use is current when it signs: a promoted one takes over without a restart."""

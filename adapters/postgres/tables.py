@@ -244,6 +244,7 @@ class Inbox(SQLModel, table=True):
     digest: bytes = bytes_column()
     content_c: bytes = bytes_column()
     dispatched: bool = flag_column()
+    leased: datetime | None = time_column(nullable=True)
 
 
 class Refusal(SQLModel, table=True):

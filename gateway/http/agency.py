@@ -414,7 +414,7 @@ class Agency:
     async def get_events(self, request: web.Request, asked: Asked) -> web.Response:
         """Follow what happens: lines after a sequence number.
 
-        Asking after a line says that your system has handled all up to it: what arrived is then `dispatched`.
+        Asking after a line says that your system has handled all up to it: what arrived is then `dispatched`, where no webhook is told of it.
         """
         query: EventsQuery = asked.query
         events = await self._read.events(query.after, query.limit, wait_seconds(request))

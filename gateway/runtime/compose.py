@@ -31,6 +31,7 @@ from gateway.services.committed import LedgerView
 from gateway.services.converse import Converse
 from gateway.services.courier import Courier
 from gateway.services.deliver import Deliver
+from gateway.services.dispatch import Dispatch
 from gateway.services.diversion import Diversions
 from gateway.services.erase import Erase
 from gateway.services.evidence import Export
@@ -63,6 +64,7 @@ from protocols.directory import Directory
 from protocols.exchange.blobs import sealed_bytes
 from protocols.ledger.entry import parse_entry
 from protocols.limits import DIRECTORY_GRACE_S, REQUEST_AHEAD_MAX_S
+from protocols.messages import TYPES
 from protocols.ports.crypto import Sealer
 from protocols.ports.directory import DirectorySource
 from protocols.problems import ProblemError
@@ -98,6 +100,7 @@ class Parts:
     deliver: Deliver
     ways: Ways
     answer: Answer | None
+    dispatch: Dispatch | None
     lapse: Lapse
     erase: Erase
     gossip: Gossip
@@ -112,7 +115,7 @@ class Parts:
 
     def loops(self) -> list[Coroutine[None, None, None]]:
         """Everything that works by itself, but for the committer."""
-        ways, answer = self.ways, [self.answer.run()] if self.answer else []
+        ways, own = self.ways, [each.run() for each in (self.answer, self.dispatch) if each]
         sending = [ways.deliver.run(), ways.collect.run(), ways.relay.run(ways.offer.wake), ways.blobs.run()]
         return [
             *sending,
@@ -121,7 +124,7 @@ class Parts:
             self.gossip.run(),
             self.witness.run(),
             self.recomputing.run(),
-            *answer,
+            *own,
         ]
 
 
@@ -147,7 +150,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     ways = ways_of(settings, ports, keys, committer, linking, prove, submit, receive, blobs, vault, witness)
     read = Read(
         member=member, store=ports.threads, vault=vault, opener=keys.opener(), sealer=sealer, committer=committer, submit=submit,
-        clock=clock, answered=settings.answers, erasures=ports.erasures,
+        clock=clock, answered=settings.answers, erasures=ports.erasures, dispatches=ports.backend is None,
     )  # fmt: skip
     office = {"name": settings.name, "country": {"code": settings.country, "raw": settings.country}}
     committer.on_commit(read.wake)
@@ -180,6 +183,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     listeners = {"agency": agency.app(halted, more=pages), "exchange": exchange.app(halted), "operations": operations.app()}  # fmt: skip
     return Parts(
         committer=committer, submit=submit, read=read, converse=converse, approve=approve, records=records, export=export, answer=answer,
+        dispatch=dispatching(settings, ports, keys, submit, committer),
         receive=receive, deliver=ways.deliver, ways=ways,
         lapse=Lapse(member=member, store=ports.threads, committer=committer, sealer=sealer, clock=clock), directory=ports.directory, listeners=listeners,
         gossip=Gossip(member=member, directory=ports.directory, store=ports.exchange, linking=linking, transport=ports.transport, sealer=sealer),
@@ -294,10 +298,25 @@ def answering(
     """What of a node answers by itself."""
     answer = Answer(
         office=office, types=settings.answers, store=ports.exchange, registry=ports.registry, records=records, notices=notices,
-        read=read, submit=submit, committer=committer, clock=ports.clock, later_s=12 * settings.retry_first_s,
+        read=read, submit=submit, committer=committer, clock=ports.clock, later_s=settings.later_s,
     )  # fmt: skip
     committer.on_commit(answer.wake)
     return answer
+
+
+def dispatching(
+    settings: Settings, ports: Ports, keys: KeyStore, submit: Submit, committer: Committer
+) -> Dispatch | None:
+    """What tells the member's own system, where the settings name one; `key.store` where nothing signs what it is told."""
+    if ports.backend is None:
+        return None
+    keys.signers("webhook")
+    dispatch = Dispatch(
+        types=[each for each in TYPES if each not in settings.answers], store=ports.exchange, backend=ports.backend, submit=submit,
+        committer=committer, clock=ports.clock, ids=ports.ids, later_s=settings.later_s,
+    )  # fmt: skip
+    committer.on_commit(dispatch.wake)
+    return dispatch
 
 
 def agency_of(

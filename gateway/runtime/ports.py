@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.backends.webhook import Webhook
 from adapters.directory.client import DirectoryClient
 from adapters.peers.http import PeerClient
 from adapters.postgres.approvals import PostgresApprovals
@@ -23,6 +24,7 @@ from keys.guard import FileGuard
 from keys.keystore import KeyStore
 from keys.suite import Tw1Verifier
 from keys.tls import spki_sha256
+from protocols.ports.backend import Backend
 from protocols.ports.carried import BlobStore, CourierStore, RelayStore
 from protocols.ports.crypto import Verifier
 from protocols.ports.directory import DirectorySource
@@ -53,6 +55,7 @@ class Ports:
     monotonic: Callable[[], float]
     ids: SystemIds
     guard: FileGuard
+    backend: Backend | None
 
 
 def connect_ports(
@@ -91,7 +94,14 @@ def connect_ports(
         monotonic=time.monotonic,
         ids=SystemIds(),
         guard=FileGuard(node / "keys"),
+        backend=_backend(settings, keys),
     )
+
+
+def _backend(settings: Settings, keys: KeyStore) -> Webhook | None:
+    if not settings.webhook:
+        return None
+    return Webhook(settings.webhook, lambda: keys.signers("webhook"), timeout_s=settings.later_s * 3 / 4)
 
 
 def open_directory(node: Path, folder: Path, settings: Settings) -> DirectoryClient:

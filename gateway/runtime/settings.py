@@ -20,6 +20,7 @@ _REGISTRY = ("trace.request", "registry.record", "registry.withdrawal", "registr
 Address = Annotated[str, StringConstraints(pattern=r"^[^:\s]+:\d{1,5}$")]
 _RETENTION_DAYS_MIN = EXPIRES_MAX_S // 86_400
 LOOPBACK = re.compile(r"127\.\d+\.\d+\.\d+|localhost|\[::1\]")
+_WEBHOOK = re.compile(rf"(https://[^\s/?#@]+|http://({LOOPBACK.pattern})(:\d+)?)([/?]\S*)?")
 
 
 def key_path(node: Path, client: str) -> Path:
@@ -60,6 +61,10 @@ class Settings(BaseModel):
     retention_days: Annotated[
         int, Field(ge=0, le=36_500, description="days after the last word in a thread when its content goes; 0: never")
     ] = 0
+    webhook: Annotated[
+        str,
+        Field(description="URL of your own system that is told of each message that arrives; empty: it asks the feed"),
+    ] = ""
     retry_first_s: Annotated[float, Field(gt=0, le=60)] = 5.0
 
     @property
@@ -71,6 +76,11 @@ class Settings(BaseModel):
     def attachment_bytes(self) -> int:
         """The largest attachment, before it is sealed."""
         return self.attachment_mib * 1024 * 1024
+
+    @property
+    def later_s(self) -> float:
+        """After how long what is to be done with an arrived message, and failed, is tried again."""
+        return 12 * self.retry_first_s
 
     @property
     def answers(self) -> list[str]:
@@ -98,6 +108,8 @@ def _check(settings: Settings) -> None:
                 raise ProblemError("config.invalid", "plain HTTP is only for loopback: give an https exchange_url")
     elif settings.tls_certificate is None or settings.tls_key is None:
         raise ProblemError("config.invalid", "an https exchange_url needs tls_certificate and tls_key")
+    if settings.webhook and not _WEBHOOK.fullmatch(settings.webhook):
+        raise ProblemError("config.invalid", "webhook: an https URL without a password; plain HTTP only to loopback")
     if settings.agency_bind.rpartition(":")[0] not in ("127.0.0.1", "localhost", "[::1]") and not settings.tls_key:
         raise ProblemError("config.invalid", "agency_bind outside loopback needs tls_certificate and tls_key")
 

@@ -54,12 +54,16 @@ class Read:
         clock: Clock,
         answered: Sequence[str],
         erasures: ErasureStore,
+        dispatches: bool,
     ) -> None:
-        """`answered` names the message types that the built-in registry dispatches, so that the feed does not."""
+        """`answered` names the message types that the built-in registry dispatches, so that the feed does not.
+
+        Whether the feed `dispatches` anything at all: not where the node tells a system that confirms by itself.
+        """
         self._member = member
         self._store, self._vault, self._committer, self._submit = store, vault, committer, submit
         self._opener, self._sealer, self._clock, self._answered = opener, sealer, clock, answered
-        self._erasures = erasures
+        self._erasures, self._dispatches = erasures, dispatches
         self._changed, self._ending = asyncio.Event(), False
         self._ledger_read = dict[tuple[str, str], str]()
 
@@ -264,7 +268,7 @@ class Read:
         """
         if after and after > (last := await self._store.last_event()):
             raise ProblemError("feed.beyond", f"the newest line is {last}")
-        passed = await self._store.passed(after, PAGE_MAX, self._answered)
+        passed = await self._store.passed(after, PAGE_MAX, self._answered) if self._dispatches else []
         changes = [self._committer.enqueue(self._submit.dispatched(arrived)) for arrived in passed]
         await asyncio.gather(*changes, return_exceptions=True)  # what fails is passed again by the next request
         changed = self._changed

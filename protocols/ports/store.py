@@ -288,6 +288,10 @@ class ExchangeStore(Protocol):
         """Arrived messages of these types that were neither dispatched nor put before a person, oldest first."""
         ...
 
+    async def take_up(self, count: int, types: Sequence[str], now: datetime, lease: datetime) -> list[Arrived]:
+        """Claims the oldest of such messages that nobody has claimed; a claim lasts until `lease`, and nobody ends it sooner."""
+        ...
+
     async def set_aside(self, row: AsideRow, most: int) -> None:
         """Keeps a parcel that broke something, `most` of one sender; the same again changes nothing."""
         ...

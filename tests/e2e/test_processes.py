@@ -447,6 +447,45 @@ def test_a_picture_travels_with_a_request_and_is_saved_there(world: World) -> No
     world.run("submit", world.a.folder, request, "--to", world.b.name, "--attach", world.folder / "none", code=1)
 
 
+def test_a_system_of_the_members_is_told_under_a_key_that_a_command_made(world: World) -> None:
+    port, settings = _free_port(), world.a.folder / "tracewire.toml"
+    before = settings.read_text()
+    settings.write_text(f'{before}webhook = "http://127.0.0.1:{port}/"\n')
+    world.a.end(signal.SIGTERM)
+    unsigned = world.run("doctor", world.a.folder, *world.a.secret, code=3)
+    assert any("keys rotate NODE webhook" in step.get("fix", "") for step in unsigned["steps"])
+    made = world.run("keys", "rotate", world.a.folder, "webhook", *world.a.secret)
+    desk = subprocess.Popen(
+        [sys.executable, ROOT / "docs" / "examples" / "webhook.py", str(port), made["public"]], stdout=subprocess.PIPE
+    )
+    try:
+        assert desk.stdout is not None
+        world.a.start()
+        until(world.a.ready)
+        asked = world.submit("TOLD0001")
+        world.becomes(asked, "ACKNOWLEDGED")
+        name, thread = desk.stdout.readline().decode().split()
+        assert (name.rpartition("/")[0], thread) == (world.b.name, asked["thread"])
+        until(lambda: _count(world.a, "dispatched", {name.rpartition("/")[2]}) == [1])
+        assert [key["public"] for key in _webhook_keys(world)] == [made["public"]]
+        world.run("keys", "revoke", world.a.folder, made["kid"], *world.a.secret)
+        assert made["public"] not in [key["public"] for key in _webhook_keys(world)]
+        _restart(world.a)  # else within a minute
+        world.becomes(world.submit("TOLD0002"), "ACKNOWLEDGED")
+        until(lambda: [line["error"] for line in world.a.lines() if line["event"] == "dispatch_failed"])
+        assert world.a.lines()[-1].get("error") in (None, "status 401")
+    finally:
+        desk.kill()
+        desk.communicate()
+        settings.write_text(before)
+        _restart(world.a)
+
+
+def _webhook_keys(world: World) -> list[Json]:
+    found = world.run("keys", "list", world.a.folder, *world.a.secret)["keys"]
+    return [key for key in found if key["use"] == "webhook"]
+
+
 def test_a_courier_carries_what_the_network_does_not(world: World) -> None:
     world.b.end(signal.SIGTERM)
     asked = world.submit("COURIER1")

@@ -182,7 +182,7 @@ class Process:
             ledger=LedgerGate(self, MemoryLedger(tables)), exchange=exchange, relays=Gate(self, MemoryRelays(tables)),
             threads=Gate(self, MemoryThreads(tables)), owed=None, blobs=None, directory=world, transport=Wire(self),
             clients=None, approvals=None, registry=None, erasures=None, sessions=None, verifier=LightVerifier(), clock=SteadyClock(node.clock),
-            monotonic=lambda: asyncio.get_running_loop().time(), ids=Ids(world), guard=GuardGate(self, node.guard),
+            monotonic=lambda: asyncio.get_running_loop().time(), ids=Ids(world), guard=GuardGate(self, node.guard), backend=None,
         )  # type: ignore[arg-type]  # fmt: skip
         committer = Committer(
             origin=node.origin, store=ports.ledger, signer=keys.note_signer(node.origin), verifier=ports.verifier,

@@ -1,6 +1,7 @@
 """`tracewire keys`: what this node signs and opens with; rotate a key with an overlap, revoke one, open the next ledger."""
 
 import asyncio
+from base64 import b64encode
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,7 +14,7 @@ from gateway.runtime.cli.client import node_pool
 from gateway.runtime.cli.member import Changes, request_of_node
 from gateway.runtime.cli.say import SecretFrom, clock, problems, say
 from keys.guard import FileGuard
-from keys.keystore import KeyInfo, KeyStore
+from keys.keystore import KeyInfo, KeyStore, Use
 from protocols.ledger.merkle import EMPTY_ROOT
 from protocols.ports.crypto import GuardMark
 from protocols.problems import Fault, ProblemError
@@ -22,7 +23,15 @@ from protocols.strict import b64u, format_time
 app = cyclopts.App(name="keys", help="Keys of this node: list them, rotate or revoke one, open the next ledger.")
 AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 _NO_SECRET = SecretFrom()
-_Use = Literal["message", "seal", "request", "token", "witness", "record", "ledger"]
+_Use = Literal["message", "seal", "request", "token", "webhook", "witness", "record", "ledger"]
+_ROTATED = {  # keys that no directory lists: they change at once, and nobody else is asked
+    "token": "The node signs tokens with the new key within a minute.",
+    "webhook": "Within a minute your system is told under this key, and under the former ones until you revoke them:\n{public}",
+}
+_REVOKED = {
+    "token": "Tokens under it are refused within a minute.",
+    "webhook": "Your system is told nothing under it within a minute.",
+}
 
 
 @app.command(name="list")
@@ -44,6 +53,7 @@ def show(node: Path, *, secret: SecretFrom = _NO_SECRET, json: AsJson = False) -
 def _json(key: KeyInfo) -> dict[str, str]:
     shown = {"use": key.use, "alg": key.public.alg, "kid": key.public.kid, "state": key.state}
     shown |= {"origin": key.origin} if key.origin else {}
+    shown |= {"public": f"whpk_{b64encode(key.public.public).decode()}"} if key.use == "webhook" else {}
     return shown | ({"retired": format_time(key.retired)} if key.retired else {})
 
 
@@ -67,7 +77,8 @@ def rotate(
     Send the file to the authority, as with `tracewire member request`. A message, seal or request key is used from the
     overlap after now on, and its predecessor is good for as long again: so every member has the new directory in time. The
     running node changes over by itself; a witness key when it is listed. A token key changes at once, and nobody is asked: tokens of the former
-    stay good for their five minutes. A new record key is listed once the authority has admitted the request, which the former one signs too; without it
+    stay good for their five minutes. So does a webhook key, which is made when it is first rotated: tell your own system what is printed. Everything is
+    signed with the former one too, until that is revoked. A new record key is listed once the authority has admitted the request, which the former one signs too; without it
     the authority lets three days of notice pass. The next ledger is opened when the node is started again after it was listed: the
     former one is closed, and another `member request` says so. Needs the record key.
 
@@ -76,7 +87,7 @@ def rotate(
     node
         The node's folder.
     use
-        message, seal, request, token, witness, record, or ledger.
+        message, seal, request, token, webhook, witness, record, or ledger.
     overlap_hours
         How long both are good; the directory's members refresh it within minutes where they run.
     lost
@@ -87,9 +98,9 @@ def rotate(
     with problems(as_json=json):
         store = KeyStore.open(node / "keys", secret.secret())
         overlap = timedelta(hours=max(overlap_hours, 0))
-        if use == "token":
-            _change_token(store)
-            say("The node signs tokens with the new key within a minute.", {"use": use}, as_json=json)
+        if use in _ROTATED:
+            shown = _json(_change(store, use))
+            say(_ROTATED[use].format_map(shown), shown, as_json=json)
             return
         if use == "ledger":
             _next_ledger(node, store)
@@ -102,10 +113,13 @@ def rotate(
         _say_request(node, store, Changes(overlap=overlap), as_json=json)
 
 
-def _change_token(store: KeyStore) -> None:
-    if store.next("token") is None:
-        store.add("token")
-    store.promote("token", clock())
+def _change(store: KeyStore, use: Use) -> KeyInfo:
+    """Makes the first key of a use that nobody lists, or the next one, current at once."""
+    if store.next(use) is None:
+        store.add(use)
+    if store.next(use) is not None:  # the first one is current by itself
+        store.promote(use, clock())
+    return next(key for key in store.inventory() if (key.use, key.state) == (use, "current"))
 
 
 def _next_ledger(node: Path, store: KeyStore) -> None:
@@ -146,12 +160,12 @@ def revoke(
     secret: SecretFrom = _NO_SECRET,
     json: AsJson = False,
 ) -> None:
-    """Revoke a stolen message, seal or request key at a ledger position, and replace it at once; writes the request. Or a token key.
+    """Revoke a stolen message, seal or request key at a ledger position, and replace it at once; writes the request. Or a token or webhook key.
 
     What stands in our ledger before the position stays good, later entries under the key count no more: without
     `--from-size` that is all from now on. Telephone the authority; every node obeys within a minute of its publishing. What
-    still waits under the key ends as `undelivered` (`key.revoked`): submit it again. Tokens under a revoked token key end within a minute, and
-    nobody else is told.
+    still waits under the key ends as `undelivered` (`key.revoked`): submit it again. Tokens under a revoked token key end within a minute, a webhook key
+    signs nothing more from then on, and nobody else is told.
 
     Parameters
     ----------
@@ -166,16 +180,18 @@ def revoke(
     """
     with problems(as_json=json):
         store, guard = KeyStore.open(node / "keys", secret.secret()), FileGuard(node / "keys")
-        uses = ("message", "seal", "request", "token")
+        uses = ("message", "seal", "request", *_REVOKED)
         found = [key for key in store.inventory() if key.public.kid == kid and key.use in uses]
         if not found:
             fault = Fault("/kid", "key.store", "", f"Take one from: tracewire keys list {node}")
-            raise ProblemError("key.store", f"no {', '.join(uses[:3])} or token key has this name", errors=[fault])
-        if found[0].use == "token":
+            raise ProblemError(
+                "key.store", f"no {', '.join(uses[:-1])} or {uses[-1]} key has this name", errors=[fault]
+            )
+        if found[0].use in _REVOKED:
             if found[0].state == "current":
-                _change_token(store)
+                _change(store, found[0].use)
             store.drop(kid)
-            say("Tokens under it are refused within a minute.", {"use": "token"}, as_json=json)
+            say(_REVOKED[found[0].use], {"use": found[0].use}, as_json=json)
             return
         origin = store.origin_in_use(guard)
         mark = guard.read(origin)

@@ -1,0 +1,1 @@
+"""Ways out of the process to the member's own system."""
