@@ -171,11 +171,11 @@ class KeyStore:
         """The signer of the current key."""
         return Ed25519Signer(self._current(use).seed)
 
-    def signers(self, use: Literal["webhook"]) -> list[Ed25519Signer]:
-        """The signers of a key and of those before it that were not dropped, the current one first; `key.store` of none."""
-        found = [key for key in self._keys if key.use == use and key.state != "next"]
+    def webhook_signers(self) -> list[Ed25519Signer]:
+        """The signer of the current key, and of those before it that were not dropped; `key.store` where there is none."""
+        found = [key for key in self._keys if key.use == "webhook" and key.state != "next"]
         if not found:
-            raise store_problem(f"there is no {use} key", f"Make one: tracewire keys rotate NODE {use}")
+            raise store_problem("there is no webhook key", "Make one: tracewire keys rotate NODE webhook")
         return [Ed25519Signer(key.seed) for key in sorted(found, key=lambda key: key.state)]
 
     def current_signer(self, use: Literal["message", "request", "token"]) -> "CurrentSigner":

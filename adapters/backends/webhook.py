@@ -40,11 +40,12 @@ class Webhook:
             "webhook-signature": " ".join(signatures),
         }  # fmt: skip
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._timeout_s))
+            jar, limit = aiohttp.DummyCookieJar(), aiohttp.ClientTimeout(total=self._timeout_s)
+            self._session = aiohttp.ClientSession(cookie_jar=jar, timeout=limit, auto_decompress=False)
         try:
             async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
                 status = response.status
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise NotTaken(type(error).__name__) from error
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:  # a host that no name can be
+            raise NotTaken(type(error).__name__, away=True) from error
         if not 200 <= status < 300:
-            raise NotTaken(f"status {status}")
+            raise NotTaken(f"status {status}", away=status >= 500 or status == 429)

@@ -95,8 +95,9 @@ ORDER BY o.urgent DESC, o.attempts, o.id
 """
 _TAKE_UP = """
 WITH next AS (
-    SELECT sender, id FROM inbox i WHERE NOT dispatched AND type = ANY($2) AND (leased IS NULL OR leased < $3)
-    AND NOT EXISTS (SELECT FROM review r WHERE r.sender = i.sender AND r.id = i.id) ORDER BY origin, index LIMIT $1 FOR UPDATE SKIP LOCKED
+    SELECT sender, id FROM inbox i WHERE NOT dispatched AND NOT type = ANY($2) AND (leased IS NULL OR leased < $3)
+    AND NOT EXISTS (SELECT FROM review r WHERE r.sender = i.sender AND r.id = i.id)
+    ORDER BY leased NULLS FIRST, origin, index LIMIT $1 FOR UPDATE SKIP LOCKED
 )
 UPDATE inbox i SET leased = $4 FROM next n WHERE i.sender = n.sender AND i.id = n.id
 RETURNING i.sender, i.id, i.thread, i.type, i.content_c
@@ -250,9 +251,9 @@ class PostgresExchange:
         )
         return [Arrived(**row) for row in rows]
 
-    async def take_up(self, count: int, types: Sequence[str], now: datetime, lease: datetime) -> list[Arrived]:
-        """Claims the oldest of them until `lease`."""
-        return [Arrived(**row) for row in await self._pool.fetch(_TAKE_UP, count, list(types), now, lease)]
+    async def take_up(self, count: int, but: Sequence[str], now: datetime, lease: datetime) -> list[Arrived]:
+        """Claims until `lease`."""
+        return [Arrived(**row) for row in await self._pool.fetch(_TAKE_UP, count, list(but), now, lease)]
 
     async def set_aside(self, row: AsideRow, most: int) -> None:
         """Keeps a parcel that broke something, `most` of one sender."""

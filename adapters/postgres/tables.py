@@ -230,6 +230,9 @@ class Inbox(SQLModel, table=True):
     __tablename__ = "inbox"
     __table_args__ = (
         Index("ix_inbox_undispatched", "origin", "index", postgresql_where=text("not dispatched")),
+        Index(
+            "ix_inbox_untold", text("leased NULLS FIRST"), "origin", "index", postgresql_where=text("not dispatched")
+        ),
         Index("ix_inbox_backlog", "sender", postgresql_where=text("not dispatched")),
         Index("ix_inbox_thread", "thread"),
         Index("ix_inbox_tightened", "thread", postgresql_where=text("type = 'handling.change'")),

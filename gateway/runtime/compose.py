@@ -64,7 +64,6 @@ from protocols.directory import Directory
 from protocols.exchange.blobs import sealed_bytes
 from protocols.ledger.entry import parse_entry
 from protocols.limits import DIRECTORY_GRACE_S, REQUEST_AHEAD_MAX_S
-from protocols.messages import TYPES
 from protocols.ports.crypto import Sealer
 from protocols.ports.directory import DirectorySource
 from protocols.problems import ProblemError
@@ -183,7 +182,7 @@ def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, ori
     listeners = {"agency": agency.app(halted, more=pages), "exchange": exchange.app(halted), "operations": operations.app()}  # fmt: skip
     return Parts(
         committer=committer, submit=submit, read=read, converse=converse, approve=approve, records=records, export=export, answer=answer,
-        dispatch=dispatching(settings, ports, keys, submit, committer),
+        dispatch=dispatching(settings, ports, submit, committer),
         receive=receive, deliver=ways.deliver, ways=ways,
         lapse=Lapse(member=member, store=ports.threads, committer=committer, sealer=sealer, clock=clock), directory=ports.directory, listeners=listeners,
         gossip=Gossip(member=member, directory=ports.directory, store=ports.exchange, linking=linking, transport=ports.transport, sealer=sealer),
@@ -304,16 +303,13 @@ def answering(
     return answer
 
 
-def dispatching(
-    settings: Settings, ports: Ports, keys: KeyStore, submit: Submit, committer: Committer
-) -> Dispatch | None:
-    """What tells the member's own system, where the settings name one; `key.store` where nothing signs what it is told."""
+def dispatching(settings: Settings, ports: Ports, submit: Submit, committer: Committer) -> Dispatch | None:
+    """What tells the member's own system, where the settings name one."""
     if ports.backend is None:
         return None
-    keys.signers("webhook")
     dispatch = Dispatch(
-        types=[each for each in TYPES if each not in settings.answers], store=ports.exchange, backend=ports.backend, submit=submit,
-        committer=committer, clock=ports.clock, ids=ports.ids, later_s=settings.later_s,
+        but=settings.answers, store=ports.exchange, backend=ports.backend, submit=submit, committer=committer,
+        clock=ports.clock, ids=ports.ids, later_s=settings.later_s,
     )  # fmt: skip
     committer.on_commit(dispatch.wake)
     return dispatch

@@ -74,6 +74,8 @@ async def serve(
 ) -> None:
     """Serves over given ports until `stop`; a test hands in wrapped ones."""
     origin = keys.origin_in_use(ports.guard)
+    if ports.backend is not None:
+        keys.webhook_signers()  # `key.store` where nothing could sign what it is told
     parts = assemble(node, settings, keys, secret, origin, ports)
     parts.health["node"] = "ledger.not_ready"
     runners = [await _listen("operations", parts.listeners["operations"], settings, node, parts.requests)]
@@ -248,6 +250,7 @@ async def _follow(parts: Parts, ports: Ports, keys: KeyStore) -> None:
     while True:
         await asyncio.sleep(_REFRESH_S)
         try:
+            keys.reload()  # keys that no directory lists wait for none
             noted = await follow_directory(parts.committer, keys, ports, noted)
         except Exception:  # a full disk or a database that is away: the next round tries again
             _log.exception("directory_not_followed")

@@ -101,7 +101,7 @@ def connect_ports(
 def _backend(settings: Settings, keys: KeyStore) -> Webhook | None:
     if not settings.webhook:
         return None
-    return Webhook(settings.webhook, lambda: keys.signers("webhook"), timeout_s=settings.later_s * 3 / 4)
+    return Webhook(settings.webhook, keys.webhook_signers, timeout_s=settings.later_s * 3 / 4)
 
 
 def open_directory(node: Path, folder: Path, settings: Settings) -> DirectoryClient:

@@ -63,7 +63,9 @@ class Settings(BaseModel):
     ] = 0
     webhook: Annotated[
         str,
-        Field(description="URL of your own system that is told of each message that arrives; empty: it asks the feed"),
+        Field(
+            description="URL of your own system that is told of each arrival that is not answered here; empty: it asks the feed"
+        ),
     ] = ""
     retry_first_s: Annotated[float, Field(gt=0, le=60)] = 5.0
 

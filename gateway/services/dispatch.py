@@ -30,7 +30,7 @@ class Dispatch:
     def __init__(
         self,
         *,
-        types: Sequence[str],
+        but: Sequence[str],
         store: ExchangeStore,
         backend: Backend,
         submit: Submit,
@@ -39,8 +39,8 @@ class Dispatch:
         ids: Ids,
         later_s: float,
     ) -> None:
-        """`later_s`: how long a claim lasts, longer than the backend may take; a system that is away is asked again after half of it or more."""
-        self._types, self._store, self._backend = types, store, backend
+        """`but`: types that the node answers by itself. `later_s`: how long a claim lasts, longer than the backend may take; a system that is away is asked again after half of it or more."""
+        self._but, self._store, self._backend = but, store, backend
         self._submit, self._committer, self._clock, self._ids = submit, committer, clock, ids
         self._later_s = later_s
         self._wake = asyncio.Event()
@@ -79,21 +79,27 @@ class Dispatch:
         if count <= 0 or paused or self._committer.halted:
             return []
         now = self._clock.now()
-        return await self._store.take_up(count, self._types, now, now + timedelta(seconds=self._later_s))
+        return await self._store.take_up(count, self._but, now, now + timedelta(seconds=self._later_s))
 
     async def _tell(self, arrived: Arrived) -> None:
         try:
             await self._backend.take(arrived, self._clock.now())
             self._vain = 0
-            await self._committer.commit(self._submit.dispatched(arrived))
+            await asyncio.shield(self._committer.enqueue(self._submit.dispatched(arrived)))  # on the way down too
         except NotTaken as error:
-            self._vain += 1
-            self._paused = asyncio.get_running_loop().time() + self._later_s * (1 + self._ids.jitter()) / 2
+            if error.away:
+                self._pause()
             _log.warning("dispatch_failed", id=str(arrived.id), error=str(error))
         except ProblemError as problem:  # it is told again: nobody knows yet that the system has it
+            self._pause()
             _log.warning("dispatch_failed", id=str(arrived.id), code=problem.code)
         except Exception:  # one message's failure is its own
+            self._pause()
             _log.exception("dispatch_failed", id=str(arrived.id))
         finally:
             self._telling -= 1
             self._wake.set()
+
+    def _pause(self) -> None:
+        self._vain += 1
+        self._paused = asyncio.get_running_loop().time() + self._later_s * (1 + self._ids.jitter()) / 2

@@ -262,7 +262,7 @@ class Read:
         return await self._store.reviews(None, after=after, count=min(count, PAGE_MAX))
 
     async def events(self, after: int, count: int, wait_s: float) -> list[Event]:
-        """The feed after `after`, waiting for the first line up to `wait_s`. What it has passed is dispatched.
+        """The feed after `after`, waiting for the first line up to `wait_s`. What it has passed is dispatched, where no webhook is told.
 
         `feed.beyond` where there is no such line yet: nobody has handled what nobody was shown.
         """

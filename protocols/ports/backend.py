@@ -7,7 +7,14 @@ from protocols.ports.rows import Arrived
 
 
 class NotTaken(Exception):
-    """The system did not confirm; whether it has the message is not known. The text names no content."""
+    """The system did not confirm; whether it has the message is not known. The text names no content.
+
+    `away`: nothing speaks for this message alone being the reason.
+    """
+
+    def __init__(self, why: str, *, away: bool) -> None:
+        super().__init__(why)
+        self.away = away
 
 
 class Backend(Protocol):

@@ -288,8 +288,12 @@ class ExchangeStore(Protocol):
         """Arrived messages of these types that were neither dispatched nor put before a person, oldest first."""
         ...
 
-    async def take_up(self, count: int, types: Sequence[str], now: datetime, lease: datetime) -> list[Arrived]:
-        """Claims the oldest of such messages that nobody has claimed; a claim lasts until `lease`, and nobody ends it sooner."""
+    async def take_up(self, count: int, but: Sequence[str], now: datetime, lease: datetime) -> list[Arrived]:
+        """Claims arrived messages, but for some types, that were neither dispatched nor put before a person.
+
+        First what nobody has claimed, the oldest of it; then what was claimed longest ago. A claim lasts until `lease`, and
+        nobody ends it sooner.
+        """
         ...
 
     async def set_aside(self, row: AsideRow, most: int) -> None:

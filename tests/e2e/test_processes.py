@@ -453,7 +453,9 @@ def test_a_system_of_the_members_is_told_under_a_key_that_a_command_made(world: 
     settings.write_text(f'{before}webhook = "http://127.0.0.1:{port}/"\n')
     world.a.end(signal.SIGTERM)
     unsigned = world.run("doctor", world.a.folder, *world.a.secret, code=3)
-    assert any("keys rotate NODE webhook" in step.get("fix", "") for step in unsigned["steps"])
+    assert any(
+        step["step"] == "keys" and "keys rotate NODE webhook" in step.get("fix", "") for step in unsigned["steps"]
+    )
     made = world.run("keys", "rotate", world.a.folder, "webhook", *world.a.secret)
     desk = subprocess.Popen(
         [sys.executable, ROOT / "docs" / "examples" / "webhook.py", str(port), made["public"]], stdout=subprocess.PIPE
@@ -468,12 +470,12 @@ def test_a_system_of_the_members_is_told_under_a_key_that_a_command_made(world: 
         assert (name.rpartition("/")[0], thread) == (world.b.name, asked["thread"])
         until(lambda: _count(world.a, "dispatched", {name.rpartition("/")[2]}) == [1])
         assert [key["public"] for key in _webhook_keys(world)] == [made["public"]]
-        world.run("keys", "revoke", world.a.folder, made["kid"], *world.a.secret)
-        assert made["public"] not in [key["public"] for key in _webhook_keys(world)]
+        following = world.run("keys", "revoke", world.a.folder, made["kid"], *world.a.secret)
+        assert made["public"] != following["public"]
+        assert [key["public"] for key in _webhook_keys(world)] == [following["public"]]
         _restart(world.a)  # else within a minute
         world.becomes(world.submit("TOLD0002"), "ACKNOWLEDGED")
-        until(lambda: [line["error"] for line in world.a.lines() if line["event"] == "dispatch_failed"])
-        assert world.a.lines()[-1].get("error") in (None, "status 401")
+        until(lambda: "status 401" in [line.get("error") for line in world.a.lines()])
     finally:
         desk.kill()
         desk.communicate()

@@ -12,6 +12,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.runtime.compose import assemble
+from gateway.runtime.node import serve
 from gateway.runtime.settings import make_settings
 from protocols.ledger.proof import Place
 from protocols.problems import ProblemError
@@ -28,6 +29,7 @@ class Desk:
         self.open = asyncio.Event()  # nothing is answered before
         self.open.set()
         self.at_once = self.most = 0
+        self.hanging = set[str]()  # what is never answered
         self.status: Callable[[str], int] = lambda _: 204
 
     @property
@@ -40,6 +42,8 @@ class Desk:
         self.most = max(self.most, self.at_once)
         try:
             await self.open.wait()
+            if request.headers["webhook-id"] in self.hanging:
+                await asyncio.Event().wait()
         finally:
             self.at_once -= 1
         name = request.headers["webhook-id"]
@@ -153,6 +157,25 @@ async def test_p01_what_it_cannot_take_is_told_again_by_the_same_name_and_holds_
     assert await b.count("inbox", "NOT dispatched") == 0
 
 
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_p01_the_few_that_break_it_are_not_taken_for_a_system_that_is_away(
+    fed: Federation, desk: tuple[Desk, str], hangs: bool
+) -> None:
+    system, url = desk
+    a, b = await told(fed, url, retry_first_s=0.1)
+    system.status = lambda _: 500
+    if hangs:
+        system.open.clear()  # each call ends by its deadline
+    poison = {f"{a.name}/{(await a.trace(b))['id']}" for _ in range(3)}
+    await wait_until(lambda: _true(b.parts.dispatch and b.parts.dispatch._vain > 5), 30)
+    system.status, system.hanging = lambda name: 500 if name in poison else 200, poison if hangs else set()
+    system.open.set()
+    good = [await a.trace(b) for _ in range(3)]
+    await dispatched(b, 3)
+    assert {name for name, count in system.effects.items() if count} == {f"{a.name}/{each['id']}" for each in good}
+    assert poison <= system.names.keys()
+
+
 async def test_a_system_that_is_away_is_asked_one_at_a_time_and_then_told_everything(
     fed: Federation, desk: tuple[Desk, str]
 ) -> None:
@@ -227,6 +250,9 @@ async def test_two_processes_of_a_node_do_not_tell_the_same_message(fed: Federat
     system, url = desk
     a, b = await told(fed, url, retry_first_s=2.0)
     pool, wire, ports = b.pool, b.wire, await b.ports()
+    asked = [_Counted(b._ports.backend), _Counted(ports.backend)]
+    assert b.parts.dispatch
+    b.parts.dispatch._backend, ports.backend = asked
     second = assemble(b.folder, b.settings, b.keys, fed.secret, b.origin, ports)
     (others, b.pool), (way, b.wire) = (b.pool, pool), (b.wire, wire)
     assert second.dispatch is not None
@@ -244,19 +270,35 @@ async def test_two_processes_of_a_node_do_not_tell_the_same_message(fed: Federat
         await ports.ledger.close()  # type: ignore[attr-defined]
         others._pool.terminate()
     assert set(system.names.values()) == {1}
+    assert all(each.asked for each in asked), "both had their part"
+
+
+class _Counted:
+    """A backend, and how often it was asked."""
+
+    def __init__(self, real: Any) -> None:
+        self._real, self.asked, self.close = real, 0, real.close
+
+    async def take(self, *about: Any) -> None:
+        self.asked += 1
+        await self._real.take(*about)
 
 
 async def test_a_message_that_is_erased_while_it_waits_is_told_no_more(fed: Federation, desk: tuple[Desk, str]) -> None:
     system, url = desk
     system.open.clear()
-    a, b = await told(fed, url, retry_first_s=2.0)
+    a, b = await told(fed, url, retry_first_s=0.1)
+    system.status = lambda _: 500
     await a.trace(b)
     await wait_until(lambda: _true(system.told))
     await b.sql("UPDATE inbox SET dispatched = true RETURNING true")  # as the change of an erasure does
+    system.status = lambda _: 200
     system.open.set()
     await asyncio.sleep(0.3)
+    before = len(system.told)
+    await asyncio.sleep(2.5)  # two claims
     assert "dispatched" not in await b.kinds(), "nobody says that they had it"
-    assert len(system.told) == 1
+    assert len(system.told) == before
 
 
 async def test_without_a_key_that_signs_the_node_says_how_to_make_one(fed: Federation) -> None:
@@ -265,7 +307,7 @@ async def test_without_a_key_that_signs_the_node_says_how_to_make_one(fed: Feder
     await b.make()
     ports = await b.ports()
     with pytest.raises(ProblemError) as raised:
-        assemble(b.folder, b.settings, b.keys, fed.secret, b.origin, ports)
+        await serve(b.folder, b.settings, b.keys, fed.secret, ports, asyncio.Event())
     assert raised.value.code == "key.store"
     assert "tracewire keys rotate NODE webhook" in raised.value.errors[0].fix
     await ports.transport.close()  # type: ignore[attr-defined]

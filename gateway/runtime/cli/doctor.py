@@ -102,7 +102,7 @@ class Doctor:
         self._key_files(settings)
         self._disks(settings)
         self._running(settings)
-        keys, secret = self._open()
+        keys, secret = self._open(settings)
         with tempfile.TemporaryDirectory() as copy:
             source = await self._directory(settings, Path(copy) / "directory")
             if source is not None and source.current is not None:
@@ -192,11 +192,13 @@ class Doctor:
             why, fix = "Something is wrong with others that needs a person here.", f"See {url}, and tell that member."
             self._steps.append(Step(step="node", state="warning", what=f"it warns of {alarms}", why=why, fix=fix))
 
-    def _open(self) -> tuple[KeyStore | None, Secret | None]:
+    def _open(self, settings: Settings) -> tuple[KeyStore | None, Secret | None]:
         try:
             secret = self._secret_from()
             keys = KeyStore.open(self._node / "keys", secret)
             keys.origin_in_use(FileGuard(self._node / "keys"))
+            if settings.webhook:
+                keys.webhook_signers()
         except ProblemError as problem:
             why = "Without its keys a node does not start; ledger and peers were not examined."
             self._steps.append(broken("keys", problem, why))

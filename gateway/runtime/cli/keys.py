@@ -30,7 +30,7 @@ _ROTATED = {  # keys that no directory lists: they change at once, and nobody el
 }
 _REVOKED = {
     "token": "Tokens under it are refused within a minute.",
-    "webhook": "Your system is told nothing under it within a minute.",
+    "webhook": "Take it out of your system now. Within a minute that is told under this key, and under none that you revoked:\n{public}",
 }
 
 
@@ -59,7 +59,8 @@ def _json(key: KeyInfo) -> dict[str, str]:
 
 def _line(key: KeyInfo) -> str:
     since = f" since {format_time(key.retired)}" if key.retired else ""
-    return f"{key.use:<10} {key.state:<8} {key.public.alg:<10} {key.public.kid}  {key.origin or ''}{since}".rstrip()
+    what = key.origin or _json(key).get("public", "")
+    return f"{key.use:<10} {key.state:<8} {key.public.alg:<10} {key.public.kid}  {what}{since}".rstrip()
 
 
 @app.command
@@ -119,6 +120,10 @@ def _change(store: KeyStore, use: Use) -> KeyInfo:
         store.add(use)
     if store.next(use) is not None:  # the first one is current by itself
         store.promote(use, clock())
+    return _current(store, use)
+
+
+def _current(store: KeyStore, use: Use) -> KeyInfo:
     return next(key for key in store.inventory() if (key.use, key.state) == (use, "current"))
 
 
@@ -188,10 +193,12 @@ def revoke(
                 "key.store", f"no {', '.join(uses[:-1])} or {uses[-1]} key has this name", errors=[fault]
             )
         if found[0].use in _REVOKED:
+            use = found[0].use
             if found[0].state == "current":
-                _change(store, found[0].use)
+                _change(store, use)
             store.drop(kid)
-            say(_REVOKED[found[0].use], {"use": found[0].use}, as_json=json)
+            shown = _json(_current(store, use))
+            say(_REVOKED[use].format_map(shown), shown, as_json=json)
             return
         origin = store.origin_in_use(guard)
         mark = guard.read(origin)

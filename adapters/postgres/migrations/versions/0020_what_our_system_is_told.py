@@ -9,3 +9,6 @@ down_revision = '0019'
 
 def upgrade() -> None:
     op.add_column('inbox', sa.Column('leased', sa.DateTime(timezone=True), nullable=True))
+    op.create_index(
+        'ix_inbox_untold', 'inbox', [sa.text('leased NULLS FIRST'), 'origin', 'index'], unique=False, postgresql_where=sa.text('not dispatched')
+    )
