@@ -65,6 +65,7 @@ class BagWriter:
         tagged = [f"{sha256(text.encode()).hexdigest()}  {name}\n" for name, text in tags.items()]
         self._write("tagmanifest-sha256.txt", "".join(tagged).encode())
         self._part.rename(self.path)
+        os.sync()  # the names too, before somebody pulls the stick: not every file system lets a folder be synced
         return self.path
 
     def discard(self) -> None:
@@ -141,7 +142,7 @@ class BagReader:
                 target = self._aside / name
                 target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 target.touch(0o600)
-                target.write_bytes((self._bag / name).read_bytes())
+                shutil.copyfile(self._bag / name, target)
 
     def _plain(self, name: str) -> bool:
         """A file of the bag itself: no link, and none on the way to it."""

@@ -1,6 +1,6 @@
 """Blobs: attachments, sealed and stored while they stream, brought to whoever misses them, opened while they are read.
 
-No more than a range of 4 MiB of one is ever in memory on any path. Whoever POSTs a parcel and is told `msg.blob_missing`
+No more than a range of 4 MiB of one is in memory on any way here. Whoever POSTs a parcel and is told `msg.blob_missing`
 puts the attachments there; a recipient that got the parcel from another than its sender, or fetched it, gets them there.
 """
 

@@ -2,7 +2,8 @@
 
 Two nodes and PostgreSQL run as processes of their own. The last line printed is one JSON object: the rate of each quarter of
 the queue, the memory of each node while it drains, what a message takes in each database (a request, its entries, its receipt), and how
-many messages arrived before one that was submitted earlier. An urgent request a second is submitted meanwhile: how long each
+many messages arrived before one that was submitted earlier: over all, and within a thread, since the last requests are withdrawn
+before the recipient is back. An urgent request a second is submitted meanwhile: how long each
 took until it was delivered.
 """
 
@@ -28,20 +29,29 @@ from protocols.ledger.entry import parse_entry
 from tests.bench.attachment import rss_mib
 from tests.bench.bench import BODY, ready, set_up, start
 
-_BATCH = 5_000
+_BATCH, _WITHDRAWN = 5_000, 200
+_OVERTAKEN = (
+    "SELECT count(*) AS threads, count(*) FILTER (WHERE r.index > w.index) AS overtaken FROM inbox r JOIN inbox w "
+    "ON w.thread = r.thread AND (r.type, w.type) = ('trace.request', 'trace.withdrawal')"
+)
 _SIZE = "SELECT pg_database_size(current_database())"
 
 
 async def submit(node: Path, count: int) -> None:
+    """Requests, and a withdrawal in each of the last threads."""
+    threads: list[str] = []
     line = json.dumps({"to": "bench/b", "body": BODY, "handling": DEFAULT_HANDLING}) + "\n"
     async with AgencyClient.of_node(node) as agency:
         for number in range(0, count, _BATCH):
             lines = [
                 line.replace('"B-1"', f'"B-{n}"') for n in range(number, min(number + _BATCH, count))
             ]  # one that stands twice is submitted once
-            async for _ in agency.batch("".join(lines).encode(), "application/x-ndjson", key=f"drain-{number:08}"):
-                pass
+            async for each in agency.batch("".join(lines).encode(), "application/x-ndjson", key=f"drain-{number:08}"):
+                threads += [each.thread] if each.thread else []
             print(f"{min(number + _BATCH, count)} queued", flush=True)
+        said = {"body": {"reason": {"code": "ANSWERED_ELSEWHERE", "raw": ""}}, "handling": DEFAULT_HANDLING}
+        for thread in threads[-_WITHDRAWN:]:
+            await agency.post(f"/v1/traces/{thread}/withdrawal", said, version=(await agency.thread(thread)).version)
 
 
 async def follow(node: Path) -> None:
@@ -105,6 +115,7 @@ async def measure(work: Path, nodes: list[Path], count: int) -> dict[str, object
         for entry in map(parse_entry, (row["data"] for row in rows))
         if entry.kind == "received" and entry.id not in overtaking
     ]
+    threads, overtaken = await there.fetchrow(_OVERTAKEN)
     sizes = [round((await each.fetchval(_SIZE) - empty) / 1024 / queued, 1) for each in (connection, there)]
     for each in (connection, beside, there):
         await each.close()
@@ -118,7 +129,7 @@ async def measure(work: Path, nodes: list[Path], count: int) -> dict[str, object
     return {
         "queued": queued, "received": len(numbers), "drain_s": round(spent, 1), "per_s": round(queued / spent, 1),
         "per_s_by_quarter": quarters(marks, queued), "peak_rss_mib": [round(each) for each in peaks], "kib_a_message": sizes,
-        "out_of_order": late, "urgent_s": {"count": len(took), "median": statistics.median(took), "longest": max(took)},
+        "out_of_order": late, "threads_of_two": threads, "overtaken_in_thread": overtaken, "urgent_s": {"count": len(took), "median": statistics.median(took), "longest": max(took)},
     }  # fmt: skip
 
 
