@@ -5,6 +5,7 @@ K01 to K20 are the points of tests/fault/points.py.
 """
 
 _DATABASE, _NETWORK = "tests/fault/test_database_faults.py::", "tests/fault/test_network_faults.py::"
+_CLOCK = "tests/fault/test_clock_faults.py::"
 _DELIVER, _DIRECTORY = "tests/services/test_deliver.py::", "tests/adapters/test_directory.py::"
 _RECEIVE, _POISON = "tests/services/test_receive.py::", "tests/services/test_poison.py::"
 _MOTION, _WAYS = "tests/services/test_keys_in_motion.py::", "tests/services/test_ways.py::"
@@ -41,8 +42,8 @@ CATALOGUE: dict[str, str] = {
     "N09": _NETWORK + "test_n09_a_connection_whose_other_end_vanished_is_given_up",
     "N10": _NETWORK + "test_n10_half_an_answer_is_no_receipt",
     "N11": _WAYS + "test_a_hub_that_is_away_or_keeps_quiet_is_gone_around",
-    "C01": "tests/services/test_probe.py::test_a_clock_that_differs_by_two_minutes_is_clock",
-    "C02": "tests/attacks/test_replay.py::test_a_clock_set_back_makes_nothing_valid_again_and_is_said_by_readyz",
+    "C01": _CLOCK + "test_c01_what_a_member_with_a_wrong_clock_refuses_waits_until_it_is_right",
+    "C02": _CLOCK + "test_c02_clocks_that_jump_back_a_day_and_forth_again_cost_nothing",
     "C03": _DELIVER + "test_a_directory_beyond_its_grace_holds_submissions_and_parcels_until_it_is_fresh",
     "C04": "tests/services/test_far_dates.py::test_c04_messages_on_both_sides_of_a_moment_are_proven_alike",
     "P01": _POISON + "test_p01_a_request_that_breaks_the_register_waits_for_a_person_and_others_are_answered",

@@ -200,8 +200,11 @@ class Pair:
         self._passed, self._left = 0, dict[str, int]()
 
     @classmethod
-    async def make(cls, server: EmbeddedServer, *, wired: bool = False) -> "Pair":
-        """`wired`: both listen elsewhere than they say; the wires before their addresses are to be opened."""
+    async def make(cls, server: EmbeddedServer, *, wired: bool = False, b_off_s: int = 0) -> "Pair":
+        """`wired`: both listen elsewhere than they say; the wires before their addresses are to be opened.
+
+        `b_off_s`: so wrong is b's clock from the beginning on.
+        """
         folder = Path(tempfile.mkdtemp(prefix="tw-fault-"))
         fed = Federation(server, folder)
         await fed.__aenter__()
@@ -211,6 +214,8 @@ class Pair:
             await set_up(node)
         await fed.publish()
         wires = [Wire(node.port, int(node.settings.exchange_bind.rpartition(":")[2])) for node in (a, b) if wired]
+        if b_off_s:
+            (b.folder / "clock").write_text(str(b_off_s))
         pair = cls(fed, a, b, *wires)
         await asyncio.gather(pair.a.start(), pair.b.start())
         return pair

@@ -24,6 +24,7 @@ import sys
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,7 +36,7 @@ from gateway.runtime.log import configure_logging
 from gateway.runtime.node import serve
 from gateway.runtime.ports import Ports, connect_ports
 from gateway.runtime.settings import load_settings
-from gateway.runtime.world import SystemIds
+from gateway.runtime.world import SystemClock, SystemIds
 from keys.guard import _dump
 from keys.keystore import KeyStore
 from keys.secret import Secret
@@ -53,6 +54,19 @@ ERRORS: dict[str, Callable[[], Exception]] = {
 }
 SQLSTATES = ("40001", "40P01")  # serialization failure, deadlock: raised by PostgreSQL itself
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+
+
+class WrongClock(SystemClock):
+    """This machine's clock, as many seconds off as NODE/clock says while that is there."""
+
+    def __init__(self, node: Path) -> None:
+        self._off = node / "clock"
+
+    def now(self) -> datetime:
+        try:
+            return super().now() + timedelta(seconds=int(self._off.read_text()))
+        except FileNotFoundError:
+            return super().now()
 
 
 class _Dropped(Exception):
@@ -320,7 +334,7 @@ async def run(node: Path, secret: Secret, wrap: dict[str, Any]) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     settings, keys = load_settings(node), KeyStore.open(node / "keys", secret)
     pool = await Pool.open(settings.database)
-    ports = connect_ports(node, settings, keys, pool, settings.database)
+    ports = connect_ports(node, settings, keys, pool, settings.database, system=WrongClock(node))
     real = ports.ledger, ports.transport
     ports.ids = HastyIds()
     wrap_ports(ports, Fault(wrap, node))
