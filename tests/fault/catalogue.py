@@ -16,7 +16,7 @@ CATALOGUE: dict[str, str] = {
     "K21": "tests/services/test_witness.py::test_k21_a_request_whose_answer_was_lost_is_gone_on_with_from_the_size_that_the_witness_names",
     "K22": _MOTION + "test_every_key_of_both_ends_changes_while_messages_fly",
     "K23": "tests/adapters/test_postgres_schema.py::test_k23_a_migration_that_is_killed_leaves_nothing_and_is_done_again",
-    "K24": "tests/services/test_courier.py::test_a_crash_leaves_no_bag_and_a_folder_that_is_none_is_said",
+    "K24": "tests/services/test_courier.py::test_k24_export_and_import_that_are_killed_leave_nothing_half_and_are_done_again",
     "K25": "tests/fault/test_crash_points.py::test_k25_nodes_that_are_killed_at_random_for_a_minute_converge",
     "D01": _DATABASE + "test_d01_a_killed_backend_costs_nothing_but_time",
     "D02": _DATABASE + "test_d02_what_was_answered_survives_a_killed_postmaster",

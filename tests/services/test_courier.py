@@ -1,7 +1,10 @@
 """Courier: a bag carries what a POST would; on any file system, twice, spoiled, or for somebody else."""
 
+import asyncio
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -200,6 +203,54 @@ async def test_a_crash_leaves_no_bag_and_a_folder_that_is_none_is_said(fed: Fede
         BagReader(tmp_path, tmp_path)
 
     await refused("courier.bag", read())
+
+
+async def killed(when: Callable[[], Awaitable[bool]], *command: object) -> bool:
+    """Starts the command and kills it once something is so; whether it lived until then."""
+    program = [str(Path(sys.executable).with_name("tracewire")), "courier", *map(str, command), "--json"]
+    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while process.poll() is None and not await when():
+            await asyncio.sleep(0.005)
+        lived = process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+    return lived
+
+
+async def test_k24_export_and_import_that_are_killed_leave_nothing_half_and_are_done_again(
+    fed: Federation, tmp_path: Path
+) -> None:
+    a, b = await on_foot(fed)
+    sent = [await a.trace(b) for _ in range(80)]
+    key = ("--key-file", fed.folder / "secret")
+
+    async def parts() -> bool:
+        return len(list(tmp_path.glob("tracewire-*.part/data/*/*"))) > 0
+
+    assert await killed(parts, "export", a.folder, b.name, tmp_path, *key)
+    assert not list(tmp_path.glob("tracewire-*z")), "what is not whole is no bag"
+    (torn,) = tmp_path.glob("tracewire-*.part")
+    shutil.rmtree(torn)
+    bag = await export(a, b, tmp_path)
+    taken = 0
+
+    async def some() -> bool:
+        return await b.count("inbox") > taken
+
+    kills = 0
+    while await killed(some, "import", b.folder, bag, *key):
+        kills, taken = kills + 1, await b.count("inbox")
+    assert kills, "it was killed in the midst"
+    again, wrong = await take(b, bag)
+    assert (again.parcels, wrong) == ({"received": 80}, {})
+    assert (await b.kinds()).count("received") == await b.count("inbox") == 80
+    back, _ = await take(a, await export(b, a, tmp_path))
+    assert back.settled == 80
+    for each in sent:
+        assert await a.delivery(each) == "delivered"
+    await match_ledgers(a, b)
 
 
 async def test_a_bag_stands_on_a_file_system_that_knows_no_cases_and_no_links(fed: Federation, tmp_path: Path) -> None:
