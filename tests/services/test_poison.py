@@ -13,6 +13,7 @@ from protocols.limits import EXPIRES_MAX_S
 from protocols.ports.crypto import Algorithm
 from protocols.ports.store import Unavailable
 from tests.federation import Federation, Node, trace_request, verify_ledger, wait_until
+from tests.runtime.test_ledger_files import tracewire
 from tests.services.test_attachments import attach, draft
 
 REGISTER = (
@@ -63,8 +64,11 @@ async def test_p02_what_breaks_us_is_set_aside_after_three_tries_and_replayed_by
     breaking[-1].armed = False
     await b.restart()  # with a version that mends it
     breaking[-1].armed = False
-    answer = await b.parts.receive.receive(row.source, parse_post(row.post, answer=False), fetched=True)
-    assert isinstance(answer.items[0].place, Place)
+    (shown,) = (await tracewire("aside", "list", b.folder))["aside"]
+    assert (shown["id"], shown["from"], shown["cause"]) == (sent["id"], a.name, "RuntimeError")
+    key = ("--key-file", fed.folder / "secret")
+    assert (await tracewire("aside", "replay", b.folder, sent["id"], *key))["taken"]
+    assert (await tracewire("aside", "list", b.folder))["aside"] == []
     await a.becomes(sent, "delivered")
     await verify_ledger(b)
 

@@ -365,6 +365,48 @@ async def test_a_hub_that_forges_a_receipt_settles_nothing(fed: Federation) -> N
     assert (await a.kinds()).count("receipt") == 0
 
 
+async def test_a_hub_alters_forges_and_redirects_nothing(fed: Federation) -> None:
+    (a,) = await fed.nodes("a")
+    (h,) = await fed.strangers("h", roles=HUB)
+    b, c = await fed.nodes("b", "c", facts=behind("h", modes=("hub", "push")))
+    given: list[Post] = []
+
+    async def kept(peer: str, body: bytes, send: Send) -> bytes:
+        given.append(parse_post(body, answer=False))
+        raise ProblemError("peer.unreachable", "the hub says nothing")
+
+    a.wire.hook = kept
+    sent = await a.trace(b)
+
+    async def there() -> list[Post]:
+        return given
+
+    post = (await wait_until(there))[0]
+    (parcel,) = post.items
+    middle = len(parcel.envelope) // 2
+    other = b"B" if parcel.envelope[middle : middle + 1] == b"A" else b"A"
+    altered = replace(parcel, envelope=parcel.envelope[:middle] + other + parcel.envelope[middle + 1 :])
+    entry = parcel.place.entry.replace(b'"pair_seq":1,', b'"pair_seq":2,')
+    assert entry != parcel.place.entry
+
+    async def handed(to: Node, item: Any) -> Any:
+        client = h.client()
+        try:
+            body = encode_post(replace(post, items=(item,)))
+            (answer,) = parse_post(await client.post(fed.directory.records[to.name], body), answer=True).items
+        finally:
+            await client.close()
+        return answer.code if isinstance(answer, ProblemLine) else answer
+
+    assert await handed(b, altered) == "proof.entry"
+    assert await handed(b, replace(parcel, place=replace(parcel.place, entry=entry))) == "proof.path"
+    assert await handed(c, parcel) == "env.invalid"
+    assert await h.give(b, h.parcel(b, entry={"sender": a.name})) == "proof.missing"
+    assert [await each.count("inbox") + await each.count("refusal") for each in (b, c)] == [0, 0]
+    assert isinstance(await handed(b, parcel), Receipt), "as it is it is taken"
+    assert await a.delivery(sent) == "queued", "and the receipt is what the hub may withhold"
+
+
 @pytest.mark.parametrize(
     ("spoil", "code"),
     [
