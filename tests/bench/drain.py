@@ -141,10 +141,8 @@ def quarters(marks: list[tuple[float, int]], count: int) -> list[float]:
     return [round(count / 4 / max(end - begin, 0.01), 1) for begin, end in zip(times, times[1:], strict=False)]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=10_000)
-    count = parser.parse_args().count
+def drain(count: int) -> dict[str, object]:
+    """Two nodes of their own, a queue of so many, and how it drains."""
     work = Path(tempfile.mkdtemp(prefix="tracewire-drain-"))
     work.chmod(0o755)
     try:
@@ -156,13 +154,19 @@ def main() -> None:
         assert holder.stdout is not None
         holder.stdout.readline()
         try:
-            print(json.dumps(asyncio.run(measure(work, nodes, count))))
+            return asyncio.run(measure(work, nodes, count))
         finally:
             holder.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 holder.wait(60)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=10_000)
+    print(json.dumps(drain(parser.parse_args().count)))
 
 
 if __name__ == "__main__":

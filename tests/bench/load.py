@@ -1,4 +1,4 @@
-"""`make load`: messages from node to node and through a hub, at fixed rates and as many as it takes.
+"""`make load`: messages from node to node and through a hub, at fixed rates and as many as it takes; then a queue that drains.
 
 Path 1 is what `make bench` measures: submit over HTTP with a token, one message a request, exchange, receipt committed. Path 2
 goes on until the recipient's own system has the message and has said so. Every node, PostgreSQL and the driver are processes of
@@ -25,7 +25,7 @@ import asyncpg
 from gateway.runtime.client import AgencyClient
 from tests.bench.attachment import rss_mib
 from tests.bench.bench import BODY, cpu_seconds, descendants, floor_ms, postmaster, ready, set_up, start
-from tests.bench.drain import database
+from tests.bench.drain import database, drain
 
 _WARM, _RATES, _RATED_S, _IN_FLIGHT = 300, (50, 200), 15, 64
 _LISTENING_S = 60
@@ -129,9 +129,7 @@ class Site:
             "cpu_ms": {name: round(ms, 3) for name, ms in spent.items()},
             "ratio": round(sum(spent.values()) / floor, 2),
             "floor_ms": round(floor, 3),
-            "rss_mib": {
-                name: round(sum(map(rss_mib, pids))) for name, pids in self._pids().items() if name != "postgres"
-            },
+            "rss_mib": {name: round(sum(map(rss_mib, pids))) for name, pids in self._pids().items()},
             "wal_fsyncs_a_message": round((asyncio.run(value(self.nodes[0], _SYNCS)) - synced) / count, 3),
         }
         sys.stderr.write(f"{self.work.suffix[1:]} path {path}, {f'{rate}/s' if rate else 'saturated'}: {found}\n")
@@ -150,32 +148,36 @@ def site(name: str, *, hub: bool = False, fill: Callable[[list[Path]], object] =
         shutil.rmtree(work, ignore_errors=True)
 
 
-def load(count: int) -> dict[str, Any]:
-    """Everything: directly at fixed rates and saturated, on both paths; through a hub saturated."""
+def load(count: int, queued: int) -> dict[str, Any]:
+    """Everything: directly and through a hub, on both paths, at fixed rates and saturated; and a queue of so many."""
     found: dict[str, Any] = {}
     with site("direct") as direct:
         direct.measure(_WARM, 0, 2)
-        for rate in _RATES:
-            found[f"path1_at_{rate}"] = direct.measure(rate * _RATED_S, rate, 1)
-        found["path1"], found["path2"] = (direct.measure(count, 0, path) for path in (1, 2))
+        for path in (1, 2):
+            for rate in _RATES:
+                found[f"path{path}_at_{rate}"] = direct.measure(rate * _RATED_S, rate, path)
+            found[f"path{path}"] = direct.measure(count, 0, path)
     with site("hub", hub=True) as through:
         through.measure(_WARM, 0, 2)
-        found["hub1"], found["hub2"] = (through.measure(count, 0, path) for path in (1, 2))
+        for path in (1, 2):
+            found[f"hub{path}_at_{_RATES[0]}"] = through.measure(_RATES[0] * _RATED_S, _RATES[0], path)
+            found[f"hub{path}"] = through.measure(count, 0, path)
     ratios = {f"{name}_ratio": found[name]["ratio"] for name in ("path1", "path2", "hub1", "hub2")}
-    return ratios | {"floor_ms": found["path1"]["floor_ms"]} | found
+    return ratios | {"floor_ms": found["path1"]["floor_ms"]} | found | {"drain": drain(queued)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--drive", type=Path, nargs=2)
     parser.add_argument("--count", type=int, default=3_000)
+    parser.add_argument("--queued", type=int, default=10_000)
     parser.add_argument("--rate", type=int, default=0)
     parser.add_argument("--path", type=int, default=1)
     given = parser.parse_args()
     if given.drive:
         print(json.dumps(asyncio.run(drive(given.drive, given.count, given.rate, given.path))))
     else:
-        print(json.dumps(load(given.count)))
+        print(json.dumps(load(given.count, given.queued)))
 
 
 if __name__ == "__main__":

@@ -697,6 +697,10 @@ def test_keys_of_every_use_are_rotated_and_revoked_by_command(world: World) -> N
     world.run("keys", "revoke", world.a.folder, stolen, *world.a.secret)
     for nonsense in ("nonsense", "-yOjmsQ4TNzLq2oExUNPyZCGO1C"):  # one kid in 64 begins so
         world.run("keys", "revoke", world.a.folder, nonsense, *world.a.secret, code=1)
+    for use in ("witness", "record", "ledger"):
+        kid = next(key["kid"] for key in found if (key["use"], key["state"]) == (use, "current"))
+        refused = world.run("keys", "revoke", world.a.folder, kid, *world.a.secret, code=1)
+        assert f"tracewire keys rotate NODE {use}" in refused["errors"][0]["fix"]
     record = parse_request((world.a.folder / "member-request.json").read_bytes()).record
     (revoked,) = [key.revoked for key in record.keys.message if key.revoked]
     assert revoked.size == world.a.rows("SELECT max(size) AS n FROM ledger_head WHERE origin LIKE '%.2'")[0]["n"]

@@ -365,6 +365,16 @@ async def test_a_hub_that_forges_a_receipt_settles_nothing(fed: Federation) -> N
     assert (await a.kinds()).count("receipt") == 0
 
 
+async def test_one_parcel_in_several_posts_at_once_is_relayed_once_and_each_is_answered(fed: Federation) -> None:
+    _, h, b = await hubbed(fed)
+    await b.stop()
+    (m,) = await fed.strangers("m")
+    parcel = m.parcel(b)
+    answers = await asyncio.gather(*(m.give(h, parcel) for _ in range(3)))
+    assert {answer.index for answer in answers} == {1}
+    assert (await h.kinds()).count("relayed") == await h.count("relay") == 1
+
+
 async def test_a_hub_alters_forges_and_redirects_nothing(fed: Federation) -> None:
     (a,) = await fed.nodes("a")
     (h,) = await fed.strangers("h", roles=HUB)

@@ -28,6 +28,11 @@ _ROTATED = {  # keys that no directory lists: they change at once, and nobody el
     "token": "The node signs tokens with the new key within a minute.",
     "webhook": "Within a minute your system is told under this key, and under the former ones until you revoke them:\n{public}",
 }
+_INSTEAD = {  # what no position in our ledger can end
+    "witness": "tracewire keys rotate NODE witness: once the directory lists the next one, the former counts no more.",
+    "record": "tracewire keys rotate NODE record --lost: the authority asks you on another channel, and admits it.",
+    "ledger": "tracewire keys rotate NODE ledger, and telephone the authority: tracewire directory abandon.",
+}
 _REVOKED = {
     "token": "Tokens under it are refused within a minute.",
     "webhook": "Take it out of your system now. Within a minute that is told under this key, and under none that you revoked:\n{public}",
@@ -186,9 +191,11 @@ def revoke(
     with problems(as_json=json):
         store, guard = KeyStore.open(node / "keys", secret.secret()), FileGuard(node / "keys")
         uses = ("message", "seal", "request", *_REVOKED)
-        found = [key for key in store.inventory() if key.public.kid == kid and key.use in uses]
+        named = [key for key in store.inventory() if key.public.kid == kid]
+        found = [key for key in named if key.use in uses]
         if not found:
-            fault = Fault("/kid", "key.store", "", f"Take one from: tracewire keys list {node}")
+            fix = _INSTEAD[named[0].use] if named else f"Take one from: tracewire keys list {node}"
+            fault = Fault("/kid", "key.store", "", fix)
             raise ProblemError(
                 "key.store", f"no {', '.join(uses[:-1])} or {uses[-1]} key has this name", errors=[fault]
             )
