@@ -1,6 +1,7 @@
 """Suite tw1 and checkpoint notes against foreign implementations, the draft's vectors, and malformed input."""
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -152,3 +153,35 @@ def test_tuf_signers_have_the_schemes_that_python_tuf_takes() -> None:
         signer = tuf_signer(private)
         assert signer.public_key.scheme == scheme
         signer.public_key.verify_signature(signer.sign(b"metadata"), b"metadata")
+
+
+def _opens(key: bytes, sealed: bytes) -> bool:
+    cipher = Tw1Opener({}).stream(key)
+    try:
+        cipher.update(sealed)
+        cipher.finalize()
+    except ValueError:
+        return False
+    return True
+
+
+def test_an_attachment_that_is_cut_changed_or_has_chunks_swapped_or_left_out_does_not_open() -> None:
+    key, chunk = os.urandom(32), 16_384 + 16
+    cipher = Tw1Sealer().stream(key)
+    sealed = cipher.update(os.urandom(4 * 16_384 - 1)) + cipher.finalize()
+    start = len(sealed) - (4 * 16_384 - 1) - 4 * 16
+    chunks = [sealed[start + n * chunk : start + (n + 1) * chunk] for n in range(4)]
+    header = sealed[:start]
+    assert header + b"".join(chunks) == sealed
+    assert _opens(key, sealed)
+    wrong = {
+        "cut at a chunk": header + b"".join(chunks[:3]),
+        "cut within one": sealed[:-1],
+        "swapped": header + chunks[1] + chunks[0] + chunks[2] + chunks[3],
+        "left out": header + chunks[0] + chunks[2] + chunks[3],
+        "twice": header + chunks[0] + chunks[0] + b"".join(chunks[1:]),
+        "longer": sealed + chunks[3],
+        "changed": sealed[:-20] + bytes([sealed[-20] ^ 1]) + sealed[-19:],
+    }
+    assert [what for what, spoiled in wrong.items() if _opens(key, spoiled)] == []
+    assert not _opens(os.urandom(32), sealed)

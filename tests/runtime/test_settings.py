@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.runtime.cli.keys import following
 from gateway.runtime.compose import tls_context
 from gateway.runtime.database import app_dsn, server_of
 from gateway.runtime.settings import FILE, Settings, dump_settings, load_settings, make_settings
@@ -136,3 +137,19 @@ def test_what_is_written_is_what_is_read(name: str, directory: str) -> None:
 def test_names_that_toml_must_escape_survive(name: str) -> None:
     given = make_settings(GIVEN | {"name": name}, "here")
     assert tomllib.loads(dump_settings(given))["name"] == name
+
+
+def test_attachments_of_up_to_two_gib_may_be_allowed() -> None:
+    assert make_settings(GIVEN, "here").attachment_mib == 256
+    allowed = [make_settings(GIVEN | {"attachment_mib": mib}, "here").attachment_bytes for mib in (1, 2_048)]
+    assert allowed == [1 << 20, 1 << 31]
+    for mib in (0, 2_049):
+        assert [fault.pointer for fault in problem(GIVEN | {"attachment_mib": mib}).errors] == ["/attachment_mib"]
+
+
+@pytest.mark.parametrize(
+    ("used", "year", "next_"),
+    [("2026.1", 2026, "2026.2"), ("2026.9", 2026, "2026.10"), ("2026.3", 2027, "2027.1"), ("2026.1", 2025, "2026.2")],
+)
+def test_a_ledger_is_followed_by_the_first_of_the_year_or_the_next_of_its_own(used: str, year: int, next_: str) -> None:
+    assert following(f"net/a/{used}", year) == f"net/a/{next_}"

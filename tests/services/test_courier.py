@@ -16,7 +16,8 @@ from gateway.services.courier import Carried
 from gateway.services.register import import_register
 from protocols.ledger.checkpoint import Checkpoint, parse_checkpoint
 from protocols.problems import ProblemError
-from tests.federation import Federation, Node, Stranger, match_ledgers, refused, verify_ledger, wait_until
+from tests.federation import Federation, Json, Node, Stranger, match_ledgers, refused, verify_ledger, wait_until
+from tests.services.test_ways import HUB, PULL, behind
 
 ON_FOOT = {"modes": ["courier"]}
 REGISTER = (
@@ -86,6 +87,32 @@ async def test_a_bag_may_come_twice_late_and_beside_the_network(fed: Federation,
     assert len(await b.entries()) == size, "nothing was written"
     late, _ = await take(a, await export(b, a, tmp_path))
     assert (late.receipts, late.settled) == (3, 0)
+    await match_ledgers(a, b)
+
+
+@pytest.mark.parametrize(
+    "facts", [PULL, behind("h"), behind("h", modes=("hub", "push"))], ids=["pull", "pull from a hub", "hub"]
+)
+async def test_a_parcel_and_its_receipt_by_courier_and_another_way_take_effect_once(
+    fed: Federation, tmp_path: Path, facts: Json
+) -> None:
+    (a,) = await fed.nodes("a")
+    await fed.nodes("h", roles=HUB)
+    (b,) = await fed.nodes("b", facts=facts)
+    for first in ("network", "courier"):
+        await b.stop()
+        sent = await a.trace(b)
+        bag = await export(a, b, tmp_path)
+        await b.start()
+        if first == "network":
+            await a.becomes(sent, "delivered")
+        found, wrong = await take(b, bag)
+        assert (found.parcels, wrong) == ({"received": 1}, {})
+        late, _ = await take(a, await export(b, a, tmp_path))
+        assert late.receipts >= 1
+        await a.becomes(sent, "delivered")
+    assert (await b.kinds()).count("received") == await b.count("inbox") == 2
+    assert (await a.kinds()).count("receipt") == 2
     await match_ledgers(a, b)
 
 

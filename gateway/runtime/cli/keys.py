@@ -132,14 +132,18 @@ def _current(store: KeyStore, use: Use) -> KeyInfo:
     return next(key for key in store.inventory() if (key.use, key.state) == (use, "current"))
 
 
+def following(origin: str, now: int) -> str:
+    """The ledger after one, in a year: `now`'s first, or the next of its own."""
+    member, _, name = origin.rpartition("/")
+    year, number = (int(part) for part in name.split("."))
+    return f"{member}/{now}.1" if now > year else f"{member}/{year}.{number + 1}"
+
+
 def _next_ledger(node: Path, store: KeyStore) -> None:
     """Keys, head (size 0) and guard of the ledger after the one in use: of this year, or the year's next."""
     guard = FileGuard(node / "keys")
     used = store.origin_in_use(guard)
-    member, _, name = used.rpartition("/")
-    year, number = (int(part) for part in name.split("."))
-    now = clock().year
-    origin = f"{member}/{now}.1" if now > year else f"{member}/{year}.{number + 1}"
+    origin = following(used, clock().year)
     if any(key.origin == origin for key in store.inventory()):
         fault = Fault(
             "", "key.store", "", f"Send {node}/member-request.json to the authority, then start the node again."
