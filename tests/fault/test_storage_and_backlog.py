@@ -13,12 +13,16 @@ from adapters.postgres.embedded import EmbeddedServer
 from gateway.runtime.client import AgencyClient
 from tests.bench.attachment import rss_mib
 from tests.fault.conftest import COUNTED, Pairs
-from tests.fault.pair import Load, Pair, until
+from tests.fault.pair import KNOWN, Load, Pair, until
 from tests.fault.rounds import judge
 from tests.federation import HANDLING, trace_request
 
 QUEUED, BATCH, URGENT, RSS_MIB = 1_500, 500, 5, 250
 QUEUE_S = 120.0
+_ANSWERED = (
+    "SELECT first.index < second.index AS in_order FROM inbox first JOIN inbox second ON first.thread = second.thread "
+    "AND (first.type, second.type) = ('trace.acknowledgement', 'trace.response')"
+)
 
 
 @pytest.mark.slow
@@ -77,13 +81,20 @@ async def test_b01_b02_a_queue_drains_in_bounded_memory_and_what_is_urgent_does_
         places = await b.node.rows("SELECT index FROM inbox WHERE id = ANY($1)", urgent)
         assert len(places) == URGENT
         assert all(row["index"] < last[0] - QUEUED // 4 for row in places), "B02: what is urgent waited for the queue"
+        answered = await a.node.rows(_ANSWERED)
+        assert len(answered) == QUEUED // 10
+        assert all(row["in_order"] for row in answered), "B01: within a thread one overtook another"
     finally:
         pair.kill()
         shutil.rmtree(pair.fed.folder)
 
 
 async def _queue(pair: Pair, agency: AgencyClient, numbers: range) -> None:
-    said = [{"to": pair.b.node.name, "body": trace_request(f"Q{n:06}"), "handling": HANDLING} for n in numbers]
+    serials = [f"Q{n:06}" if n % 10 else KNOWN[0] for n in numbers]
+    said = [
+        {"to": pair.b.node.name, "body": trace_request(serial, request_ref=f"Q-{n}"), "handling": HANDLING}
+        for n, serial in zip(numbers, serials, strict=True)
+    ]
     lines = "\n".join(map(json.dumps, said)).encode()
     async for line in agency.batch(lines, "application/x-ndjson", key=f"queue {numbers.start:06}"):
         if line.id:
