@@ -5,8 +5,9 @@ K01 to K20 are the points of tests/fault/points.py.
 
 Invariants: I1 to I7, I9 and I11 are judged after every fault of real processes (rounds.py), I1 to I7, I9 and I12 after every seed of
 the simulation. No fault changes what is written where: I8 is tests/e2e/test_processes.py::test_g02. I10 is `make fairness`, and the
-tests named at B02, S01 and S02. Reduced: K22 kills nobody; B03 has 70,000 entries, `make audit` a million; network namespaces
-would need TLS between them, so N05 drops packets of the loopback.
+tests named at B02, S01 and S02. Reduced: K22 kills nobody; D05 promotes a synchronous replica, and what lacks entries is refused in tests/services/test_rollback.py;
+N11 stops the hub, and a quiet one is test_a_hub_alone_ends_nothing; S01 has one such peer; B03 has 70,000 entries, `make audit` a
+million; network namespaces would need TLS between them, so N05 drops packets of the loopback.
 """
 
 _DATABASE, _NETWORK = "tests/fault/test_database_faults.py::", "tests/fault/test_network_faults.py::"

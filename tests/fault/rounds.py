@@ -13,11 +13,8 @@ from tests.fault.invariants import violations
 from tests.fault.pair import SETTLE_S, Load, NodeProcess, Pair, Violation
 from tests.federation import Node
 
-MEMORY_MIB, FILES, CONNECTIONS = (
-    250,
-    256,
-    CONNECTIONS_MAX + 3,
-)  # beside the pool: committer, listener, one that is opened
+MEMORY_MIB, FILES = 250, 256
+CONNECTIONS = CONNECTIONS_MAX + 3  # beside the pool: committer, listener, one that is opened
 Break = Callable[[EmbeddedServer, Pair, Load], Awaitable[None]]
 
 
