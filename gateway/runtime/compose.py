@@ -113,18 +113,19 @@ class Parts:
     requests: Histogram
 
     def loops(self) -> list[Coroutine[None, None, None]]:
-        """Everything that works by itself, but for the committer."""
+        """Everything that works on what comes, but for the committer."""
         ways, own = self.ways, [each.run() for each in (self.answer, self.dispatch) if each]
         sending = [ways.deliver.run(), ways.collect.run(), ways.relay.run(ways.offer.wake), ways.blobs.run()]
         return [
             *sending,
             self.lapse.run(),
             self.erase.run(),
-            self.gossip.run(),
-            self.witness.run(),
-            self.recomputing.run(),
             *own,
         ]
+
+    def rounds(self) -> list[Coroutine[None, None, None]]:
+        """Everything that goes by the hour, whatever comes; a test asks for a round where it wants one."""
+        return [self.gossip.run(), self.witness.run(), self.recomputing.run()]
 
 
 def assemble(node: Path, settings: Settings, keys: KeyStore, secret: Secret, origin: str, ports: Ports) -> Parts:

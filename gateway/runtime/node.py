@@ -1,7 +1,6 @@
 """A node's life: open the store, wait for the directory, open the ledger, serve, drain on SIGTERM."""
 
 import asyncio
-import contextlib
 import signal
 from asyncio import Task
 from collections.abc import Coroutine, Mapping, Sequence
@@ -23,6 +22,7 @@ from gateway.runtime.settings import Settings, load_settings
 from gateway.services.changes import Noted
 from gateway.services.commit import Committer
 from gateway.services.submit import current
+from gateway.services.wake import woken
 from keys.keystore import KeyStore, Use
 from keys.secret import Secret
 from protocols.directory import Directory, Key, witness_keys, year_and_number
@@ -117,7 +117,8 @@ async def serve(
 
 
 def _loops(parts: Parts, ports: Ports, keys: KeyStore) -> list[Coroutine[None, None, None]]:
-    return [*parts.loops(), _follow(parts, ports, keys), _tidy(parts, ports), ports.ledger.follow(parts.committer.wake)]
+    follow = ports.ledger.follow(parts.committer.wake)
+    return [*parts.loops(), *parts.rounds(), _follow(parts, ports, keys), _tidy(parts, ports), follow]
 
 
 async def _drain(
@@ -149,7 +150,7 @@ async def _open_pool(dsn: str, settings: Settings, node: Path, stop: asyncio.Eve
                 runner = await _listen("operations", waiting().app(), settings, node)
                 stack.push_async_callback(runner.cleanup)
                 listening = True
-            await _sleep(stop, _WAIT_S)
+            await woken(stop, _WAIT_S)
     return None
 
 
@@ -183,7 +184,7 @@ async def _listed(
             )
         parts.health["directory"] = "ledger.not_ready"
         _log.warning("waiting_for_directory", why=why)
-        await _sleep(stop, _WAIT_S)
+        await woken(stop, _WAIT_S)
     return None
 
 
@@ -317,12 +318,6 @@ async def _listen(
         raise ProblemError("config.invalid", f"{name}_bind {bind} cannot be used: {error.strerror}") from error
     _log.info("listening", listener=name, address=bind)
     return runner
-
-
-async def _sleep(stop: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await stop.wait()
 
 
 async def follow_keys(committer: Committer, keys: KeyStore, directory: Directory, now: datetime) -> list[str]:

@@ -21,6 +21,7 @@ from gateway.services.notices import Notices
 from gateway.services.read import Read
 from gateway.services.records import Records
 from gateway.services.submit import Draft, Request, Submit
+from gateway.services.wake import woken
 from protocols.codes import UNKNOWN
 from protocols.firearms.calibres import calibre_code
 from protocols.firearms.makes import make_key
@@ -108,11 +109,7 @@ class Answer:
                 tasks = []
             if any(task.result() for task in tasks):
                 continue
-            try:
-                async with asyncio.timeout(_LOOK_S):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+            await woken(self._wake, _LOOK_S)
 
     async def _one(self, arrived: Arrived) -> bool:
         """Whether it is done with; what may heal is taken up again."""

@@ -16,6 +16,7 @@ from gateway.services.pack import Pack
 from gateway.services.settle import Settle, proven_places
 from gateway.services.stage import Lost
 from gateway.services.submit import current
+from gateway.services.wake import woken
 from protocols.directory import Directory, Record
 from protocols.exchange.lines import Answer, ProblemLine, encode_post, parse_post
 from protocols.ledger.entry import parse_entry
@@ -104,11 +105,7 @@ class Deliver:
                             group.create_task(self._drain(peer))
                 except Exception:  # the store may be away for a while; the loop outlives it
                     _log.exception("outbox_unreadable")
-                try:
-                    async with asyncio.timeout(min(_LOOK_S, self._retry_first_s)):
-                        await self._wake.wait()
-                except TimeoutError:
-                    continue
+                await woken(self._wake, min(_LOOK_S, self._retry_first_s))
 
     async def _give_back(self) -> None:
         """Ends claims that nobody works on any more, rather than wait for their leases.

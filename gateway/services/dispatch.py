@@ -8,6 +8,7 @@ import structlog
 
 from gateway.services.commit import Committer
 from gateway.services.submit import Submit
+from gateway.services.wake import woken
 from protocols.ports.backend import Backend, NotTaken
 from protocols.ports.rows import Arrived
 from protocols.ports.store import ExchangeStore
@@ -63,11 +64,7 @@ class Dispatch:
                             group.create_task(self._tell(arrived))
                     except Exception:  # the store may be away for a while; the loop outlives it
                         _log.exception("inbox_unreadable")
-                    try:
-                        async with asyncio.timeout(min(_LOOK_S, self._later_s)):
-                            await self._wake.wait()
-                    except TimeoutError:
-                        continue
+                    await woken(self._wake, min(_LOOK_S, self._later_s))
         finally:
             await self._backend.close()
 

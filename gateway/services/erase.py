@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Container, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import partial
@@ -23,6 +22,7 @@ from gateway.services.records import Records
 from gateway.services.settle import Settle
 from gateway.services.submit import current
 from gateway.services.terms import handling_of, origin_of
+from gateway.services.wake import woken
 from protocols.exchange.message import Message
 from protocols.ledger.entry import GROUND_KEPT, GROUND_RETENTION, NONCE_BYTES, Entry, actor_commitment
 from protocols.limits import APPROVAL_DAYS
@@ -123,9 +123,7 @@ class Erase:
                 pause = _LOOK_S if await self.erase() is not None else _AGAIN_S
             except Exception:  # the store may be away for a while; the loop outlives it
                 _log.exception("not_erased")
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._wake.wait()
+            await woken(self._wake, pause)
 
     async def erase(self) -> int | None:
         """Carries out what is pending and what has come to its day; how much. None where another process of this node does.

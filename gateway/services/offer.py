@@ -7,6 +7,7 @@ from gateway.services.pack import Pack
 from gateway.services.relay import Relay
 from gateway.services.settle import Settle
 from gateway.services.submit import current
+from gateway.services.wake import woken
 from protocols.directory import Directory
 from protocols.exchange.lines import Post, Receipt
 from protocols.ledger.entry import parse_entry
@@ -72,11 +73,7 @@ class Offer:
                 left = end - asyncio.get_running_loop().time()
                 if left <= 0 or self._ending:
                     return await self._pack.post(peer, (), directory)
-                try:
-                    async with asyncio.timeout(min(left, _LOOK_S)):
-                        await self._woken[peer].wait()
-                except TimeoutError:
-                    continue
+                await woken(self._woken[peer], min(left, _LOOK_S))
         finally:
             self._asking.discard(peer)
             self._woken.pop(peer, None)

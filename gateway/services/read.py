@@ -13,6 +13,7 @@ from gateway.services.content import Content, attachment_part, open_content
 from gateway.services.policy import permit_reading
 from gateway.services.submit import Submit
 from gateway.services.terms import withheld
+from gateway.services.wake import woken
 from protocols.exchange.blobs import plain_bytes
 from protocols.exchange.message import AttachmentRef, Message
 from protocols.ledger.entry import NONCE_BYTES, Entry, actor_commitment
@@ -273,12 +274,7 @@ class Read:
         await asyncio.gather(*changes, return_exceptions=True)  # what fails is passed again by the next request
         changed = self._changed
         found = await self._store.events(after, min(count, PAGE_MAX))
-        if not found and wait_s and not self._ending:
-            try:
-                async with asyncio.timeout(wait_s):
-                    await changed.wait()
-            except TimeoutError:
-                return []
+        if not found and wait_s and not self._ending and await woken(changed, wait_s):
             found = await self._store.events(after, min(count, PAGE_MAX))
         return found
 

@@ -21,6 +21,7 @@ from gateway.services.prove import Prove
 from gateway.services.receive import prove_parcel
 from gateway.services.settle import proven_places
 from gateway.services.submit import current
+from gateway.services.wake import woken
 from protocols.directory import Directory
 from protocols.exchange.envelope import parse_envelope
 from protocols.exchange.lines import Answer, Hello, Parcel, Post, ProblemLine, Receipt, encode_post, merge, parse_post
@@ -253,11 +254,7 @@ class Relay:
                             group.create_task(self._drain(recipient))
                 except Exception:  # the store may be away for a while; the loop outlives it
                     _log.exception("relays_unreadable")
-                try:
-                    async with asyncio.timeout(min(_LOOK_S, self._retry_first_s)):
-                        await self._wake.wait()
-                except TimeoutError:
-                    continue
+                await woken(self._wake, min(_LOOK_S, self._retry_first_s))
 
     async def _drain(self, recipient: str) -> None:
         try:

@@ -40,9 +40,9 @@ REGISTER = "ref,serial,make,model,type,calibre,sold_on,dealer,country\n{rows}"
 Json = dict[str, Any]
 
 
-def until(condition: Callable[[], Any]) -> Any:
-    """The first true value of the condition; fails after WAIT_S."""
-    end = time.monotonic() + WAIT_S
+def until(condition: Callable[[], Any], wait_s: float = WAIT_S) -> Any:
+    """The first true value of the condition; fails after `wait_s`."""
+    end = time.monotonic() + wait_s
     while not (found := condition()):
         assert time.monotonic() < end, "what was waited for did not happen"
         time.sleep(0.05)
@@ -488,6 +488,11 @@ def test_a_system_of_the_members_is_told_under_a_key_that_a_command_made(world: 
 def _webhook_keys(world: World) -> list[Json]:
     found = world.run("keys", "list", world.a.folder, *world.a.secret)["keys"]
     return [key for key in found if key["use"] == "webhook"]
+
+
+def test_a_running_node_has_its_ledger_cosigned_unasked(world: World) -> None:
+    signed = until(lambda: world.a.rows("SELECT witness FROM cosignature"), 2 * WAIT_S)  # at 30 s
+    assert {row["witness"] for row in signed} == {world.b.name}
 
 
 def test_a_courier_carries_what_the_network_does_not(world: World) -> None:
