@@ -114,7 +114,7 @@ class Leg:
 
     `acknowledge_by` is when an acknowledgement was to come, None once it is late; `due` is when an answer was asked for, `delayed` the last review that was named; the clock `stood_ms` while questions were
     open, and stands since `paused`;
-    `question` is the clarification asked last, `expected` the first day that the answerer named, `hop` 1 for a first request.
+    `question` is the clarification asked last (the greatest id), `unanswered` while it waits; `expected` the first day that the answerer named, `hop` 1 for a first request.
     """
 
     thread: UUID
@@ -134,6 +134,7 @@ class Leg:
     paused: datetime | None = None
     rounds: int = 0
     question: UUID | None = None
+    unanswered: bool = False
     expected: datetime | None = None
     acknowledge_by: datetime | None = None
     lapses: datetime | None = None
@@ -246,7 +247,7 @@ def spoken(leg: Leg, said: Said, at: datetime) -> Leg:
     state = event.moves.get(leg.state)
     if state is None:
         raise ProblemError("thread.state", f"{said.event} is not possible in state {leg.state}")
-    if why := _uncorrelated(leg, said, at, due=leg.ends):
+    if why := _uncorrelated(leg, said, at, leg.ends, crossed=False):
         raise ProblemError("thread.state", why)
     return _moved(leg, said, state, at)
 
@@ -256,34 +257,46 @@ def heard(leg: Leg, said: Said, at: datetime) -> Leg:
     event = TABLE[leg.kind].get(said.event)
     if event is None or event.by not in ("both", "answerer" if leg.role == "asker" else "asker"):
         raise ProblemError("msg.correlation", f"{said.event} is not for the counterpart to say")
-    if why := _uncorrelated(leg, said, said.created, due=leg.due):  # a delay or a question may have crossed it
+    if why := _uncorrelated(leg, said, said.created, leg.due, crossed=True):  # by a delay or a question
         raise ProblemError("msg.correlation", why)
     state = event.moves.get(leg.state) or event.arrives.get(leg.state) or leg.state
     return _moved(leg, said, state, at)
 
 
-def _uncorrelated(leg: Leg, said: Said, at: datetime, *, due: datetime | None) -> str:
+def _uncorrelated(leg: Leg, said: Said, at: datetime, due: datetime | None, *, crossed: bool) -> str:
     """Why a message fits nothing that was said before; empty where it fits."""
     if said.event == "trace.clarification" and leg.rounds >= ROUNDS_MAX:
         return f"{ROUNDS_MAX} rounds of questions are over: telephone"
-    if said.event == "trace.clarification-answer" and (leg.question is None or said.in_reply_to != leg.question):
-        return "it does not reply to the question that was asked last"
+    if said.event == "trace.clarification-answer" and not (_answers(leg, said) or (crossed and leg.rounds > 1)):
+        return "it does not reply to the question that is open"
     if said.event == "trace.reminder" and at < min((each for each in (leg.expected, due) if each), default=at):
         return "the day on which an answer is expected has not passed"
     return ""
 
 
+def _answers(leg: Leg, said: Said) -> bool:
+    return leg.unanswered and said.in_reply_to == leg.question
+
+
 def _moved(leg: Leg, said: Said, state: ThreadState, at: datetime) -> Leg:
-    changes: dict[str, Any] = {"state": state, "version": leg.version + 1, "updated": at}
-    if said.event == "trace.clarification" and state == "CLARIFYING":
-        changes |= {"rounds": leg.rounds + 1, "question": said.id, "paused": said.created if said.pauses else None}
-    elif said.event == "trace.clarification-answer" and leg.paused:
-        stood = max(said.created - leg.paused, timedelta()) // timedelta(milliseconds=1)
-        changes |= {"paused": None, "stood_ms": leg.stood_ms + stood}
+    changes: dict[str, Any] = {"version": leg.version + 1, "updated": at}
+    if said.event == "trace.clarification" and leg.question and said.id < leg.question:  # it came after a later one
+        changes["rounds"] = leg.rounds + 1
+        state = leg.state
+    elif said.event == "trace.clarification" and state == "CLARIFYING":
+        changes |= {"rounds": leg.rounds + 1, "question": said.id, "unanswered": True}
+        changes["paused"] = said.created if said.pauses else None
+    elif said.event == "trace.clarification-answer" and not _answers(leg, said):  # a later question crossed it
+        state = leg.state
+    elif said.event == "trace.clarification-answer":
+        stood = max(said.created - (leg.paused or said.created), timedelta()) // timedelta(milliseconds=1)
+        changes |= {"unanswered": False, "paused": None, "stood_ms": leg.stood_ms + stood}
+    elif state == "IN_PROGRESS" and leg.unanswered:  # what ends a silence finds the question that was open
+        state = "CLARIFYING"
     elif state != "CLARIFYING":
         changes["paused"] = None
     if said.event == "trace.refusal/delay" and said.review and leg.due:
         changes["delayed"] = max(leg.delayed or leg.due, said.review)
     if said.expected and said.event in ("trace.acknowledgement", "trace.status"):
         changes["expected"] = min(said.expected, leg.expected or said.expected)
-    return replace(leg, **changes).wound()
+    return replace(leg, state=state, **changes).wound()

@@ -386,6 +386,7 @@ class Leg(SQLModel, table=True):
     paused: datetime | None = time_column(nullable=True)
     rounds: int
     question: UUID | None
+    unanswered: bool = flag_column()
     expected: datetime | None = time_column(nullable=True)
     acknowledge_by: datetime | None = time_column(nullable=True)
     lapses: datetime | None = time_column(nullable=True)
