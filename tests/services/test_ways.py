@@ -691,7 +691,14 @@ async def test_a_message_that_is_sealed_again_in_the_next_ledger_is_receipted_un
     first = PeerRef(origin=claimed.origin, index=claimed.index, leaf=leaf_hash(claimed.entry))
     again = a.parts.submit.reseal(claimed, content, first)
     await a.parts.committer.commit(replace(again, before=replace(again.before, origin=f"{a.name}/2025.1")))
-    a.wire.hook = None
+
+    async def but_the_former(peer: str, body: bytes, send: Callable[[], Awaitable[bytes]]) -> bytes:
+        """A POST may be under way whose bytes were claimed before."""
+        if any(b'"pair_seq":2,' in item.place.entry for item in parse_post(body, answer=False).items):
+            return await unreachable(peer, body, send)
+        return await send()
+
+    a.wire.hook = but_the_former
     await a.becomes(sent, "delivered")
     numbers = [(entry.kind, entry.pair_seq) for entry in await a.entries() if str(entry.id) == sent["id"]]
     assert numbers == [("sent", 2), ("sent", 3), ("receipt", 3)]
