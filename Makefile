@@ -1,5 +1,7 @@
 # make demo | test | check | bench | load | growth | audit | attachment | drain | fairness | faults | soak | mutants | verifier | measure | fmt
 PY := .venv/bin/python
+# a run starts hundreds of Python processes, each of which would compile everything anew where this is set
+export PYTHONDONTWRITEBYTECODE :=
 .PHONY: demo test check screenshots bench load growth audit attachment drain fairness faults soak mutants contract verifier measure fmt
 
 .venv/ready: pyproject.toml
