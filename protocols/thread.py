@@ -212,9 +212,11 @@ def open_leg(said: Said, *, thread: UUID, counterpart: str, role: Role, at: date
 
 
 def delivered(leg: Leg, at: datetime, acknowledge_by: datetime | None) -> Leg:
-    """The asker's leg once a receipt came; `acknowledge_by` is the network's for a request that arrives then."""
+    """The asker's leg once a receipt came, which says when the request did; `acknowledge_by` is the network's for one that arrives then."""
     known = happened(leg, "delivered", at)
-    return known if known is leg or leg.kind != "trace.request" else _arrived(known, leg.opened, at, acknowledge_by)
+    if leg.kind != "trace.request":
+        return known
+    return replace(_arrived(known, leg.opened, at, acknowledge_by), version=leg.version + 1)
 
 
 def _arrived(leg: Leg, created: datetime, at: datetime, acknowledge_by: datetime | None) -> Leg:

@@ -239,6 +239,7 @@ class Settled:
     state: Delivery
     at: datetime
     proof: ProofRow | None
+    arrived: datetime | None = None
     acknowledge_by: datetime | None = None
 
     def wants(self, wanted: Wanted) -> None:
@@ -259,7 +260,7 @@ class Settled:
         leg = stage.leg(key)
         if leg is not None and leg.request == self.id:
             if self.state == "delivered":
-                stage.legs[key] = delivered(leg, self.at, self.acknowledge_by)
+                stage.legs[key] = delivered(leg, self.arrived or self.at, self.acknowledge_by)
             else:
                 stage.legs[key] = happened(leg, "undelivered" if self.state == "undelivered" else "refused", self.at)
         stage.event(self.state, self.at, self.thread, self.recipient, self.id)

@@ -124,6 +124,7 @@ class Settle:
         leaf = leaf_hash(place.entry)
         peer = PeerRef(origin=place.origin, index=place.index, leaf=leaf, size=place.size, root=root)
         ours = self._entry(claimed, "receipt", directory, peer=peer, code=entry.code)
+        arrived = min(entry.at, ours.at)  # whoever's clock is ahead has no more time for it
         return Settled(
             entry=ours,
             id=claimed.id,
@@ -132,7 +133,8 @@ class Settle:
             state=_STATES[entry.kind],
             at=ours.at,
             proof=proof_row(claimed.recipient, place, claimed.id, claimed.digest),
-            acknowledge_by=directory.acknowledge_due(ours.at),
+            arrived=arrived,
+            acknowledge_by=directory.acknowledge_due(arrived),
         )
 
     async def _good(self, claimed: Claimed, place: Place, directory: Directory) -> Entry:

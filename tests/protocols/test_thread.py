@@ -50,26 +50,32 @@ def leg(role: Any = "answerer", **changes: Any) -> Leg:
 
 
 class TwoEnds:
-    """Two legs of one request, what is on its way between them in any order, and one calendar; every second seed asks and delays much."""
+    """Two legs of one request, what is on its way between them in any order, and one calendar; every second seed asks and delays much.
+
+    The request came at once or days late; its receipt comes when it comes, on that day.
+    """
 
     def __init__(self, seed: int) -> None:
-        self.random, self.now, self.history = Random(seed), START, [f"seed {seed}"]
+        self.random = Random(seed)
+        self.came = self.now = START + self.random.choice((0, 0, 6)) * DAY
+        self.history = [f"seed {seed}: the request comes on {self.came:%j}"]
         self.events = ALL if seed % 2 else DIALOGUE
+        said = replace(request(), acknowledge_by=self.came + 2 * DAY)
         self.legs = {
-            role: open_leg(request(), thread=THREAD, counterpart="n/x", role=role, at=START)  # type: ignore[arg-type]
-            for role in ("asker", "answerer")
+            role: open_leg(said, thread=THREAD, counterpart="n/x", role=role, at=at)  # type: ignore[arg-type]
+            for role, at in (("asker", START), ("answerer", self.came))
         }
-        self.legs["asker"] = delivered(self.legs["asker"], self.now, START + 2 * DAY)
+        self.receipted = False
         self.flying: dict[str, list[Said]] = {"asker": [], "answerer": []}
 
     def step(self) -> None:
-        kind = self.random.choice((self.say, self.say, self.arrive, self.wait))
+        kind = self.random.choice((self.say, self.say, self.arrive, self.wait, self.receipt))
         kind()
         for role, found in self.legs.items():
             while (after := elapsed(found, self.now)[0]) is not found:
                 found = self.legs[role] = after  # noqa: PLW2901
         self.nobody_is_stuck()
-        if not any(self.flying.values()):
+        if self.receipted and not any(self.flying.values()):
             asker, answerer = self.legs["asker"], self.legs["answerer"]
             assert (asker.state, asker.lapses) == (answerer.state, answerer.lapses), self.history
 
@@ -97,7 +103,14 @@ class TwoEnds:
                 self.legs[role] = heard(self.legs[role], said, self.now)
                 return
 
+    def receipt(self) -> None:
+        if not self.receipted:
+            self.receipted = True
+            self.history.append("the receipt comes")
+            self.legs["asker"] = delivered(self.legs["asker"], self.came, self.came + 2 * DAY)
+
     def wait(self) -> None:
+        self.receipt()
         self.now += self.random.choice((1, 5, 20, 31)) * DAY
 
     def nobody_is_stuck(self) -> None:
@@ -156,6 +169,11 @@ def test_where_a_request_came_late_its_time_runs_from_there() -> None:
     assert asker.lapses is None, "no clock runs before it is delivered"
     asker = delivered(asker, late, late + 2 * DAY)
     assert asker.due == answerer.due == START + 36 * DAY
+    told = heard(
+        open_leg(request(), thread=THREAD, counterpart="n/x", role="asker", at=START),
+        Said(event="trace.acknowledgement", id=uid(1), created=late), late,
+    )  # fmt: skip
+    assert delivered(told, late, late + 2 * DAY).lapses == START + 36 * DAY, "also where the receipt comes after it"
     assert asker.lapses == late + 2 * DAY
     prompt = open_leg(request(), thread=THREAD, counterpart="n/x", role="answerer", at=START + DAY / 1_000)
     assert prompt.due == START + 30 * DAY

@@ -256,6 +256,30 @@ async def test_a_request_that_comes_days_late_makes_nobody_silent(fed: Federatio
         assert await node.leg(sent) == "SILENT"
 
 
+async def test_both_ends_count_from_the_day_on_which_a_late_request_came_whenever_its_receipt_does(
+    fed: Federation,
+) -> None:
+    async def lost(peer: str, body: bytes, send: Callable[[], Awaitable[bytes]]) -> bytes:
+        await send()
+        return await unreachable(peer, body, send)
+
+    a, b = await fed.nodes("a", "b")
+    a.wire.hook = unreachable
+    sent = await a.send(a.draft(b, due=fed.clock.now() + timedelta(days=3)))
+    for days, hook in ((6, lost), (2, None)):
+        fed.clock.ahead += timedelta(days=days)
+        await fed.refresh()
+        a.wire.hook = hook
+        await a.sql("UPDATE outbox SET due = now(), leased = NULL")
+        if hook:
+            await b.leg_becomes(sent, "DELIVERED")
+            await b.becomes(await b.send(b.reply(a, sent, "trace.acknowledgement", ACKNOWLEDGEMENT)), "delivered")
+    await a.becomes(sent, "delivered")
+    asker, answerer = [await node.read.leg(UUID(sent["thread"])) for node in (a, b)]
+    assert asker.due is not None and answerer.due is not None
+    assert (asker.state, abs(asker.due - answerer.due) < timedelta(seconds=1)) == (answerer.state, True)
+
+
 async def test_who_acknowledged_is_not_late(fed: Federation) -> None:
     a, b, sent = await opened(fed)
     await b.becomes(await b.send(b.reply(a, sent, "trace.acknowledgement", ACKNOWLEDGEMENT)), "delivered")
