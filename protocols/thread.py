@@ -112,9 +112,9 @@ OVERTAKES = frozenset(
 class Leg:
     """One leg of a thread: (thread, counterpart), our role in it, its state and clock; `version` counts what changed it.
 
-    `acknowledge_by` is when an acknowledgement was to come, None once it is late; `due` is when an answer was asked for, `delayed` the last review that was named; the clock `stood_ms` while questions were
-    open, and stands since `paused`;
-    `question` is the clarification asked last (the greatest id), `unanswered` while it waits; `expected` the first day that the answerer named, `hop` 1 for a first request.
+    `acknowledge_by` is when an acknowledgement was to come, None once it is late; `due` is when an answer was asked for, `delayed` the last review that was named; the request came `late_ms`
+    after it was made (0 where that is next to nothing, None where the asker does not know yet); the clock `stood_ms` while questions were open, and stands since `paused`;
+    `question` is the clarification asked last (the greatest id), `unanswered` until its answer; `expected` the first day that the answerer named, `hop` 1 for a first request.
     """
 
     thread: UUID
@@ -129,6 +129,7 @@ class Leg:
     messages: int = 1
     hop: int = 1
     due: datetime | None = None
+    late_ms: int | None = None
     delayed: datetime | None = None
     stood_ms: int = 0
     paused: datetime | None = None
@@ -147,9 +148,19 @@ class Leg:
         return replace(self, acknowledge_by=waits, lapses=min((each for each in times if each), default=None))
 
     @property
+    def owed(self) -> datetime | None:
+        """When an answer was asked for; where the request came late, the time that it gives runs from there."""
+        return self.due and self.due + timedelta(milliseconds=self.late_ms or 0)
+
+    @property
     def ends(self) -> datetime | None:
-        """When an answer is due, the time that the clock stood added."""
-        return self.due and max(self.due, self.delayed or self.due) + timedelta(milliseconds=self.stood_ms)
+        """When an answer is due, delays and the time that the clock stood added."""
+        return self.owed and max(self.owed, self.delayed or self.owed) + timedelta(milliseconds=self.stood_ms)
+
+    @property
+    def asks(self) -> bool:
+        """Whether the question asked last is open."""
+        return self.state == "CLARIFYING" or (self.unanswered and self.state in ("SILENT", "REFERRED", *ENDED))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +219,7 @@ def open_leg(said: Said, *, thread: UUID, counterpart: str, role: Role, at: date
         thread=thread, counterpart=counterpart, role=role, kind=said.event, state=state, version=1, request=said.id,
         opened=at, updated=at, due=due, hop=said.hop,
     )  # fmt: skip
-    return leg if role == "asker" else _arrived(leg, said.created, at, said.acknowledge_by)
+    return leg if role == "asker" else _arrived(replace(leg, acknowledge_by=said.acknowledge_by), said.created, at)
 
 
 def delivered(leg: Leg, at: datetime, acknowledge_by: datetime | None) -> Leg:
@@ -216,14 +227,14 @@ def delivered(leg: Leg, at: datetime, acknowledge_by: datetime | None) -> Leg:
     known = happened(leg, "delivered", at)
     if leg.kind != "trace.request":
         return known
-    return replace(_arrived(known, leg.opened, at, acknowledge_by), version=leg.version + 1)
+    after = _arrived(replace(known, acknowledge_by=acknowledge_by), leg.opened, at)
+    return after if after.version > leg.version or after == leg else replace(after, version=leg.version + 1)
 
 
-def _arrived(leg: Leg, created: datetime, at: datetime, acknowledge_by: datetime | None) -> Leg:
-    """With its clock started: where the request came late, the time that it gives runs from there."""
-    late = at - created
-    due = leg.due + late if leg.due and late > _LATE else leg.due
-    return replace(leg, due=due, acknowledge_by=acknowledge_by).wound()
+def _arrived(leg: Leg, created: datetime, at: datetime) -> Leg:
+    """With its clock started: the request had come by then."""
+    late = (at - created) // timedelta(milliseconds=1) if at - created > _LATE else 0
+    return replace(leg, late_ms=late if leg.late_ms is None else min(late, leg.late_ms)).wound()
 
 
 def happened(leg: Leg, event: str, at: datetime) -> Leg:
@@ -259,9 +270,11 @@ def heard(leg: Leg, said: Said, at: datetime) -> Leg:
     event = TABLE[leg.kind].get(said.event)
     if event is None or event.by not in ("both", "answerer" if leg.role == "asker" else "asker"):
         raise ProblemError("msg.correlation", f"{said.event} is not for the counterpart to say")
-    if why := _uncorrelated(leg, said, said.created, leg.due, crossed=True):  # by a delay or a question
+    if why := _uncorrelated(leg, said, said.created, leg.due, crossed=True):  # by a delay, a question or a receipt
         raise ProblemError("msg.correlation", why)
     state = event.moves.get(leg.state) or event.arrives.get(leg.state) or leg.state
+    if leg.role == "asker":  # its receipt may still be on the way
+        leg = _arrived(leg, leg.opened, said.created)
     return _moved(leg, said, state, at)
 
 
@@ -277,7 +290,7 @@ def _uncorrelated(leg: Leg, said: Said, at: datetime, due: datetime | None, *, c
 
 
 def _answers(leg: Leg, said: Said) -> bool:
-    return leg.unanswered and said.in_reply_to == leg.question
+    return leg.asks and said.in_reply_to == leg.question
 
 
 def _moved(leg: Leg, said: Said, state: ThreadState, at: datetime) -> Leg:
@@ -293,7 +306,7 @@ def _moved(leg: Leg, said: Said, state: ThreadState, at: datetime) -> Leg:
     elif said.event == "trace.clarification-answer":
         stood = max(said.created - (leg.paused or said.created), timedelta()) // timedelta(milliseconds=1)
         changes |= {"unanswered": False, "paused": None, "stood_ms": leg.stood_ms + stood}
-    elif state == "IN_PROGRESS" and leg.unanswered:  # what ends a silence finds the question that was open
+    elif state == "IN_PROGRESS" and leg.state == "SILENT" and leg.asks:  # what ends a silence finds the question open
         state = "CLARIFYING"
     elif state != "CLARIFYING":
         changes["paused"] = None

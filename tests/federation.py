@@ -300,7 +300,8 @@ class Node(Member):
         self.pool = await Pool.open(self.dsn)
         ports = connect_ports(self.folder, self.settings, self.keys, self.pool, self.dsn)
         self.wire = Wire(self.client())
-        ports.clock, ports.ids, ports.transport = SteadyClock(self.fed.clock), SteadyIds(), self.wire
+        ports.clock = SteadyClock(self.fed.clock)
+        ports.ids, ports.transport = SteadyIds(ports.clock), self.wire
         for wrap in self.wraps:
             wrap(ports)
         return ports
@@ -535,7 +536,7 @@ class Stranger(Member):
     def message(self, to: Member, **changes: Any) -> Message:
         now = self.fed.clock.now()
         now = now.replace(microsecond=now.microsecond // 1000 * 1000)
-        ids = SystemIds()
+        ids = SystemIds(SystemClock())
         given: Json = {
             "id": ids.uuid7(), "type": "trace.request", "sender": self.name, "recipient": to.name,
             "thread": ids.uuid7(), "created": now, "expires": now + timedelta(days=1), "handling": HANDLING,

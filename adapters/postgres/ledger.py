@@ -65,14 +65,11 @@ _TILES = (
     "SELECT level, index, data FROM tile JOIN unnest($2::smallint[], $3::bigint[]) AS w(l, i) "
     "ON level = l AND index = i WHERE origin = $1"
 )
-_LEG_TYPES = {
-    "thread": "uuid",
-    "request": "uuid",
-    "question": "uuid",
-    "unanswered": "bool",
-    "stood_ms": "bigint",
-} | dict.fromkeys(
+_LEG_TYPES = dict.fromkeys(
     ["opened", "updated", "due", "delayed", "paused", "expected", "acknowledge_by", "lapses"], "timestamptz"
+) | {"unanswered": "bool"}
+_LEG_TYPES |= dict.fromkeys(["thread", "request", "question"], "uuid") | dict.fromkeys(
+    ["late_ms", "stood_ms"], "bigint"
 )
 _LEG_TYPES |= dict.fromkeys(["version", "messages", "hop", "rounds"], "int")
 _LEG_FIXED = {"thread", "counterpart", "role", "kind", "request", "opened", "hop"}

@@ -381,6 +381,7 @@ class Leg(SQLModel, table=True):
     messages: int
     hop: int
     due: datetime | None = time_column(nullable=True)
+    late_ms: int | None = Field(sa_type=BigInteger)
     delayed: datetime | None = time_column(nullable=True)
     stood_ms: int = big_column()
     paused: datetime | None = time_column(nullable=True)

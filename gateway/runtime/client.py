@@ -197,7 +197,7 @@ class AgencyClient:
 
     async def post(self, path: str, body: Json, *, version: int | None = None, key: str | None = None) -> Json:
         """The JSON of a POST, under a fresh Idempotency-Key if none is given; `version` is the thread's, for If-Match."""
-        headers = {"Idempotency-Key": key or str(SystemIds().uuid7())}
+        headers = {"Idempotency-Key": key or str(SystemIds(SystemClock()).uuid7())}
         if version is not None:
             headers["If-Match"] = f'"{version}"'
         return await self._json("POST", path, headers=headers, json=body)

@@ -92,7 +92,7 @@ def connect_ports(
         verifier=Tw1Verifier(),
         clock=clock,
         monotonic=time.monotonic,
-        ids=SystemIds(),
+        ids=SystemIds(clock),
         guard=FileGuard(node / "keys"),
         backend=_backend(settings, keys),
     )

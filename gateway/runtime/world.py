@@ -2,7 +2,6 @@
 
 import os
 import random
-import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -41,15 +40,18 @@ class SteadyClock:
 
 
 class SystemIds:
-    """The Ids port: UUIDv7 (RFC 9562 section 5.7) with 74 random bits."""
+    """The Ids port: UUIDv7 (RFC 9562 section 5.7), each greater than the one before (section 6.2, method 2)."""
+
+    def __init__(self, clock: SystemClock | SteadyClock) -> None:
+        self._clock, self._last = clock, 0
 
     def uuid7(self) -> UUID:
-        """48 bits of milliseconds, version, 12 random bits, variant, 62 random bits."""
-        milliseconds = time.time_ns() // 1_000_000
+        """48 bits of milliseconds, version, 12 random bits, variant, a bit of 0, 61 random bits; within a millisecond 32 random bits more than the last."""
+        milliseconds = int(self._clock.now().timestamp() * 1_000)
         noise = int.from_bytes(os.urandom(10), "big")
-        high = noise >> 68 & 0xFFF
-        value = milliseconds << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | noise & (1 << 62) - 1
-        return UUID(int=value)
+        value = milliseconds << 80 | 0x7 << 76 | (noise >> 68) << 64 | 0b10 << 62 | noise & (1 << 61) - 1
+        self._last = value if value > self._last else self._last + 1 + (noise & 0xFFFF_FFFF)
+        return UUID(int=self._last)
 
     def jitter(self) -> float:
         """A fresh number in [0, 1)."""

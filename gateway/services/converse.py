@@ -234,8 +234,9 @@ class Converse:
         if body["priority"] == "URGENT":
             body["justification"] = "The originator gave its reasons; they are not released."
         body |= {"request_ref": str(leg.thread), "requester": self._office, "referred": referred}
+        due = leg.ends if leg.ends and leg.ends > self._clock.now() else None  # else as the two members agreed
         return Draft(
-            type="trace.request", recipient=recipient, thread=leg.thread, body=body, in_reply_to=leg.request, due=leg.ends,
+            type="trace.request", recipient=recipient, thread=leg.thread, body=body, in_reply_to=leg.request, due=due,
             handling=handling.model_dump(mode="json", exclude_unset=True), attachments=await self._attached(asked, body),
         )  # fmt: skip
 

@@ -105,7 +105,7 @@ class _Side:
         if not answered:
             return False
         self._days.append((answered[0].at - leg.opened).total_seconds() / 86_400)
-        self._late += bool(leg.due and answered[0].at > leg.due)
+        self._late += bool(leg.owed and answered[0].at > leg.owed)
         result = bodies[answered[-1].id].body["result"]["code"]
         self._results[result] += 1
         return result in TRACED

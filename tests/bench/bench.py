@@ -262,7 +262,7 @@ async def ledger_rates(work: Path, entries: int, callers: int = 512) -> dict[str
     guard.raise_to(GuardMark(origin=origin, size=0, root=EMPTY_ROOT, system_identifier=identifier, timeline=timeline))
     committer = Committer(
         origin=origin, store=ledger, signer=LedgerNoteSigner(origin, os.urandom(32), os.urandom(32)),
-        verifier=Tw1Verifier(), guard=guard, clock=clock, ids=SystemIds(),
+        verifier=Tw1Verifier(), guard=guard, clock=clock, ids=SystemIds(SystemClock()),
     )  # fmt: skip
     committing = asyncio.ensure_future(committer.run())
     done, tenths = 0, [time.perf_counter()]

@@ -242,7 +242,12 @@ async def load(registry: PostgresRegistry, server: EmbeddedServer) -> dict[str, 
 
     made = [serial() for _ in range(150_000)]
     records = Records(
-        member="n/a", office=OFFICE, registry=registry, approve=cast("Any", None), clock=SystemClock(), ids=SystemIds()
+        member="n/a",
+        office=OFFICE,
+        registry=registry,
+        approve=cast("Any", None),
+        clock=SystemClock(),
+        ids=SystemIds(SystemClock()),
     )
     started = perf_counter()
     for at in range(0, len(made), ROWS_MAX):

@@ -38,7 +38,7 @@ Step = tuple[str, Callable[[], object], Callable[[], object] | None]
 
 def steps() -> list[Step]:
     """The steps in the order in which a POST of one parcel goes through them."""
-    signer, sealer, verifier, ids = Ed25519Signer(os.urandom(32)), Tw1Sealer(), Tw1Verifier(), SystemIds()
+    signer, sealer, verifier, ids = Ed25519Signer(os.urandom(32)), Tw1Sealer(), Tw1Verifier(), SystemIds(SystemClock())
     notes, now = LedgerNoteSigner(ORIGIN, os.urandom(32), os.urandom(32)), SystemClock().now()
     keys = LedgerKeys.parse(ORIGIN, notes.vkeys)
     private, public = seal_private(os.urandom(32))

@@ -45,7 +45,7 @@ def median_us(stage: Callable[[], object]) -> float:
 
 def stages(vault: EpochVault) -> list[tuple[str, str, float]]:
     """(side, stage, microseconds a message)."""
-    signer, sealer, verifier, ids = Ed25519Signer(os.urandom(32)), Tw1Sealer(), Tw1Verifier(), SystemIds()
+    signer, sealer, verifier, ids = Ed25519Signer(os.urandom(32)), Tw1Sealer(), Tw1Verifier(), SystemIds(SystemClock())
     private, public = seal_private(os.urandom(32))
     kid = b64u(os.urandom(32))
     opener, now = Tw1Opener({kid: private}), SystemClock().now()

@@ -336,7 +336,7 @@ async def run(node: Path, secret: Secret, wrap: dict[str, Any]) -> None:
     pool = await Pool.open(settings.database)
     ports = connect_ports(node, settings, keys, pool, settings.database, system=WrongClock(node))
     real = ports.ledger, ports.transport
-    ports.ids = HastyIds()
+    ports.ids = HastyIds(ports.clock)
     wrap_ports(ports, Fault(wrap, node))
     assert keys.origin_in_use(ports.guard)
     try:

@@ -46,13 +46,15 @@ def request(due: datetime = START + 30 * DAY) -> Said:
 
 
 def leg(role: Any = "answerer", **changes: Any) -> Leg:
-    return replace(open_leg(request(), thread=THREAD, counterpart="n/x", role=role, at=START), **changes).wound()
+    return replace(
+        open_leg(request(), thread=THREAD, counterpart="n/x", role=role, at=START), **{"late_ms": 0} | changes
+    ).wound()
 
 
 class TwoEnds:
     """Two legs of one request, what is on its way between them in any order, and one calendar; every second seed asks and delays much.
 
-    The request came at once or days late; its receipt comes when it comes, on that day.
+    The request came at once or days late; its receipt comes when it comes.
     """
 
     def __init__(self, seed: int) -> None:
@@ -110,7 +112,6 @@ class TwoEnds:
             self.legs["asker"] = delivered(self.legs["asker"], self.came, self.came + 2 * DAY)
 
     def wait(self) -> None:
-        self.receipt()
         self.now += self.random.choice((1, 5, 20, 31)) * DAY
 
     def nobody_is_stuck(self) -> None:
@@ -168,12 +169,14 @@ def test_where_a_request_came_late_its_time_runs_from_there() -> None:
     asker = open_leg(request(), thread=THREAD, counterpart="n/x", role="asker", at=START)
     assert asker.lapses is None, "no clock runs before it is delivered"
     asker = delivered(asker, late, late + 2 * DAY)
-    assert asker.due == answerer.due == START + 36 * DAY
-    told = heard(
-        open_leg(request(), thread=THREAD, counterpart="n/x", role="asker", at=START),
-        Said(event="trace.acknowledgement", id=uid(1), created=late), late,
-    )  # fmt: skip
-    assert delivered(told, late, late + 2 * DAY).lapses == START + 36 * DAY, "also where the receipt comes after it"
+    assert asker.owed == answerer.owed == START + 36 * DAY
+    unknown = open_leg(request(), thread=THREAD, counterpart="n/x", role="asker", at=START)
+    told = heard(unknown, Said(event="trace.acknowledgement", id=uid(1), created=late + DAY), late + DAY)
+    assert told.lapses == START + 37 * DAY, "by then it had come"
+    assert delivered(told, late, late + 2 * DAY).lapses == START + 36 * DAY
+    reminder = spoken(unknown, Said(event="trace.reminder", id=uid(1), created=START + 31 * DAY), START + 31 * DAY)
+    assert reminder.state == "SENT"
+    assert heard(answerer, Said(event="trace.reminder", id=uid(1), created=START + 31 * DAY), late).state == "DELIVERED"
     assert asker.lapses == late + 2 * DAY
     prompt = open_leg(request(), thread=THREAD, counterpart="n/x", role="answerer", at=START + DAY / 1_000)
     assert prompt.due == START + 30 * DAY
@@ -225,6 +228,8 @@ def test_a_question_is_answered_once() -> None:
     silent = happened(heard(leg("asker"), asked, START), "lapsed", late)
     with pytest.raises(ProblemError, match=r"thread\.state"):
         spoken(spoken(silent, answer(asked, 2, 31), late), answer(asked, 3, 32), late)
+    older = leg("answerer", state="CLARIFYING", question=asked.id, rounds=1)
+    assert heard(older, answer(asked, 2, 2), late).state == "IN_PROGRESS", "as older software left it"
 
 
 def test_the_question_asked_last_is_the_one_whichever_comes_first() -> None:

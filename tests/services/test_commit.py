@@ -37,7 +37,7 @@ from tests.federation import code_of, give_back, new_database, refused, verify_l
 
 ORIGIN, US, THEM = "testnet/a/2026.1", "testnet/a", "testnet/b"
 AT = datetime(2026, 11, 22, tzinfo=UTC)
-IDS = SystemIds()
+IDS = SystemIds(SystemClock())
 DIGEST = bytes(32)
 
 
@@ -64,7 +64,12 @@ class Ledger:
         self.make()
 
     def make(self, **ports: Any) -> Committer:
-        given: dict[str, Any] = {"store": self.store, "guard": self.guard, "clock": SystemClock(), "ids": SystemIds()}
+        given: dict[str, Any] = {
+            "store": self.store,
+            "guard": self.guard,
+            "clock": SystemClock(),
+            "ids": SystemIds(SystemClock()),
+        }
         self.committer = Committer(origin=ORIGIN, signer=self.signer, verifier=Tw1Verifier(), **given | ports)
         return self.committer
 
@@ -362,7 +367,7 @@ async def another_process(ledger: Ledger) -> AsyncIterator[Committer]:
     store = PostgresLedger(ledger.dsn, ledger.pool)
     second = Committer(
         origin=ORIGIN, store=store, signer=ledger.signer, verifier=Tw1Verifier(), guard=FileGuard(ledger.folder),
-        clock=SystemClock(), ids=SystemIds(),
+        clock=SystemClock(), ids=SystemIds(SystemClock()),
     )  # fmt: skip
     running = asyncio.ensure_future(second.run())
     yield second

@@ -194,6 +194,18 @@ async def test_a_chain_that_comes_back_is_a_loop_and_a_ninth_hop_is_none(fed: Fe
     await refused("thread.state", say(b, other["thread"], "trace.referral", referral(c)))
 
 
+async def test_what_is_forwarded_when_its_time_is_over_has_the_time_of_a_new_request(fed: Federation) -> None:
+    a, b, c = await fed.nodes("a", "b", "c")
+    sent = await asked(a, b, handling=HANDLING | {"onward": "named", "named_recipients": [c.name]})
+    fed.clock.ahead += timedelta(days=31)
+    await fed.refresh()
+    await tell(b, sent["thread"], "trace.referral", referral(c))
+    await arrives(c, sent["thread"])
+    (leg,) = await c.read.legs(UUID(sent["thread"]))
+    assert leg.ends is not None
+    assert leg.ends > fed.clock.now()
+
+
 async def test_the_requester_asks_again_as_the_referral_says(fed: Federation) -> None:
     a, b, c = await fed.nodes("a", "b", "c")
     sent = await asked(a, b)

@@ -274,10 +274,11 @@ async def test_both_ends_count_from_the_day_on_which_a_late_request_came_wheneve
         if hook:
             await b.leg_becomes(sent, "DELIVERED")
             await b.becomes(await b.send(b.reply(a, sent, "trace.acknowledgement", ACKNOWLEDGEMENT)), "delivered")
+            assert not await a.parts.lapse.lapse(), "it had come by then"
     await a.becomes(sent, "delivered")
     asker, answerer = [await node.read.leg(UUID(sent["thread"])) for node in (a, b)]
-    assert asker.due is not None and answerer.due is not None
-    assert (asker.state, abs(asker.due - answerer.due) < timedelta(seconds=1)) == (answerer.state, True)
+    assert asker.ends is not None and answerer.ends is not None
+    assert (asker.state, abs(asker.ends - answerer.ends) < timedelta(seconds=1)) == (answerer.state, True)
 
 
 async def test_who_acknowledged_is_not_late(fed: Federation) -> None:
