@@ -10,6 +10,7 @@ import asyncio
 import json
 import statistics
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -33,9 +34,10 @@ from protocols.ledger.merkle import leaf_hash
 from protocols.ledger.tiles import Edge
 from protocols.ports.crypto import GuardMark
 from tests.bench.drain import database
-from tests.bench.load import site
+from tests.bench.load import Site, site
 
 _RUNS, _MESSAGES, _CHUNK, _BATCH = 5, 1_500, 20_000, 256
+_LOOK_S, _QUIET = 12.0, 1.0  # longer than until the first look through the ledger; CPU seconds of all in that time
 _BEGAN = datetime(2026, 1, 5, tzinfo=UTC)
 _RANDOM = Random(7)
 
@@ -187,6 +189,17 @@ def fill(count: int, nodes: list[Path]) -> None:
         sys.stderr.write(f"{node.name}: {count} messages loaded\n")
 
 
+def quiet(running: Site) -> float:
+    """Waits until nothing is done by itself: each hour, and 10 s after its start, a node looks through its own ledger. The CPU (s) that all took till then."""
+    began = after = sum(running.cpu().values())
+    spent = _QUIET
+    while spent >= _QUIET:
+        time.sleep(_LOOK_S)
+        before, after = after, sum(running.cpu().values())
+        spent = after - before
+    return round(after - began, 1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", type=int, default=10_000)
@@ -196,14 +209,26 @@ def main() -> None:
         counts = {"small": given.small, "large": given.large}
         sites = {name: stack.enter_context(site(name, fill=partial(fill, count))) for name, count in counts.items()}
         runs: dict[str, list[float]] = {"small": [], "large": []}
-        for running in sites.values():
+        looked = {}
+        for name, running in sites.items():
             running.measure(_MESSAGES, 0, 1)
+            looked[name] = quiet(running)
         for _ in range(_RUNS):
             for name, running in sites.items():
                 runs[name].append(round(sum(running.measure(_MESSAGES, 0, 1)["cpu_ms"].values()), 3))
     medians = {name: statistics.median(found) for name, found in runs.items()}
     growth = round(medians["large"] / medians["small"], 3)
-    print(json.dumps({"messages": counts, "cpu_ms": medians, "growth": growth, "runs": runs}))
+    print(
+        json.dumps(
+            {
+                "messages": counts,
+                "cpu_ms": medians,
+                "growth": growth,
+                "runs": runs,
+                "ledger_looked_through_cpu_s": looked,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -122,16 +122,17 @@ class Site:
         found = {node.name: [process.pid] for node, process in zip(self.nodes, self._processes, strict=True)}
         return found | {"postgres": descendants([postmaster(self.work)])}
 
-    def _cpu(self) -> dict[str, float]:
+    def cpu(self) -> dict[str, float]:
+        """Seconds so far, of each node and of PostgreSQL."""
         return {name: cpu_seconds(pids) for name, pids in self._pids().items()}
 
     def measure(self, count: int, rate: int, path: int) -> dict[str, Any]:
         """One run: what the driver saw, and what each process spent on a message."""
         command = [sys.executable, __file__, "--drive", *map(str, self.nodes[:2])]
         given = ["--count", str(count), "--rate", str(rate), "--path", str(path)]
-        before, synced, floor = self._cpu(), asyncio.run(value(self.nodes[0], _SYNCS)), floor_ms()
+        before, synced, floor = self.cpu(), asyncio.run(value(self.nodes[0], _SYNCS)), floor_ms()
         out = subprocess.run([*command, *given], check=True, capture_output=True, text=True).stdout
-        spent = {name: (after - before[name]) * 1000 / count for name, after in self._cpu().items()}
+        spent = {name: (after - before[name]) * 1000 / count for name, after in self.cpu().items()}
         floor = (floor + floor_ms()) / 2
         found = json.loads(out.splitlines()[-1]) | {
             "cpu_ms": {name: round(ms, 3) for name, ms in spent.items()},
