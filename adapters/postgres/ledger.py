@@ -65,13 +65,14 @@ _TILES = (
     "SELECT level, index, data FROM tile JOIN unnest($2::smallint[], $3::bigint[]) AS w(l, i) "
     "ON level = l AND index = i WHERE origin = $1"
 )
-_LEG_TYPES = dict.fromkeys(
-    ["opened", "updated", "due", "delayed", "paused", "expected", "acknowledge_by", "lapses"], "timestamptz"
-) | {"unanswered": "bool"}
-_LEG_TYPES |= dict.fromkeys(["thread", "request", "question"], "uuid") | dict.fromkeys(
-    ["late_ms", "stood_ms"], "bigint"
-)
-_LEG_TYPES |= dict.fromkeys(["version", "messages", "hop", "rounds"], "int")
+_LEG_TYPES = {
+    name: type_
+    for type_, names in {
+        "uuid": "thread request question", "int": "version messages hop rounds", "bigint": "late_ms stood_ms", "bool": "unanswered",
+        "timestamptz": "opened updated due delayed paused expected acknowledge_by lapses",
+    }.items()
+    for name in names.split()
+}  # fmt: skip
 _LEG_FIXED = {"thread", "counterpart", "role", "kind", "request", "opened", "hop"}
 _LEG_UPSERT = (
     f"INSERT INTO leg ({_COLUMN_LIST[Leg]}) SELECT * FROM unnest("

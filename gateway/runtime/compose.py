@@ -116,15 +116,10 @@ class Parts:
         """Everything that works on what comes, but for the committer."""
         ways, own = self.ways, [each.run() for each in (self.answer, self.dispatch) if each]
         sending = [ways.deliver.run(), ways.collect.run(), ways.relay.run(ways.offer.wake), ways.blobs.run()]
-        return [
-            *sending,
-            self.lapse.run(),
-            self.erase.run(),
-            *own,
-        ]
+        return [*sending, self.lapse.run(), self.erase.run(), *own]
 
     def rounds(self) -> list[Coroutine[None, None, None]]:
-        """Everything that goes by the hour, whatever comes; a test asks for a round where it wants one."""
+        """Everything that goes by the hour, whatever comes."""
         return [self.gossip.run(), self.witness.run(), self.recomputing.run()]
 
 
